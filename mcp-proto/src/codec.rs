@@ -1,0 +1,271 @@
+//! Frames on a byte stream:
+//!
+//! ```text
+//! u32 length | u16 header length | header (protobuf mcp.v1.Frame) | body
+//! ```
+//!
+//! Both numbers are big-endian; `length` counts all that follows it. This is the one parser: the
+//! broker, the SDK and the fuzzers use it.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::error::{DecodeError, InvalidMessage};
+use crate::limits::{Limits, MAX_DISCARDED_FRAME_BYTES};
+use crate::message::{Message, Parsed};
+
+const LENGTH_BYTES: usize = 4;
+const HEADER_LENGTH_BYTES: usize = 2;
+
+/// A message and the body that came with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// The parsed header.
+    pub message: Message,
+    /// What the protocol does not look into.
+    pub body: Bytes,
+}
+
+impl From<Message> for Frame {
+    fn from(message: Message) -> Self {
+        Self { message, body: Bytes::new() }
+    }
+}
+
+/// What a well-formed frame turned out to be.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A message within the limits.
+    Frame(Frame),
+    /// A kind that is not known here: to be answered with ERROR UNKNOWN_FRAME, and survived.
+    Unknown {
+        /// The kind's field number.
+        kind: u32,
+    },
+    /// A message with a field that is missing or wrong.
+    Invalid(InvalidMessage),
+    /// A message whose body is over the limit; the body is skipped.
+    BodyTooLarge {
+        /// The message without its body.
+        message: Message,
+        /// The length of the skipped body.
+        body_bytes: usize,
+    },
+}
+
+/// Reads and writes frames. Never holds more than one frame, and never allocates for a length
+/// before it was checked.
+#[derive(Debug)]
+pub struct FrameCodec {
+    max_header_bytes: usize,
+    max_body_bytes: usize,
+    /// Bytes of a refused body still to skip.
+    skip_bytes: usize,
+}
+
+impl FrameCodec {
+    /// A codec that accepts frames within `limits`.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            max_header_bytes: limits.max_header_bytes as usize,
+            max_body_bytes: limits.max_body_bytes as usize,
+            skip_bytes: 0,
+        }
+    }
+
+    /// Appends a frame without its body, whose length the frame tells.
+    pub fn encode_head(message: &Message, body_bytes: usize, to: &mut BytesMut) {
+        let start = to.len();
+        to.put_bytes(0, LENGTH_BYTES + HEADER_LENGTH_BYTES);
+        let header_bytes = message.encode_header(to);
+        debug_assert!(header_bytes <= crate::limits::MAX_HEADER_BYTES);
+        let length = (HEADER_LENGTH_BYTES + header_bytes + body_bytes) as u32;
+        to[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+        to[start + LENGTH_BYTES..start + LENGTH_BYTES + HEADER_LENGTH_BYTES]
+            .copy_from_slice(&(header_bytes as u16).to_be_bytes());
+    }
+
+    /// Appends a frame.
+    pub fn encode(frame: &Frame, to: &mut BytesMut) {
+        Self::encode_head(&frame.message, frame.body.len(), to);
+        to.extend_from_slice(&frame.body);
+    }
+
+    /// Takes the next frame from the front of `src`, or returns `None` until more has arrived.
+    pub fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Incoming>, DecodeError> {
+        if !self.skip(src) {
+            return Ok(None);
+        }
+        let Some((length, header)) = lengths(src) else {
+            return Ok(None);
+        };
+        if length < HEADER_LENGTH_BYTES {
+            return Err(DecodeError::FrameTooShort { len: length });
+        }
+        let max = self.max_header_bytes + self.max_body_bytes + HEADER_LENGTH_BYTES;
+        if length > max.max(MAX_DISCARDED_FRAME_BYTES) {
+            return Err(DecodeError::FrameTooLarge { len: length, max });
+        }
+        let Some(header) = header else {
+            return Ok(None);
+        };
+        let room = length - HEADER_LENGTH_BYTES;
+        if header > room.min(self.max_header_bytes) {
+            return Err(DecodeError::HeaderTooLong { header, room });
+        }
+        let body = room - header;
+        let is_refused = body > self.max_body_bytes;
+        let needed =
+            LENGTH_BYTES + HEADER_LENGTH_BYTES + header + if is_refused { 0 } else { body };
+        if src.len() < needed {
+            src.reserve(needed - src.len());
+            return Ok(None);
+        }
+
+        let mut frame = src.split_to(needed).freeze();
+        frame.advance(LENGTH_BYTES + HEADER_LENGTH_BYTES);
+        let parsed = Message::parse(frame.split_to(header))?;
+        if is_refused {
+            self.skip_bytes = body;
+            self.skip(src);
+        }
+        Ok(Some(match parsed {
+            Parsed::Unknown { kind } => Incoming::Unknown { kind },
+            Parsed::Invalid(invalid) => Incoming::Invalid(invalid),
+            Parsed::Message(message) if is_refused => {
+                Incoming::BodyTooLarge { message, body_bytes: body }
+            }
+            Parsed::Message(message) => Incoming::Frame(Frame { message, body: frame }),
+        }))
+    }
+
+    fn skip(&mut self, src: &mut BytesMut) -> bool {
+        let skipped = self.skip_bytes.min(src.len());
+        src.advance(skipped);
+        self.skip_bytes -= skipped;
+        self.skip_bytes == 0
+    }
+}
+
+/// The frame's length and, once they have arrived, its header's.
+fn lengths(src: &[u8]) -> Option<(usize, Option<usize>)> {
+    let length = src.first_chunk::<LENGTH_BYTES>()?;
+    let header = src[LENGTH_BYTES..].first_chunk::<HEADER_LENGTH_BYTES>();
+    let length = u32::from_be_bytes(*length) as usize;
+    Some((length, header.map(|bytes| usize::from(u16::from_be_bytes(*bytes)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::id::{ActionName, TaskId};
+    use crate::message::{Send, Task};
+
+    fn send(body: usize) -> Frame {
+        let task =
+            Task::new(TaskId::try_from("t-1").unwrap(), ActionName::try_from("upper").unwrap());
+        Frame {
+            message: Message::Send(Send { task: task.encode(), ttl_ms: 1000 }),
+            body: vec![7; body].into(),
+        }
+    }
+
+    fn encoded(frame: &Frame) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        FrameCodec::encode(frame, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn frames_come_back_whole_however_they_are_cut() {
+        let frames = [send(0), Message::Pong(7).into(), send(70), send(64 * 1024)];
+        let bytes: Vec<u8> = frames.iter().flat_map(|frame| encoded(frame).to_vec()).collect();
+        for step in [1, 2, 3, 5, 7, 1000, bytes.len()] {
+            let mut codec = FrameCodec::new(&Limits::default());
+            let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
+            for piece in bytes.chunks(step) {
+                buffer.extend_from_slice(piece);
+                while let Some(Incoming::Frame(frame)) = codec.decode(&mut buffer).unwrap() {
+                    got.push(frame);
+                }
+            }
+            assert_eq!(got, frames);
+        }
+    }
+
+    #[test]
+    fn a_length_over_any_limit_is_refused_before_it_is_allocated() {
+        let mut codec = FrameCodec::new(&Limits::default());
+        let mut bytes = BytesMut::from(&[0xff, 0xff, 0xff, 0xff][..]);
+        let error = codec.decode(&mut bytes).unwrap_err();
+        assert!(matches!(error, DecodeError::FrameTooLarge { len: 0xffff_ffff, .. }));
+        assert!(bytes.capacity() < 1024);
+    }
+
+    #[test]
+    fn a_header_longer_than_its_frame_is_refused() {
+        let mut codec = FrameCodec::new(&Limits::default());
+        let mut bytes = BytesMut::from(&[0, 0, 0, 4, 0, 3, 1, 1][..]);
+        let error = codec.decode(&mut bytes).unwrap_err();
+        assert_eq!(error, DecodeError::HeaderTooLong { header: 3, room: 2 });
+    }
+
+    #[test]
+    fn a_body_over_the_limit_is_skipped_and_the_next_frame_is_read() {
+        let mut codec = FrameCodec::new(&Limits::default());
+        let mut bytes = encoded(&send(64 * 1024 + 1));
+        bytes.extend_from_slice(&encoded(&send(1)));
+        let mut buffer = BytesMut::new();
+        let mut got = Vec::new();
+        for piece in bytes.chunks(1000) {
+            buffer.extend_from_slice(piece);
+            while let Some(incoming) = codec.decode(&mut buffer).unwrap() {
+                got.push(incoming);
+            }
+        }
+        assert!(matches!(got[0], Incoming::BodyTooLarge { body_bytes: 65_537, .. }));
+        assert!(matches!(&got[1], Incoming::Frame(frame) if *frame == send(1)));
+        assert_eq!(got.len(), 2);
+    }
+
+    #[test]
+    fn an_unknown_kind_is_named_by_its_number() {
+        // Field 100, length-delimited, empty.
+        let mut bytes = BytesMut::from(&[0, 0, 0, 5, 0, 3, 0xa2, 0x06, 0x00][..]);
+        let incoming = FrameCodec::new(&Limits::default()).decode(&mut bytes).unwrap();
+        assert!(matches!(incoming, Some(Incoming::Unknown { kind: 100 })));
+    }
+
+    #[test]
+    fn a_wrong_field_names_itself_and_the_task() {
+        let Message::Send(mut it) = send(0).message else { unreachable!() };
+        it.ttl_ms = 0;
+        let mut bytes = encoded(&Message::Send(it).into());
+        match FrameCodec::new(&Limits::default()).decode(&mut bytes).unwrap() {
+            Some(Incoming::Invalid(invalid)) => {
+                assert_eq!(invalid.field, "ttl_ms");
+                assert_eq!(invalid.task_id, Some(TaskId::try_from("t-1").unwrap()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let mut codec = FrameCodec::new(&Limits::default());
+            let mut buffer = BytesMut::from(&bytes[..]);
+            while let Ok(Some(_)) = codec.decode(&mut buffer) {}
+        }
+
+        #[test]
+        fn any_header_is_survived(header in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut buffer = BytesMut::new();
+            buffer.put_u32(header.len() as u32 + 2);
+            buffer.put_u16(header.len() as u16);
+            buffer.extend_from_slice(&header);
+            let _ = FrameCodec::new(&Limits::default()).decode(&mut buffer);
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The wire protocol of MCP, the **Model Communication Protocol**: what brokers, clients and
+//! worker agents say to each other. (Not Anthropic's Model Context Protocol.)
+//!
+//! `proto/README.md` is the normative specification; this crate is its Rust form:
+//!
+//! * [`Message`] and its parts: validated types, made from the generated ones by parsing,
+//! * [`FrameCodec`]: the one parser and writer of frames,
+//! * [`Session`]: which side may send what, and when,
+//! * [`ErrorCode`] and [`ErrorInfo`]: how anything that goes wrong is told,
+//! * [`json`]: the JSON form of a task,
+//! * `lane` and `transport` (feature `quic`): frames over a QUIC stream.
+
+pub mod codec;
+pub mod error;
+pub mod id;
+pub mod json;
+#[cfg(feature = "quic")]
+pub mod lane;
+pub mod limits;
+pub mod message;
+pub mod session;
+#[cfg(feature = "quic")]
+pub mod transport;
+
+/// Types generated from `proto/mcp/v1/*.proto`, with `string` fields as bytes.
+#[allow(missing_docs, clippy::all, unreachable_pub)]
+pub(crate) mod generated {
+    include!(concat!(env!("OUT_DIR"), "/mcp.v1.rs"));
+}
+
+pub use bytes::Bytes;
+pub use bytestring::ByteString;
+pub use codec::{Frame, FrameCodec, Incoming};
+pub use error::{Cause, DecodeError, ErrorCode, ErrorInfo, InvalidMessage, UnexpectedFrame};
+pub use id::{ActionName, AgentId, AttemptId, InstanceId, NodeId, SessionId, TaskId};
+pub use limits::Limits;
+pub use message::{
+    Ack, Cancel, CancelReason, ContextTrace, Deliver, Delivery, EncodedTask, Executed, Goaway,
+    Hello, Hop, HopEvent, Labels, Message, MessageKind, Nack, Outcome, Ping, Priority, Readiness,
+    Role, Roles, Route, Send, Task, TaskResult, TaskState, WorkerHello,
+};
+pub use session::{Session, Side};
+
+/// The ALPN protocol name of MCP over QUIC.
+pub const ALPN: &[u8] = b"mcp-comm/1";
+
+/// The protocol version spoken here, `MAJOR.MINOR`.
+pub const MCP_VERSION: &str = "1.0";
+
+/// The default port of a broker (UDP).
+pub const DEFAULT_PORT: u16 = 7447;

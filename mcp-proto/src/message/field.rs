@@ -1,0 +1,200 @@
+//! Parsing of single fields.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+use super::MessageKind;
+use crate::error::{Cause, ErrorCode, ErrorInfo, InvalidMessage};
+use crate::generated as wire;
+use crate::id::{InvalidId, NodeId, TaskId};
+use crate::limits::{MAX_CAUSES, MAX_ERROR_MESSAGE_BYTES, MAX_TEXT_BYTES};
+
+/// Defines an enum of the wire without its UNSPECIFIED value.
+macro_rules! wire_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $number:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vdoc])* $variant = $number,)* }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [$name] = &[$($name::$variant),*];
+
+            /// The value's name in JSON and in texts.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+
+            pub(crate) fn from_wire(number: i32) -> Option<Self> {
+                match number { $($number => Some($name::$variant),)* _ => None }
+            }
+
+            pub(crate) fn to_wire(self) -> i32 {
+                self as i32
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.name())
+            }
+        }
+    };
+}
+pub(super) use wire_enum;
+
+/// Where a field is being parsed, for the error.
+pub(super) struct In {
+    pub(super) kind: MessageKind,
+    pub(super) task_id: Option<TaskId>,
+}
+
+impl In {
+    pub(super) fn new(kind: MessageKind) -> Self {
+        Self { kind, task_id: None }
+    }
+
+    pub(super) fn invalid(&self, field: &'static str, problem: impl ToString) -> InvalidMessage {
+        InvalidMessage {
+            kind: self.kind,
+            field,
+            problem: problem.to_string(),
+            task_id: self.task_id.clone(),
+        }
+    }
+
+    pub(super) fn id<T>(
+        &self,
+        field: &'static str,
+        parse: fn(Bytes) -> Result<T, InvalidId>,
+        bytes: Bytes,
+    ) -> Result<T, InvalidMessage> {
+        parse(bytes).map_err(|error| self.invalid(field, error))
+    }
+
+    pub(super) fn optional_id<T>(
+        &self,
+        field: &'static str,
+        parse: fn(Bytes) -> Result<T, InvalidId>,
+        bytes: Bytes,
+    ) -> Result<Option<T>, InvalidMessage> {
+        if bytes.is_empty() { Ok(None) } else { self.id(field, parse, bytes).map(Some) }
+    }
+
+    pub(super) fn text(
+        &self,
+        field: &'static str,
+        bytes: Bytes,
+    ) -> Result<ByteString, InvalidMessage> {
+        if bytes.len() > MAX_TEXT_BYTES {
+            return Err(self.too_long(field, bytes.len(), MAX_TEXT_BYTES));
+        }
+        ByteString::try_from(bytes).map_err(|_| self.invalid(field, "is not UTF-8"))
+    }
+
+    pub(super) fn at_most(
+        &self,
+        field: &'static str,
+        count: usize,
+        max: usize,
+    ) -> Result<(), InvalidMessage> {
+        if count > max {
+            let problem = format!("has {count} entries; at most {max} are allowed");
+            return Err(self.invalid(field, problem));
+        }
+        Ok(())
+    }
+
+    pub(super) fn text_map(
+        &self,
+        field: &'static str,
+        map: &BTreeMap<String, String>,
+        max: usize,
+    ) -> Result<(), InvalidMessage> {
+        self.at_most(field, map.len(), max)?;
+        for (key, value) in map {
+            if key.is_empty() {
+                return Err(self.invalid(field, "has an empty key"));
+            }
+            let longest = key.len().max(value.len());
+            if longest > MAX_TEXT_BYTES {
+                return Err(self.too_long(field, longest, MAX_TEXT_BYTES));
+            }
+        }
+        Ok(())
+    }
+
+    fn too_long(&self, field: &'static str, len: usize, max: usize) -> InvalidMessage {
+        self.invalid(field, format!("has a text of {len} bytes; at most {max} are allowed"))
+    }
+}
+
+pub(super) fn task_id(kind: MessageKind, bytes: Bytes) -> Result<TaskId, InvalidMessage> {
+    In::new(kind).id("task_id", TaskId::from_bytes, bytes)
+}
+
+/// An error's own fields are read leniently: a peer's error is for people, and must not be lost
+/// because a part of it is odd.
+impl ErrorInfo {
+    pub(crate) fn from_wire(it: wire::Error) -> Self {
+        Self {
+            code: error_code(it.code),
+            message: lossy(&it.message),
+            task_id: TaskId::from_bytes(it.task_id).ok(),
+            node_id: NodeId::from_bytes(it.node_id).ok(),
+            retry_after_ms: (it.retry_after_ms > 0).then_some(it.retry_after_ms),
+            causes: it
+                .causes
+                .into_iter()
+                .take(MAX_CAUSES)
+                .map(|cause| Cause {
+                    code: error_code(cause.code),
+                    message: lossy(&cause.message),
+                    node_id: NodeId::from_bytes(cause.node_id).ok(),
+                })
+                .collect(),
+        }
+    }
+
+    pub(crate) fn to_wire(&self) -> wire::Error {
+        let node = |id: &Option<NodeId>| id.as_ref().map(NodeId::to_bytes).unwrap_or_default();
+        wire::Error {
+            code: self.code as i32,
+            message: cut(&self.message),
+            task_id: self.task_id.as_ref().map(TaskId::to_bytes).unwrap_or_default(),
+            node_id: node(&self.node_id),
+            retry_after_ms: self.retry_after_ms.unwrap_or(0),
+            causes: self
+                .causes
+                .iter()
+                .take(MAX_CAUSES)
+                .map(|cause| wire::Cause {
+                    code: cause.code as i32,
+                    message: cut(&cause.message),
+                    node_id: node(&cause.node_id),
+                })
+                .collect(),
+        }
+    }
+}
+
+fn error_code(number: i32) -> ErrorCode {
+    u32::try_from(number).ok().and_then(ErrorCode::from_u32).unwrap_or(ErrorCode::Internal)
+}
+
+pub(super) fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_ERROR_MESSAGE_BYTES)]).into_owned()
+}
+
+pub(super) fn cut(text: &str) -> Bytes {
+    let end = text.floor_char_boundary(MAX_ERROR_MESSAGE_BYTES);
+    Bytes::copy_from_slice(&text.as_bytes()[..end])
+}

@@ -1,0 +1,56 @@
+//! QUIC settings that both sides share.
+//!
+//! Figures behind the choices are in ARCHITECTURE.md, "Transport".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+
+/// A connection without any packet for this long is dropped by QUIC itself.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A packet is sent this often to keep an idle connection and its NAT entries alive.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Largest UDP payload tried. Networks mostly carry 1452; loopback and jumbo networks more, which
+/// path MTU discovery finds. Ten segments of it, what quinn sends in one call, stay below 64 KiB.
+pub const MAX_UDP_PAYLOAD_BYTES: u16 = 6500;
+
+/// Receive window of a stream: what a peer may send before it is read.
+pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// What is buffered for sending before writes block.
+pub const SEND_WINDOW_BYTES: u64 = 1024 * 1024;
+
+/// Settings of one connection. The dialling side opens the one lane; nothing else is allowed.
+pub fn transport_config(idle_timeout: Duration) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(2 * STREAM_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(IdleTimeout::try_from(idle_timeout).ok())
+        .keep_alive_interval(Some(KEEP_ALIVE_INTERVAL.min(idle_timeout / 3)))
+        .mtu_discovery_config(Some(mtu));
+    config
+}
+
+/// Settings of an endpoint: accepts the UDP payloads that [`transport_config`] lets the other side
+/// discover.
+pub fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // Fails only for sizes outside what QUIC allows, which this constant is not.
+    let _ = config.max_udp_payload_size(MAX_UDP_PAYLOAD_BYTES);
+    config
+}
+
+/// The cryptography that both sides use: ring.
+pub fn crypto_provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
