@@ -1,0 +1,106 @@
+//! Queries and operator acts: tasks for the built-in actions `mcp.admin.*`, answered by the broker.
+
+use bytes::Bytes;
+use mcp_proto::{
+    ActionName, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, Task as TaskSpec,
+};
+
+use super::registry::Presence;
+use super::sessions::SessionKey;
+use super::{AgentView, Core, Now};
+
+/// Actions of this prefix are the broker's own; no worker is asked.
+const PREFIX: &str = "mcp.admin.";
+
+pub(super) fn is_builtin(action: &ActionName) -> bool {
+    action.as_str().starts_with(PREFIX)
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ListAgents {
+    all: bool,
+}
+
+impl Core {
+    /// The workers, by name: those online, or lost ones too.
+    pub fn agents(&self, now: Now, include_lost: bool) -> Vec<AgentView> {
+        let mut views: Vec<_> = self
+            .registry
+            .iter()
+            .filter(|agent| include_lost || agent.presence == Presence::Online)
+            .map(|agent| AgentView {
+                node_id: agent.node_id.clone(),
+                agent_id: agent.id.clone(),
+                presence: match agent.presence {
+                    Presence::Online => "online",
+                    Presence::Lost { .. } => "lost",
+                },
+                readiness: agent.readiness,
+                health: if agent.probed.is_some() { "suspect" } else { "ok" },
+                actions: agent
+                    .serves
+                    .iter()
+                    .filter_map(|it| self.pools.get(it.pool))
+                    .map(|pool| pool.action.clone())
+                    .collect(),
+                labels: (*agent.labels).clone(),
+                slots: agent.slots,
+                in_flight: agent.in_flight(),
+                last_seen_ms: now.mono.since(agent.last_heard) / 1000,
+            })
+            .collect();
+        views.sort_unstable_by(|a, b| a.agent_id.cmp(&b.agent_id));
+        views
+    }
+
+    pub(super) fn answer_builtin(
+        &mut self,
+        now: Now,
+        session: SessionKey,
+        task: TaskSpec,
+        body: &Bytes,
+    ) {
+        let answer = match task.action.as_str() {
+            "mcp.admin.agents.list" => arguments::<ListAgents>(body).and_then(|arguments| {
+                serde_json::to_vec(&self.agents(now, arguments.all))
+                    .map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string()))
+            }),
+            "mcp.admin.stats" => serde_json::to_vec(&self.stats())
+                .map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string())),
+            unknown => Err(ErrorInfo::new(
+                ErrorCode::UnknownAction,
+                format!("this broker has no {unknown}; it has {PREFIX}agents.list, {PREFIX}stats"),
+            )),
+        };
+        let broker_id = self.config.broker_id.clone();
+        let (outcome, executed, error, body) = match answer {
+            Ok(json) => (Outcome::Ok, Executed::Yes, None, Bytes::from(json)),
+            Err(error) => {
+                let error = error.task(task.id.clone()).node(broker_id.clone());
+                (Outcome::Failed, Executed::No, Some(Box::new(error)), Bytes::new())
+            }
+        };
+        let deliver = Deliver {
+            task_id: task.id,
+            outcome,
+            executed,
+            content_type: "application/json".into(),
+            error,
+            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
+        };
+        self.stats.accepted += 1;
+        self.stats.count(outcome);
+        self.deliver(session, deliver, body);
+    }
+}
+
+/// The arguments in a body; none in an empty one.
+fn arguments<T: Default + serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ErrorInfo> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        ErrorInfo::new(ErrorCode::InvalidTask, format!("the body is not what it takes: {error}"))
+    })
+}

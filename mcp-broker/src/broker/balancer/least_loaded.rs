@@ -1,0 +1,119 @@
+//! The member with the smallest in-flight ÷ slots.
+
+use super::super::rng::Rng;
+use super::{Load, Member};
+
+/// Loads are told apart in steps of 1/64 of a member's slots; a load above 1 (tasks prefetched)
+/// counts up to 2. Members of one step are equals.
+const STEPS: u32 = 64;
+const LEVELS: usize = 128;
+
+/// Members by level of load: the lowest level that has any is found by its bit, and a member moves
+/// between levels in O(1).
+#[derive(Debug)]
+pub(crate) struct LeastLoaded {
+    levels: [Vec<Member>; LEVELS],
+    occupied: u128,
+    places: Vec<Option<Place>>,
+    offered: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    level: u8,
+    position: u32,
+}
+
+impl Default for LeastLoaded {
+    fn default() -> Self {
+        Self { levels: [const { Vec::new() }; LEVELS], occupied: 0, places: Vec::new(), offered: 0 }
+    }
+}
+
+impl LeastLoaded {
+    pub(super) fn offer(&mut self, member: Member, load: Load) {
+        let level =
+            (load.in_flight.saturating_mul(STEPS) / load.slots.max(1)).min(LEVELS as u32 - 1) as u8;
+        if self.places.get(member as usize).copied().flatten().is_some_and(|it| it.level == level) {
+            return;
+        }
+        self.withdraw(member);
+        if member as usize >= self.places.len() {
+            self.places.resize(member as usize + 1, None);
+        }
+        let members = &mut self.levels[usize::from(level)];
+        self.places[member as usize] = Some(Place { level, position: members.len() as u32 });
+        members.push(member);
+        self.occupied |= 1 << level;
+        self.offered += 1;
+    }
+
+    pub(super) fn withdraw(&mut self, member: Member) {
+        let Some(place) = self.places.get_mut(member as usize).and_then(Option::take) else {
+            return;
+        };
+        let members = &mut self.levels[usize::from(place.level)];
+        members.swap_remove(place.position as usize);
+        if let Some(moved) = members.get(place.position as usize) {
+            self.places[*moved as usize] = Some(place);
+        }
+        if members.is_empty() {
+            self.occupied &= !(1 << place.level);
+        }
+        self.offered -= 1;
+    }
+
+    pub(super) fn pick(&mut self, rng: &mut Rng, avoid: Option<Member>) -> Option<Member> {
+        let mut levels = self.occupied;
+        while levels != 0 {
+            let level = levels.trailing_zeros();
+            let members = &self.levels[level as usize];
+            let first = rng.below(members.len());
+            if Some(members[first]) != avoid {
+                return Some(members[first]);
+            }
+            if members.len() > 1 {
+                return Some(members[(first + 1) % members.len()]);
+            }
+            levels &= levels - 1;
+        }
+        (self.offered > 0).then_some(avoid).flatten()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.offered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(in_flight: u32, slots: u32) -> Load {
+        Load { in_flight, slots }
+    }
+
+    #[test]
+    fn the_smallest_share_of_its_slots_wins() {
+        let (mut it, mut rng) = (LeastLoaded::default(), Rng::new(1));
+        it.offer(0, load(1, 2));
+        it.offer(1, load(1, 4));
+        it.offer(2, load(3, 4));
+        assert_eq!(it.pick(&mut rng, None), Some(1));
+        it.offer(1, load(4, 4));
+        assert_eq!(it.pick(&mut rng, None), Some(0));
+        it.withdraw(0);
+        it.withdraw(1);
+        assert_eq!((it.pick(&mut rng, None), it.len()), (Some(2), 1));
+        assert_eq!(it.pick(&mut rng, Some(2)), Some(2));
+    }
+
+    #[test]
+    fn equals_are_chosen_at_random_and_all_of_them() {
+        let (mut it, mut rng) = (LeastLoaded::default(), Rng::new(1));
+        (0..4).for_each(|member| it.offer(member, load(0, 1)));
+        let mut seen = [0; 4];
+        (0..400).for_each(|_| seen[it.pick(&mut rng, None).unwrap() as usize] += 1);
+        assert!(seen.iter().all(|count| (60..140).contains(count)), "{seen:?}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Every limit and interval of the core, with its reason.
+
+use mcp_proto::{Limits, NodeId};
+
+use super::balancer::Policy;
+
+/// Configuration of a [`Core`](super::Core). All durations are in milliseconds.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    /// This broker's name, in ACK and in traces.
+    pub broker_id: NodeId,
+    /// Grows with every start of this broker: attempts of an earlier one can't be mistaken for
+    /// this one's.
+    pub epoch: u64,
+    /// Seed of every random choice, and of the hash tables.
+    pub seed: u64,
+    /// What a connection may send.
+    pub limits: Limits,
+    /// How a worker is chosen among those that could take a task.
+    pub policy: Policy,
+
+    /// A connection without HELLO for this long is closed.
+    pub hello_timeout_ms: u64,
+    /// A worker silent for this long is lost, even if it holds nothing.
+    pub lease_ms: u64,
+    /// How often a worker sends PING: a third of the lease, so that one may be late.
+    pub ping_interval_ms: u64,
+    /// A worker that holds attempts and was silent for this long is probed.
+    pub probe_after_ms: u64,
+    /// A worker that holds attempts and was silent for this long, probes included, is lost.
+    pub lost_after_ms: u64,
+    /// Attempts of a lost worker that may not run twice can be resumed for this long.
+    pub resume_grace_ms: u64,
+    /// A client's session outlives its connection for this long.
+    pub detach_ms: u64,
+    /// A task that no ready worker could take is rejected after this long.
+    pub no_worker_wait_ms: u64,
+    /// A worker that has not confirmed a CANCEL for this long is at fault.
+    pub cancel_grace_ms: u64,
+
+    /// Tasks without an outcome, of all actions together.
+    pub max_tasks: usize,
+    /// Tasks that wait in one action's queue.
+    pub max_queue_tasks: usize,
+    /// Bytes of the tasks that wait in one action's queue.
+    pub max_queue_bytes: usize,
+    /// Registered workers, lost ones included.
+    pub max_agents: usize,
+    /// Client sessions, detached ones included.
+    pub max_sessions: usize,
+    /// Sessions that wait for the same task.
+    pub max_waiters: usize,
+    /// Results held for a detached session.
+    pub max_detached_results: usize,
+    /// Bytes of the results held for a detached session.
+    pub max_detached_bytes: usize,
+    /// Results kept after delivery, to answer duplicates and FETCH.
+    pub kept_results: usize,
+    /// Bytes of the results kept after delivery.
+    pub kept_result_bytes: usize,
+    /// How often workers may hand a task back before it fails.
+    pub max_nacks: u32,
+    /// Whether durable tasks are taken: the journal outlives the process.
+    pub is_durable: bool,
+}
+
+impl CoreConfig {
+    /// The defaults for a broker of this name, epoch and seed.
+    pub fn new(broker_id: NodeId, epoch: u64, seed: u64) -> Self {
+        Self {
+            broker_id,
+            epoch,
+            seed,
+            limits: Limits::default(),
+            policy: Policy::LeastLoaded,
+            hello_timeout_ms: 3_000,
+            lease_ms: 30_000,
+            ping_interval_ms: 10_000,
+            probe_after_ms: 500,
+            lost_after_ms: 2_000,
+            resume_grace_ms: 10_000,
+            detach_ms: 30_000,
+            no_worker_wait_ms: 5_000,
+            cancel_grace_ms: 5_000,
+            max_tasks: 4_000_000,
+            max_queue_tasks: 1_000_000,
+            max_queue_bytes: 1024 * 1024 * 1024,
+            max_agents: 100_000,
+            max_sessions: 100_000,
+            max_waiters: 8,
+            max_detached_results: 10_000,
+            max_detached_bytes: 16 * 1024 * 1024,
+            kept_results: 10_000,
+            kept_result_bytes: 64 * 1024 * 1024,
+            max_nacks: 8,
+            is_durable: false,
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Tasks without an outcome, and the attempts at them.
+//!
+//! ```text
+//!            SEND
+//!              │
+//!              ▼     a worker has room
+//!   ┌──────▶ Queued ────────────────▶ Running(attempt) ──── RESULT ──┐
+//!   │          │                        │      │                      │
+//!   │          │ deadline, CANCEL,      │      │ deadline, CANCEL,    │ durable: until
+//!   │          │ no worker, shutdown    │      │ shutdown: at once    │ it is journalled
+//!   │          │                        │      │                      ▼
+//!   │          └──────────┐             │      │                    Ending
+//!   │                     ▼             │      ▼                      │
+//!   │                  DELIVER ◀────────┼──────┴──────────────────────┘
+//!   │                                   │
+//!   └───── NACK; worker lost, if the task may run again; otherwise DELIVER
+//! ```
+//!
+//! An attempt outlives its task when that ends first: it stays charged to its worker until the
+//! worker's RESULT or the end of its registration gives the slot back.
+
+use std::hash::BuildHasher;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use mcp_proto::{AttemptId, Deliver, EncodedTask, Hop, HopEvent, NodeId, Priority, TaskId};
+
+use super::pool::PoolKey;
+use super::queue::Ticket;
+use super::registry::AgentKey;
+use super::sessions::{IdentityKey, SessionKey};
+use super::slab::{Key, Slab};
+use super::time::Mono;
+use super::timers::TimerKey;
+
+pub(super) type TaskKey = Key<Task>;
+pub(super) type AttemptKey = Key<Attempt>;
+
+/// A task without an outcome.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) id: TaskId,
+    pub(super) identity: IdentityKey,
+    /// Of its action and body.
+    pub(super) fingerprint: u64,
+    pub(super) encoded: EncodedTask,
+    pub(super) body: Bytes,
+    pub(super) priority: Priority,
+    pub(super) is_idempotent: bool,
+    pub(super) is_durable: bool,
+    /// Sessions that get its outcome.
+    pub(super) waiters: Vec<SessionKey>,
+    pub(super) pool: PoolKey,
+    pub(super) subqueue: usize,
+    pub(super) received: Mono,
+    pub(super) deadline: Mono,
+    pub(super) timer: Option<TimerKey>,
+    pub(super) state: TaskState,
+    /// Attempts so far.
+    pub(super) attempts: u32,
+    pub(super) nacks: u32,
+    /// The worker that handed it back last.
+    pub(super) avoid: Option<AgentKey>,
+    /// A ready worker could have taken it at some time.
+    pub(super) had_worker: bool,
+    pub(super) hops: Vec<Hop>,
+}
+
+#[derive(Debug)]
+pub(super) enum TaskState {
+    Queued { ticket: Ticket, since: Mono },
+    Running(AttemptKey),
+    Ending(Box<(Deliver, Bytes)>),
+}
+
+impl Task {
+    /// Whether another attempt may follow one that possibly started.
+    pub(super) fn may_run_again(&self) -> bool {
+        self.is_idempotent || self.is_durable
+    }
+
+    /// What it costs a queue.
+    pub(super) fn bytes(&self) -> usize {
+        self.encoded.0.len() + self.body.len()
+    }
+
+    pub(super) fn is_queued_as(&self, of: Ticket) -> bool {
+        matches!(self.state, TaskState::Queued { ticket, .. } if ticket == of)
+    }
+}
+
+/// An attempt at a task, charged to a worker.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    /// None once the task has ended, or another attempt took over.
+    pub(super) task: Option<TaskKey>,
+    pub(super) agent: AgentKey,
+    /// Its place in the worker's list.
+    pub(super) position: usize,
+    /// 1 for the task's first.
+    pub(super) number: u32,
+    /// How many ROUTEs its worker had been sent on its connection, with this one; 0 once it was
+    /// resumed over another connection.
+    pub(super) route: u64,
+    pub(super) routed: Mono,
+    /// The broker's queue before it, µs.
+    pub(super) queue_us: u64,
+    pub(super) candidates: u32,
+    /// Runs from CANCEL until it is confirmed.
+    pub(super) cancel_timer: Option<TimerKey>,
+}
+
+impl Attempt {
+    /// The hop of an attempt that ended now; what the worker reports of it is added by
+    /// [`Hop`]'s fields.
+    pub(super) fn hop(
+        &self,
+        now: Mono,
+        node_id: NodeId,
+        policy: ByteString,
+        event: HopEvent,
+        reason: &'static str,
+    ) -> Hop {
+        Hop {
+            node_id,
+            event,
+            attempt: self.number,
+            queue_us: self.queue_us,
+            network_us: now.since(self.routed),
+            worker_queue_us: 0,
+            work_us: 0,
+            policy,
+            candidates: self.candidates,
+            reason: ByteString::from_static(reason),
+        }
+    }
+}
+
+/// Attempt ids on the wire: the attempt's key, and above it 16 bits of the broker's epoch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttemptIds {
+    epoch: u64,
+}
+
+impl AttemptIds {
+    pub(super) fn new(epoch: u64) -> Self {
+        Self { epoch: epoch & 0xffff }
+    }
+
+    pub(super) fn id(self, key: AttemptKey) -> AttemptId {
+        AttemptId(self.epoch << 48 | key.to_bits())
+    }
+
+    /// The key of an id, unless it is of another epoch.
+    pub(super) fn key(self, id: AttemptId) -> Option<AttemptKey> {
+        (id.0 >> 48 == self.epoch).then(|| Key::from_bits(id.0))
+    }
+}
+
+/// Tasks by key, and by identity and id.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    slab: Slab<Task>,
+    names: HashTable<TaskKey>,
+    hash: FixedState,
+}
+
+impl Tasks {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { slab: Slab::default(), names: HashTable::new(), hash: FixedState::with_seed(seed) }
+    }
+
+    pub(super) fn find(&self, identity: IdentityKey, id: &TaskId) -> Option<TaskKey> {
+        let hash = self.hash.hash_one((identity, id.as_str()));
+        let is_it = |key: &TaskKey| {
+            self.slab.get(*key).is_some_and(|task| task.identity == identity && task.id == *id)
+        };
+        self.names.find(hash, is_it).copied()
+    }
+
+    pub(super) fn insert(&mut self, task: Task) -> TaskKey {
+        let hash = self.hash.hash_one((task.identity, task.id.as_str()));
+        let key = self.slab.insert(task);
+        let (slab, build) = (&self.slab, &self.hash);
+        self.names.insert_unique(hash, key, |key| {
+            slab.get(*key).map_or(0, |task| build.hash_one((task.identity, task.id.as_str())))
+        });
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: TaskKey) -> Option<Task> {
+        let task = self.slab.remove(key)?;
+        let hash = self.hash.hash_one((task.identity, task.id.as_str()));
+        if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
+            entry.remove();
+        }
+        Some(task)
+    }
+
+    pub(super) fn get(&self, key: TaskKey) -> Option<&Task> {
+        self.slab.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: TaskKey) -> Option<&mut Task> {
+        self.slab.get_mut(key)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(super) fn keys(&self) -> Vec<TaskKey> {
+        self.slab.keys()
+    }
+
+    /// Tells a task from another with the same id.
+    pub(super) fn fingerprint(&self, action: &str, body: &[u8]) -> u64 {
+        self.hash.hash_one((action, body))
+    }
+}

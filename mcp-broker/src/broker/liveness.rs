@@ -1,0 +1,99 @@
+//! Whether workers are still there.
+//!
+//! A worker that holds nothing has a lease: any frame renews it. One that holds attempts is probed
+//! after a short silence, and lost when it does not answer. A lost worker's registration ends when
+//! it is not heard for the grace.
+
+use mcp_proto::{ErrorCode, Message, Ping};
+
+use super::registry::{AgentKey, Presence};
+use super::{Core, Mono, Now, Timer};
+
+/// What a check of a worker came to.
+enum Check {
+    Again(Mono),
+    Probe,
+    Lost(&'static str),
+    Gone,
+}
+
+impl Core {
+    /// A worker got an attempt: from now on it is watched closely.
+    pub(super) fn agent_is_busy(&mut self, now: Now, key: AgentKey) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        if agent.attempts.len() > 1 {
+            return;
+        }
+        agent.busy_since = now.mono;
+        let at = now.mono.plus_ms(self.config.probe_after_ms);
+        if agent.check_at > at {
+            self.check_agent_at(key, at);
+        }
+    }
+
+    fn check_agent_at(&mut self, key: AgentKey, at: Mono) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        if let Some(timer) = agent.timer.take() {
+            self.timers.cancel(timer);
+        }
+        agent.check_at = at;
+        agent.timer = Some(self.timers.set(at, Timer::Agent(key)));
+    }
+
+    /// Looks whether a worker is due for a probe, lost, or gone, and when to look again.
+    pub(super) fn check_agent(&mut self, now: Now, key: AgentKey) {
+        match self.check(now.mono, key) {
+            None => {}
+            Some(Check::Again(at)) => self.check_agent_at(key, at.max(now.mono.plus_ms(1))),
+            Some(Check::Probe) => {
+                let Some(agent) = self.registry.get_mut(key) else { return };
+                agent.probed = Some(now.mono);
+                let connection = agent.connection;
+                if let Some(to) = connection {
+                    self.send(to, Message::Ping(Ping::probe(now.mono.0)));
+                }
+                self.check_agent(now, key);
+            }
+            Some(Check::Lost(why)) => self.agent_is_lost(now, key, why),
+            Some(Check::Gone) => self.agent_is_gone(now, key),
+        }
+    }
+
+    fn check(&self, now: Mono, key: AgentKey) -> Option<Check> {
+        let config = &self.config;
+        let agent = self.registry.get(key)?;
+        if let Presence::Lost { since } = agent.presence {
+            let at = since.plus_ms(config.resume_grace_ms);
+            return Some(if now >= at { Check::Gone } else { Check::Again(at) });
+        }
+        if let Some(probed) = agent.probed {
+            let at = probed.plus_ms(config.lost_after_ms.saturating_sub(config.probe_after_ms));
+            return Some(if now >= at {
+                Check::Lost("it does not answer")
+            } else {
+                Check::Again(at)
+            });
+        }
+        let lease_over = agent.last_heard.plus_ms(config.lease_ms);
+        if now >= lease_over {
+            return Some(Check::Lost("its lease is over"));
+        }
+        if agent.attempts.is_empty() {
+            return Some(Check::Again(lease_over));
+        }
+        let at = agent.last_heard.max(agent.busy_since).plus_ms(config.probe_after_ms);
+        Some(if now >= at { Check::Probe } else { Check::Again(at.min(lease_over)) })
+    }
+
+    fn agent_is_gone(&mut self, now: Now, key: AgentKey) {
+        let connection = self.registry.get(key).and_then(|agent| agent.connection);
+        self.end_registration(now, key, "it was lost for too long");
+        if let Some(connection) = connection {
+            if let Some(peer) = self.peers.get_mut(&connection) {
+                peer.agent = None;
+            }
+            let message = "you gave no sign of life; connect again".into();
+            self.refuse(now, connection, (ErrorCode::LeaseExpired, message));
+        }
+    }
+}

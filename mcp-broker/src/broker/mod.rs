@@ -1,0 +1,186 @@
+//! The broker's core: every rule of the broker, as a state machine without I/O.
+//!
+//! It has no sockets, no clock and no randomness of its own. Whoever holds it feeds it inputs, each
+//! with the time, and then does what the outputs say, in their order:
+//!
+//! 1. `handle_*`: something happened;
+//! 2. [`Core::poll_output`] until it returns none;
+//! 3. [`Core::poll_timeout`]: call [`Core::handle_timeout`] at that time, if nothing happens before.
+//!
+//! The same inputs with the same seed give the same outputs.
+//!
+//! A task's way through the files: `clients` takes it, `dispatch` places it (`pool`, `queue`,
+//! `balancer`), `workers` takes its result, `dispatch` ends it. `inflight` has the states of tasks
+//! and attempts, `registry` those of workers, `sessions` those of clients.
+
+mod admin;
+mod balancer;
+mod clients;
+mod config;
+mod dispatch;
+mod finished;
+mod identity;
+mod inflight;
+mod journal;
+mod journaling;
+mod liveness;
+mod output;
+mod peers;
+mod pool;
+mod queue;
+mod registry;
+mod rng;
+mod sessions;
+mod shutdown;
+mod slab;
+mod stats;
+mod time;
+mod timers;
+mod workers;
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use foldhash::fast::FixedState;
+use mcp_proto::{ActionName, Message};
+
+pub use balancer::Policy;
+pub use config::CoreConfig;
+pub use identity::Identity;
+pub use journal::{Journal, Record};
+pub use output::{ConnectionId, Disconnect, Event, Level, Output};
+pub use stats::{AgentView, Stats};
+pub use time::{Mono, Now};
+
+use finished::Finished;
+use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
+use journaling::Journaling;
+use peers::Peer;
+use pool::{Pool, PoolKey};
+use registry::{AgentKey, Registry};
+use rng::Rng;
+use sessions::{SessionKey, Sessions};
+use slab::Slab;
+use timers::Timers;
+
+/// The broker's core. See the [module](self) for how to drive it.
+pub struct Core {
+    config: CoreConfig,
+    rng: Rng,
+    peers: HashMap<ConnectionId, Peer, FixedState>,
+    registry: Registry,
+    pools: Slab<Pool>,
+    pool_names: HashMap<ActionName, PoolKey, FixedState>,
+    tasks: Tasks,
+    attempts: Slab<Attempt>,
+    attempt_ids: AttemptIds,
+    sessions: Sessions,
+    finished: Finished,
+    journaling: Journaling,
+    timers: Timers<Timer>,
+    tickets: queue::Tickets,
+    is_shutting_down: bool,
+    policy_name: ByteString,
+    outputs: VecDeque<Output>,
+    stats: Stats,
+}
+
+/// What a timer is about.
+#[derive(Debug, Clone, Copy)]
+enum Timer {
+    Hello(ConnectionId),
+    Task(TaskKey),
+    Agent(AgentKey),
+    Cancel(AttemptKey),
+    Session(SessionKey),
+    Drain,
+}
+
+impl Core {
+    /// A core without connections, workers or tasks.
+    pub fn new(config: CoreConfig) -> Self {
+        let mut rng = Rng::new(config.seed);
+        let mut seed = || rng.next_u64();
+        let hasher = FixedState::with_seed(seed());
+        Self {
+            peers: HashMap::with_hasher(hasher.clone()),
+            registry: Registry::new(seed()),
+            pools: Slab::default(),
+            pool_names: HashMap::with_hasher(hasher),
+            tasks: Tasks::new(seed()),
+            attempts: Slab::default(),
+            attempt_ids: AttemptIds::new(config.epoch),
+            sessions: Sessions::new(seed()),
+            finished: Finished::new(seed(), config.kept_results, config.kept_result_bytes),
+            journaling: Journaling::default(),
+            timers: Timers::new(),
+            tickets: queue::Tickets::default(),
+            is_shutting_down: false,
+            policy_name: config.policy.name(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+            rng,
+            config,
+        }
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &CoreConfig {
+        &self.config
+    }
+
+    /// When to call [`Core::handle_timeout`]. May move with every input.
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        self.timers.next()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Time has passed: does everything that is due at `now`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(timer) = self.timers.fire(now.mono) {
+            match timer {
+                Timer::Hello(connection) => self.hello_is_late(now, connection),
+                Timer::Task(task) => self.task_is_due(now, task),
+                Timer::Agent(agent) => self.check_agent(now, agent),
+                Timer::Cancel(attempt) => self.cancel_is_unconfirmed(attempt),
+                Timer::Session(session) => self.session_is_over(session),
+                Timer::Drain => self.drain_is_over(now),
+            }
+        }
+    }
+
+    /// Counters since the start, and gauges of now.
+    pub fn stats(&self) -> Stats {
+        let queued = self.pools.iter().map(|(_, pool)| pool.queued as u64).sum();
+        Stats {
+            queued,
+            running: self.tasks.len() as u64 - queued,
+            in_flight: self.attempts.len() as u64,
+            agents_online: self
+                .registry
+                .iter()
+                .filter(|agent| agent.presence == registry::Presence::Online)
+                .count() as u64,
+            sessions: self.sessions.len() as u64,
+            connections: self.peers.len() as u64,
+            ..self.stats
+        }
+    }
+
+    fn send(&mut self, to: ConnectionId, message: Message) {
+        self.send_with_body(to, message, Bytes::new());
+    }
+
+    fn send_with_body(&mut self, to: ConnectionId, message: Message, body: Bytes) {
+        self.outputs.push_back(Output::Send { to, message, body });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}

@@ -1,0 +1,195 @@
+//! What the core wants done.
+
+use std::fmt;
+
+use bytes::Bytes;
+use mcp_proto::{AgentId, ErrorCode, Message, NodeId, SessionId};
+
+use super::journal::Record;
+
+/// A connection, as named by whoever holds the core. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disconnect {
+    /// The peer closed it with code 0: it means to leave.
+    Orderly,
+    /// Anything else.
+    Broken,
+}
+
+/// One thing to do. The order of outputs is the order of effects.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Send a frame. To be appended to the connection's lane while the core is still held.
+    Send {
+        /// The connection.
+        to: ConnectionId,
+        /// The frame's header.
+        message: Message,
+        /// The frame's body.
+        body: Bytes,
+    },
+    /// Close a connection once what was sent before is flushed. The core has forgotten it.
+    Close {
+        /// The connection.
+        connection: ConnectionId,
+        /// The close code; none for an orderly close, code 0.
+        code: Option<ErrorCode>,
+        /// The reason, for a person.
+        message: String,
+    },
+    /// Append to the journal, sync, and report with
+    /// [`journal_synced`](super::Core::journal_synced).
+    Journal {
+        /// Grows by one with each record.
+        seq: u64,
+        /// What to keep.
+        record: Record,
+    },
+    /// Something an operator may want to read of.
+    Event(Event),
+}
+
+/// How much an operator wants to read of an [`Event`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Only when looking for something.
+    Debug,
+    /// Ordinary life.
+    Info,
+    /// Somebody should look at it.
+    Warn,
+    /// Something the broker promises no longer holds.
+    Error,
+}
+
+/// Something that happened, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A worker registered, or registered again.
+    AgentRegistered {
+        /// Its own name.
+        agent_id: AgentId,
+        /// Its node.
+        node_id: NodeId,
+        /// Which registration this is.
+        generation: u64,
+    },
+    /// A worker came back with attempts, or was heard again.
+    AgentResumed {
+        /// Its own name.
+        agent_id: AgentId,
+        /// Attempts that go on.
+        kept: usize,
+    },
+    /// A worker's connection broke, or it was silent for too long.
+    AgentLost {
+        /// Its own name.
+        agent_id: AgentId,
+        /// What was noticed.
+        why: &'static str,
+        /// Attempts it held.
+        held: usize,
+    },
+    /// A worker's registration ended.
+    AgentLeft {
+        /// Its own name.
+        agent_id: AgentId,
+        /// Why.
+        why: &'static str,
+        /// Attempts it held.
+        held: usize,
+    },
+    /// A connection was refused or closed for what its peer did.
+    PeerRefused {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why.
+        code: ErrorCode,
+        /// In words.
+        message: String,
+    },
+    /// A client's session waits for it to come back.
+    SessionDetached {
+        /// Its name.
+        session_id: SessionId,
+    },
+    /// A worker no longer knows an attempt that it received.
+    AttemptLeaked {
+        /// Its own name.
+        agent_id: AgentId,
+    },
+    /// A worker did not confirm a CANCEL in time.
+    CancelUnconfirmed {
+        /// Its own name.
+        agent_id: AgentId,
+    },
+    /// Durable tasks are refused from now on.
+    JournalFailed {
+        /// Why.
+        message: String,
+    },
+    /// The broker stops.
+    ShuttingDown {
+        /// Tasks that are still running.
+        running: usize,
+    },
+}
+
+impl Event {
+    /// How much an operator wants to read of it.
+    pub fn level(&self) -> Level {
+        match self {
+            Event::AgentRegistered { .. }
+            | Event::AgentResumed { .. }
+            | Event::AgentLeft { .. }
+            | Event::ShuttingDown { .. } => Level::Info,
+            Event::SessionDetached { .. } => Level::Debug,
+            Event::AgentLost { .. }
+            | Event::PeerRefused { .. }
+            | Event::AttemptLeaked { .. }
+            | Event::CancelUnconfirmed { .. } => Level::Warn,
+            Event::JournalFailed { .. } => Level::Error,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::AgentRegistered { agent_id, node_id, generation } => {
+                write!(f, "agent {agent_id} registered as {node_id}, generation {generation}")
+            }
+            Event::AgentResumed { agent_id, kept } => {
+                write!(f, "agent {agent_id} is back and goes on with {kept} attempts")
+            }
+            Event::AgentLost { agent_id, why, held } => {
+                write!(f, "agent {agent_id} is lost ({why}); it holds {held} attempts")
+            }
+            Event::AgentLeft { agent_id, why, held } => {
+                write!(f, "agent {agent_id} left ({why}); it held {held} attempts")
+            }
+            Event::PeerRefused { connection, code, message } => {
+                write!(f, "connection {} closed: {code}: {message}", connection.0)
+            }
+            Event::SessionDetached { session_id } => {
+                write!(f, "session {session_id} waits for its client")
+            }
+            Event::AttemptLeaked { agent_id } => {
+                write!(f, "agent {agent_id} no longer knows an attempt that it received")
+            }
+            Event::CancelUnconfirmed { agent_id } => {
+                write!(f, "agent {agent_id} did not confirm a cancel in time")
+            }
+            Event::JournalFailed { message } => {
+                write!(f, "the journal failed, durable tasks are refused: {message}")
+            }
+            Event::ShuttingDown { running } => {
+                write!(f, "shutting down; {running} tasks are running")
+            }
+        }
+    }
+}

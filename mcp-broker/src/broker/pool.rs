@@ -1,0 +1,205 @@
+//! The workers of one action, and the tasks that wait for them.
+
+use std::sync::Arc;
+
+use mcp_proto::{ActionName, Labels};
+
+use super::balancer::{Load, Member, Policy};
+use super::queue::SubQueue;
+use super::registry::AgentKey;
+use super::rng::Rng;
+use super::slab::Key;
+use super::time::Mono;
+
+pub(super) type PoolKey = Key<Pool>;
+
+/// Distinct sets of required labels among an action's tasks at one time.
+pub(super) const MAX_SUBQUEUES: usize = u64::BITS as usize;
+
+/// One action: its workers and its queue.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) action: ActionName,
+    policy: Policy,
+    members: Vec<Option<PoolMember>>,
+    free: Vec<Member>,
+    /// The first is that of tasks without required labels.
+    pub(super) subqueues: Vec<SubQueue>,
+    /// Tasks that wait, in all sub-queues.
+    pub(super) queued: usize,
+    /// Their bytes.
+    pub(super) queued_bytes: usize,
+    /// Tasks without an outcome; the pool stays while there are any.
+    pub(super) tasks: usize,
+    /// Smoothed µs between two ends of tasks, 0 before there were two.
+    pub(super) end_interval_us: u64,
+    pub(super) last_end: Mono,
+}
+
+#[derive(Debug)]
+struct PoolMember {
+    agent: AgentKey,
+    labels: Arc<Labels>,
+    /// A bit for each sub-queue whose labels it has.
+    eligible: u64,
+    is_ready: bool,
+    /// Its load while it has room.
+    room: Option<Load>,
+}
+
+/// A worker that was chosen, and from how many.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) agent: AgentKey,
+    pub(super) candidates: u32,
+}
+
+impl Pool {
+    pub(super) fn new(action: ActionName, policy: Policy) -> Self {
+        Self {
+            action,
+            policy,
+            members: Vec::new(),
+            free: Vec::new(),
+            subqueues: vec![SubQueue::new(Labels::default(), policy)],
+            queued: 0,
+            queued_bytes: 0,
+            tasks: 0,
+            end_interval_us: 0,
+            last_end: Mono::default(),
+        }
+    }
+
+    pub(super) fn is_unused(&self) -> bool {
+        self.tasks == 0 && self.members.len() == self.free.len()
+    }
+
+    /// Adds a worker: not ready, without room.
+    pub(super) fn join(&mut self, agent: AgentKey, labels: Arc<Labels>) -> Member {
+        let mut eligible = 0;
+        for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
+            if labels.satisfy(&subqueue.required) {
+                eligible |= 1 << index;
+                subqueue.eligible += 1;
+            }
+        }
+        let member = PoolMember { agent, labels, eligible, is_ready: false, room: None };
+        match self.free.pop() {
+            Some(index) => {
+                self.members[index as usize] = Some(member);
+                index
+            }
+            None => {
+                self.members.push(Some(member));
+                self.members.len() as Member - 1
+            }
+        }
+    }
+
+    /// Removes a worker.
+    pub(super) fn leave(&mut self, index: Member) {
+        self.set_ready(index, false);
+        self.set_room(index, None);
+        let Some(member) = self.members[index as usize].take() else { return };
+        for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
+            subqueue.eligible -= 1;
+        }
+        self.free.push(index);
+    }
+
+    /// Whether a worker takes tasks at all.
+    pub(super) fn set_ready(&mut self, index: Member, is_ready: bool) {
+        let Some(member) = &mut self.members[index as usize] else { return };
+        if std::mem::replace(&mut member.is_ready, is_ready) != is_ready {
+            for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
+                if is_ready { subqueue.ready += 1 } else { subqueue.ready -= 1 }
+            }
+        }
+    }
+
+    /// A worker's load while it has room for a task, none while it has not.
+    pub(super) fn set_room(&mut self, index: Member, room: Option<Load>) {
+        let Some(member) = &mut self.members[index as usize] else { return };
+        member.room = room;
+        for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
+            match room {
+                Some(load) => subqueue.balancer.offer(index, load),
+                None => subqueue.balancer.withdraw(index),
+            }
+        }
+    }
+
+    /// The sub-queue of a set of required labels, made if there is none; none when there are too
+    /// many.
+    pub(super) fn subqueue(&mut self, required: &Labels) -> Option<usize> {
+        if let Some(index) = self.subqueues.iter().position(|it| it.required == *required) {
+            return Some(index);
+        }
+        let index = if self.subqueues.len() < MAX_SUBQUEUES {
+            self.subqueues.push(SubQueue::new(required.clone(), self.policy));
+            self.subqueues.len() - 1
+        } else {
+            let index = 1 + self.subqueues[1..].iter().position(|it| it.tasks == 0)?;
+            self.subqueues[index] = SubQueue::new(required.clone(), self.policy);
+            index
+        };
+        let subqueue = &mut self.subqueues[index];
+        for (member_index, member) in self.members.iter_mut().enumerate() {
+            let Some(member) = member else { continue };
+            member.eligible &= !(1 << index);
+            if !member.labels.satisfy(required) {
+                continue;
+            }
+            member.eligible |= 1 << index;
+            subqueue.eligible += 1;
+            subqueue.ready += u32::from(member.is_ready);
+            if let Some(load) = member.room {
+                subqueue.balancer.offer(member_index as Member, load);
+            }
+        }
+        Some(index)
+    }
+
+    /// Chooses a worker for a task of a sub-queue, other than `avoid` if there is another.
+    pub(super) fn pick(
+        &mut self,
+        subqueue: usize,
+        rng: &mut Rng,
+        avoid: Option<AgentKey>,
+    ) -> Option<Choice> {
+        let members = &self.members;
+        let avoid = avoid.and_then(|agent| {
+            members.iter().position(|it| it.as_ref().is_some_and(|it| it.agent == agent))
+        });
+        let balancer = &mut self.subqueues[subqueue].balancer;
+        let candidates = balancer.len() as u32;
+        let member = balancer.pick(rng, avoid.map(|index| index as Member))?;
+        let agent = self.members[member as usize].as_ref()?.agent;
+        Some(Choice { agent, candidates })
+    }
+
+    /// The sub-queues that a worker may serve.
+    pub(super) fn eligible(&self, index: Member) -> u64 {
+        self.members[index as usize].as_ref().map_or(0, |member| member.eligible)
+    }
+
+    /// A task of this action ended.
+    pub(super) fn note_end(&mut self, now: Mono) {
+        let interval = now.since(self.last_end).min(60_000_000);
+        if self.last_end.0 > 0 {
+            // Weight 1/8, as TCP smooths its round-trip time (RFC 6298).
+            self.end_interval_us = (self.end_interval_us * 7 + interval) / 8;
+        }
+        self.last_end = now;
+    }
+
+    /// When a refused task may find room: once a tenth of the queue has drained.
+    pub(super) fn retry_after_ms(&self) -> u64 {
+        (self.end_interval_us * self.queued as u64 / 10_000).clamp(100, 30_000)
+    }
+}
+
+/// The sub-queues whose bits are set.
+fn subqueues_of(subqueues: &mut [SubQueue], bits: u64) -> impl Iterator<Item = &mut SubQueue> {
+    subqueues.iter_mut().enumerate().filter(move |(i, _)| bits >> i & 1 == 1).map(|(_, it)| it)
+}

@@ -1,0 +1,132 @@
+//! Tasks that wait for workers with the same labels.
+
+use std::collections::VecDeque;
+
+use mcp_proto::{Labels, Priority};
+
+use super::balancer::{Balancer, Policy};
+use super::inflight::TaskKey;
+
+/// Orders tasks by when they were queued, and tells one stay in a queue from another.
+pub(super) type Ticket = u64;
+
+/// A place in a queue. It is left behind when the task leaves by another way than its turn:
+/// whether it still counts is asked of the task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    pub(super) task: TaskKey,
+    pub(super) ticket: Ticket,
+}
+
+/// Places that no longer count are swept when they are more than those that do, and this many.
+const SWEEP_ABOVE: usize = 64;
+
+/// The queue of one distinct set of required labels, and the workers that have room and those
+/// labels. Invariant: tasks wait only while no such worker has room.
+#[derive(Debug)]
+pub(super) struct SubQueue {
+    pub(super) required: Labels,
+    /// By priority, lowest first.
+    waiting: [VecDeque<Waiting>; Priority::ALL.len()],
+    /// Places that count.
+    pub(super) queued: usize,
+    pub(super) balancer: Balancer,
+    /// Members with the labels.
+    pub(super) eligible: u32,
+    /// Those of them that are ready.
+    pub(super) ready: u32,
+    /// Tasks without an outcome, waiting or at a worker.
+    pub(super) tasks: usize,
+}
+
+impl SubQueue {
+    pub(super) fn new(required: Labels, policy: Policy) -> Self {
+        Self {
+            required,
+            waiting: Default::default(),
+            queued: 0,
+            balancer: Balancer::new(policy),
+            eligible: 0,
+            ready: 0,
+            tasks: 0,
+        }
+    }
+
+    /// Adds a place: behind the others of its priority, or before them.
+    pub(super) fn push(
+        &mut self,
+        priority: Priority,
+        place: Waiting,
+        at_front: bool,
+        counts: impl Fn(&Waiting) -> bool,
+    ) {
+        let places = self.waiting.iter().map(VecDeque::len).sum::<usize>();
+        if places > 2 * self.queued + SWEEP_ABOVE {
+            self.waiting.iter_mut().for_each(|class| class.retain(&counts));
+        }
+        self.queued += 1;
+        let class = &mut self.waiting[priority as usize - 1];
+        if at_front { class.push_front(place) } else { class.push_back(place) }
+    }
+
+    /// The first place that counts, and its priority.
+    pub(super) fn first(
+        &mut self,
+        counts: impl Fn(&Waiting) -> bool,
+    ) -> Option<(Priority, Waiting)> {
+        if self.queued == 0 {
+            return None;
+        }
+        for (class, priority) in self.waiting.iter_mut().zip(Priority::ALL).rev() {
+            while let Some(place) = class.front() {
+                if counts(place) {
+                    return Some((*priority, *place));
+                }
+                class.pop_front();
+            }
+        }
+        None
+    }
+
+    /// The first place that counts and is wanted, among the first few.
+    pub(super) fn first_wanted(
+        &self,
+        counts: impl Fn(&Waiting) -> bool,
+        is_wanted: impl Fn(&Waiting) -> bool,
+    ) -> Option<(Priority, Waiting)> {
+        const LOOKED_AT: usize = 16;
+        self.waiting
+            .iter()
+            .zip(Priority::ALL)
+            .rev()
+            .flat_map(|(class, priority)| class.iter().map(|place| (*priority, *place)))
+            .filter(|(_, place)| counts(place))
+            .take(LOOKED_AT)
+            .find(|(_, place)| is_wanted(place))
+    }
+}
+
+/// Hands out tickets: ever larger ones for the back of a queue, ever smaller ones for its front.
+#[derive(Debug)]
+pub(super) struct Tickets {
+    back: Ticket,
+    front: Ticket,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        Self { back: Ticket::MAX / 2, front: Ticket::MAX / 2 }
+    }
+}
+
+impl Tickets {
+    pub(super) fn next(&mut self, at_front: bool) -> Ticket {
+        if at_front {
+            self.front -= 1;
+            self.front
+        } else {
+            self.back += 1;
+            self.back
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The workers: who they are, whether they are there, and what they hold.
+//!
+//! ```text
+//!   HELLO ──▶ Online ── silent, or its connection broke ──▶ Lost
+//!               ▲  │                                          │  │
+//!               │  │ orderly close,          heard, or HELLO  │  │ grace over
+//!               │  │ replaced                of the same      │  │
+//!               │  ▼                         instance         │  ▼
+//!               │  gone ◀─────────────────────────────────────┼── gone
+//!               └─────────────────────────────────────────────┘
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use foldhash::fast::FixedState;
+use mcp_proto::{AgentId, InstanceId, Labels, NodeId, Readiness};
+
+use super::balancer::{Load, Member};
+use super::inflight::AttemptKey;
+use super::output::ConnectionId;
+use super::pool::PoolKey;
+use super::sessions::IdentityKey;
+use super::slab::{Key, Slab};
+use super::time::Mono;
+use super::timers::TimerKey;
+
+pub(super) type AgentKey = Key<Agent>;
+
+/// A registered worker.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) id: AgentId,
+    pub(super) instance: InstanceId,
+    pub(super) node_id: NodeId,
+    pub(super) identity: IdentityKey,
+    pub(super) service_type: ByteString,
+    pub(super) generation: u64,
+    pub(super) labels: Arc<Labels>,
+    pub(super) slots: u32,
+    pub(super) prefetch: u32,
+    pub(super) readiness: Readiness,
+    pub(super) presence: Presence,
+    /// Its connection, while there is one: a silent worker is lost and still connected.
+    pub(super) connection: Option<ConnectionId>,
+    pub(super) serves: Vec<Membership>,
+    /// Where the next look for a waiting task begins, so that its actions share it fairly.
+    pub(super) next_action: usize,
+    /// The attempts charged to it.
+    pub(super) attempts: Vec<AttemptKey>,
+    /// ROUTEs sent on its present connection.
+    pub(super) routes: u64,
+    pub(super) last_heard: Mono,
+    /// Since when it has held attempts without a pause.
+    pub(super) busy_since: Mono,
+    /// Since when a PING of ours is unanswered.
+    pub(super) probed: Option<Mono>,
+    /// When to look next whether it is still there.
+    pub(super) check_at: Mono,
+    pub(super) timer: Option<TimerKey>,
+}
+
+/// Whether a worker is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Online,
+    Lost { since: Mono },
+}
+
+/// An action that a worker serves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Membership {
+    pub(super) pool: PoolKey,
+    pub(super) member: Member,
+}
+
+impl Agent {
+    pub(super) fn is_ready(&self) -> bool {
+        self.presence == Presence::Online && self.readiness == Readiness::Ready
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.attempts.len() as u32
+    }
+
+    /// Its load, while it can take another task. In-flight never passes slots + prefetch.
+    pub(super) fn room(&self) -> Option<Load> {
+        let in_flight = self.in_flight();
+        let has_room = self.is_ready() && in_flight < self.slots + self.prefetch;
+        has_room.then_some(Load { in_flight, slots: self.slots })
+    }
+}
+
+/// Workers by key and by their own name.
+#[derive(Debug)]
+pub(super) struct Registry {
+    agents: Slab<Agent>,
+    names: HashMap<AgentId, AgentKey, FixedState>,
+    nodes: HashMap<NodeId, AgentId, FixedState>,
+    generation: u64,
+}
+
+impl Registry {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            agents: Slab::default(),
+            names: HashMap::with_hasher(FixedState::with_seed(seed)),
+            nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
+            generation: 0,
+        }
+    }
+
+    /// One counter for all, so it grows for each.
+    pub(super) fn next_generation(&mut self) -> u64 {
+        self.generation += 1;
+        self.generation
+    }
+
+    /// The node id of an agent: the same at every start of every broker, since it is derived from
+    /// the agent's name.
+    pub(super) fn node_id(&self, agent_id: &AgentId) -> NodeId {
+        let mut salt = 0u64;
+        loop {
+            let hash = fnv1a(agent_id.as_str().as_bytes(), salt);
+            let text = format!("n-{:012x}", hash >> 16);
+            let Ok(node_id) = NodeId::try_from(text) else { unreachable!("hexadecimal") };
+            match self.nodes.get(&node_id) {
+                Some(other) if other != agent_id => salt += 1,
+                _ => return node_id,
+            }
+        }
+    }
+
+    pub(super) fn find(&self, agent_id: &AgentId) -> Option<AgentKey> {
+        self.names.get(agent_id).copied()
+    }
+
+    pub(super) fn insert(&mut self, agent: Agent) -> AgentKey {
+        let (id, node_id) = (agent.id.clone(), agent.node_id.clone());
+        let key = self.agents.insert(agent);
+        self.nodes.insert(node_id, id.clone());
+        self.names.insert(id, key);
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: AgentKey) -> Option<Agent> {
+        let agent = self.agents.remove(key)?;
+        self.names.remove(&agent.id);
+        self.nodes.remove(&agent.node_id);
+        Some(agent)
+    }
+
+    pub(super) fn get(&self, key: AgentKey) -> Option<&Agent> {
+        self.agents.get(key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: AgentKey) -> Option<&mut Agent> {
+        self.agents.get_mut(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.iter().map(|(_, agent)| agent)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.agents.len()
+    }
+}
+
+/// FNV-1a, 64 bits, with an avalanche at the end (MurmurHash3's `fmix64`). Source: Fowler, Noll,
+/// Vo, <http://www.isthe.com/chongo/tech/comp/fnv/>.
+fn fnv1a(bytes: &[u8], salt: u64) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325 ^ salt;
+    for byte in bytes {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}

@@ -1,0 +1,66 @@
+//! Leaving in order: everybody is told, what runs may finish, nothing is left without an outcome.
+
+use mcp_proto::{CancelReason, ErrorCode, ErrorInfo, Executed, Goaway, HopEvent, Message, Outcome};
+
+use super::dispatch::End;
+use super::inflight::{TaskKey, TaskState};
+use super::{ConnectionId, Core, Event, Now, Timer};
+
+impl Core {
+    /// Starts to shut down: peers get GOAWAY, waiting tasks end rejected(SHUTTING_DOWN), no new
+    /// ones are taken. What runs may go on for `drain_ms`; then it ends too. Done when
+    /// [`Core::is_drained`] says so.
+    pub fn begin_shutdown(&mut self, now: Now, drain_ms: u64) {
+        if std::mem::replace(&mut self.is_shutting_down, true) {
+            return;
+        }
+        let mut peers: Vec<ConnectionId> = self.peers.keys().copied().collect();
+        peers.sort_unstable();
+        for peer in peers {
+            let goaway = Goaway {
+                code: ErrorCode::ShuttingDown,
+                message: "the broker is shutting down".into(),
+                reconnect: true,
+            };
+            self.send(peer, Message::Goaway(goaway));
+        }
+        for key in self.tasks.keys() {
+            if self.tasks.get(key).is_some_and(|it| matches!(it.state, TaskState::Queued { .. })) {
+                self.end_for_shutdown(now, key);
+            }
+        }
+        self.event(Event::ShuttingDown { running: self.tasks.len() });
+        self.timers.set(now.mono.plus_ms(drain_ms), Timer::Drain);
+    }
+
+    /// Whether it is shutting down and every task has its outcome.
+    pub fn is_drained(&self) -> bool {
+        self.is_shutting_down && self.tasks.len() == 0
+    }
+
+    pub(super) fn drain_is_over(&mut self, now: Now) {
+        for key in self.tasks.keys() {
+            let Some(TaskState::Running(attempt)) = self.tasks.get(key).map(|it| &it.state) else {
+                continue;
+            };
+            let attempt = *attempt;
+            self.add_hop(now, key, attempt, HopEvent::Cancelled, "the broker is shutting down");
+            self.cancel_attempt(now, attempt, CancelReason::Shutdown);
+            let message = "the broker shut down while a worker had it";
+            let error = ErrorInfo::new(ErrorCode::ShuttingDown, message);
+            self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
+        }
+    }
+
+    /// Ends a task that waits, or that a worker gave back, while the broker shuts down.
+    pub(super) fn end_for_shutdown(&mut self, now: Now, key: TaskKey) {
+        let executed = self.executed_so_far(key);
+        let outcome = match executed {
+            Executed::No => Outcome::Rejected,
+            Executed::Maybe | Executed::Yes => Outcome::Failed,
+        };
+        let message = "the broker is shutting down; send the task again when it is back";
+        let error = ErrorInfo::new(ErrorCode::ShuttingDown, message).retry_after_ms(1_000);
+        self.end(now, key, End::without_result(outcome, executed, error));
+    }
+}

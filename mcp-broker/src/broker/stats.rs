@@ -1,0 +1,96 @@
+//! Counters since the start, and a view of the workers.
+
+use mcp_proto::{ActionName, AgentId, Labels, NodeId, Outcome, Readiness};
+
+/// Counters and gauges of a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Stats {
+    /// Tasks taken.
+    pub accepted: u64,
+    /// Tasks that ended ok.
+    pub ok: u64,
+    /// Tasks that failed.
+    pub failed: u64,
+    /// Tasks whose time to live ran out.
+    pub expired: u64,
+    /// Tasks that their client cancelled.
+    pub cancelled: u64,
+    /// Tasks that were refused.
+    pub rejected: u64,
+    /// SENDs of a task that was known already.
+    pub duplicates: u64,
+    /// Attempts routed to workers.
+    pub attempts: u64,
+    /// Attempts that workers handed back.
+    pub nacked: u64,
+    /// Attempts after the first, because a worker was lost or handed one back.
+    pub redispatched: u64,
+    /// RESULTs that came after their task had ended; they only freed a slot.
+    pub late_results: u64,
+    /// RESULTs and NACKs for attempts that their sender does not hold.
+    pub refused_results: u64,
+    /// Attempts that workers no longer knew.
+    pub leaked: u64,
+    /// CANCELs that workers did not confirm in time.
+    pub cancels_unconfirmed: u64,
+    /// Workers lost.
+    pub agents_lost: u64,
+    /// Lost workers that came back.
+    pub agents_resumed: u64,
+    /// Client sessions resumed.
+    pub sessions_resumed: u64,
+    /// Connections closed for what their peers did.
+    pub peers_refused: u64,
+
+    /// Tasks waiting now.
+    pub queued: u64,
+    /// Tasks at workers now.
+    pub running: u64,
+    /// Attempts charged to workers now.
+    pub in_flight: u64,
+    /// Workers online now.
+    pub agents_online: u64,
+    /// Sessions now, detached ones included.
+    pub sessions: u64,
+    /// Connections now.
+    pub connections: u64,
+}
+
+impl Stats {
+    pub(super) fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Ok => self.ok += 1,
+            Outcome::Failed => self.failed += 1,
+            Outcome::Expired => self.expired += 1,
+            Outcome::Cancelled => self.cancelled += 1,
+            Outcome::Rejected => self.rejected += 1,
+            // Never an outcome of a broker.
+            Outcome::Lost => debug_assert!(false, "a broker never says lost"),
+        }
+    }
+}
+
+/// A worker as an operator sees it.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct AgentView {
+    /// The broker's name for it.
+    pub node_id: NodeId,
+    /// Its own name.
+    pub agent_id: AgentId,
+    /// `"online"` or `"lost"`.
+    pub presence: &'static str,
+    /// Whether it takes tasks.
+    pub readiness: Readiness,
+    /// `"ok"`, or `"suspect"` while it does not answer.
+    pub health: &'static str,
+    /// What it serves.
+    pub actions: Vec<ActionName>,
+    /// Its capability labels.
+    pub labels: Labels,
+    /// Handlers that may run at once.
+    pub slots: u32,
+    /// Attempts charged to it.
+    pub in_flight: u32,
+    /// ms since it was last heard.
+    pub last_seen_ms: u64,
+}

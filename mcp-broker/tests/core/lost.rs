@@ -1,0 +1,294 @@
+//! Workers that vanish, come back, are replaced, or forget.
+
+use mcp_broker::broker::{Disconnect, Event};
+use mcp_proto::{CancelReason, ErrorCode, Executed, Message, Outcome, Readiness, WorkerHello};
+
+use crate::fixture::{Fixture, cancelled_result, hello_of, idempotent, report, worker_hello};
+
+#[test]
+fn an_idempotent_task_of_a_lost_worker_goes_elsewhere_at_once() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let first = it.worker("first", 1);
+    it.send_task(client, idempotent("t"), 60_000);
+    it.expect_route(first);
+    let second = it.worker("second", 1);
+    it.disconnect(first, Disconnect::Broken);
+    assert_eq!(it.online(), ["second"]);
+    let route = it.expect_route(second);
+    it.result(second, route.attempt_id);
+    let deliver = it.expect_deliver(client, "t");
+    assert_eq!(deliver.trace.hops.len(), 2);
+    assert_eq!(&*deliver.trace.hops[0].reason, "worker lost; dispatched again");
+    it.advance(10_000);
+}
+
+#[test]
+fn any_other_task_of_a_lost_worker_fails_after_the_grace_and_never_runs_again() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let first = it.worker("first", 1);
+    it.send(client, "t");
+    it.expect_route(first);
+    it.worker("second", 1);
+    it.disconnect(first, Disconnect::Broken);
+    it.advance(9_999);
+    it.expect_nothing();
+    it.advance(1);
+    let end = it.expect_end(client, "t");
+    assert_eq!(end, (Outcome::Failed, Executed::Maybe, Some(ErrorCode::WorkerLost)));
+}
+
+#[test]
+fn a_worker_that_closes_in_order_leaves_no_grace() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 1);
+    it.send(client, "t");
+    it.expect_route(worker);
+    it.disconnect(worker, Disconnect::Orderly);
+    let end = it.expect_end(client, "t");
+    assert_eq!(end, (Outcome::Failed, Executed::Maybe, Some(ErrorCode::WorkerLost)));
+    assert!(it.core.agents(it.now, true).is_empty());
+}
+
+#[test]
+fn a_worker_that_reconnects_goes_on_with_what_it_holds() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 2);
+    it.send(client, "held");
+    it.send(client, "never-arrived");
+    let held = it.expect_route(worker);
+    it.expect_route(worker);
+    it.disconnect(worker, Disconnect::Broken);
+    it.advance(5_000);
+    let hello = WorkerHello { held: vec![held.attempt_id], ..worker_hello("w", 2) };
+    let (worker, ack) = it.worker_of(hello);
+    assert_eq!((ack.keep, ack.generation), (vec![held.attempt_id], 2));
+    // What it does not know any more is lost for good; the rest ends ok, run once.
+    let end = it.expect_end(client, "never-arrived");
+    assert_eq!(end, (Outcome::Failed, Executed::Maybe, Some(ErrorCode::WorkerLost)));
+    it.result(worker, held.attempt_id);
+    assert_eq!(it.expect_end(client, "held").0, Outcome::Ok);
+    assert_eq!(it.in_flight("w"), 0);
+}
+
+#[test]
+fn a_worker_that_reconnects_abandons_what_went_elsewhere() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let first = it.worker("first", 1);
+    it.send_task(client, idempotent("t"), 60_000);
+    let old = it.expect_route(first);
+    it.disconnect(first, Disconnect::Broken);
+    let second = it.worker("second", 1);
+    let new = it.expect_route(second);
+    let hello = WorkerHello { held: vec![old.attempt_id], ..worker_hello("first", 1) };
+    let (first, ack) = it.worker_of(hello);
+    assert!(ack.keep.is_empty());
+    assert_eq!(it.in_flight("first"), 0);
+    // Its late result is fenced off.
+    it.result(first, old.attempt_id);
+    assert_eq!(it.expect_error(first).code, ErrorCode::UnknownAttempt);
+    it.result(second, new.attempt_id);
+    assert_eq!(it.expect_end(client, "t").0, Outcome::Ok);
+}
+
+#[test]
+fn a_silent_worker_is_probed_then_lost_and_back_when_it_is_heard() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 2);
+    it.send(client, "once");
+    it.send_task(client, idempotent("again"), 60_000);
+    let once = it.expect_route(worker);
+    let again = it.expect_route(worker);
+    it.advance(500);
+    it.expect_ping(worker);
+    assert_eq!(it.online(), ["w"]);
+    it.advance(1_500);
+    assert!(it.online().is_empty());
+    let other = it.worker("other", 1);
+    let moved = it.expect_route(other);
+
+    // Its network is back: no new connection is needed.
+    for _ in 0..6 {
+        it.advance(500);
+        it.expect_ping(other);
+        it.give(other, Message::Pong(0));
+    }
+    it.give(worker, Message::Pong(0));
+    assert_eq!(it.online(), ["other", "w"]);
+    assert_eq!(it.expect_cancel(worker, again.attempt_id), CancelReason::Superseded);
+    it.give(worker, Message::Result(cancelled_result(again.attempt_id)));
+    it.result(worker, once.attempt_id);
+    assert_eq!(it.expect_end(client, "once").0, Outcome::Ok);
+    it.result(other, moved.attempt_id);
+    assert_eq!(it.expect_end(client, "again").0, Outcome::Ok);
+    assert_eq!((it.in_flight("w"), it.in_flight("other")), (0, 0));
+}
+
+#[test]
+fn an_answered_probe_is_a_sign_of_life() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 1);
+    it.send(client, "t");
+    let route = it.expect_route(worker);
+    for _ in 0..20 {
+        it.advance(500);
+        let seq = it.expect_ping(worker);
+        it.give(worker, Message::Pong(seq));
+    }
+    assert_eq!(it.online(), ["w"]);
+    it.result(worker, route.attempt_id);
+    it.expect_end(client, "t");
+}
+
+#[test]
+fn an_idle_worker_is_not_probed_and_its_lease_is_renewed_by_pings() {
+    let mut it = Fixture::new();
+    let worker = it.worker("w", 1);
+    for _ in 0..5 {
+        it.advance(20_000);
+        it.give(worker, report(0, &[], Readiness::Ready));
+        it.expect_pong(worker);
+    }
+    it.advance(29_999);
+    assert_eq!(it.online(), ["w"]);
+    it.advance(1);
+    assert!(it.online().is_empty());
+    it.advance(10_000);
+    assert_eq!(it.expect_refusal(worker).code, ErrorCode::LeaseExpired);
+    assert!(it.core.agents(it.now, true).is_empty());
+}
+
+#[test]
+fn a_second_live_process_displaces_the_first() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let first = it.worker("w", 1);
+    it.send_task(client, idempotent("t"), 60_000);
+    it.expect_route(first);
+    let hello = WorkerHello {
+        instance_id: "another-process".try_into().unwrap(),
+        ..worker_hello("w", 1)
+    };
+    let (second, ack) = it.worker_of(hello);
+    assert_eq!(ack.generation, 2);
+    let goaway = it.expect_goaway(first);
+    assert_eq!((goaway.code, goaway.reconnect), (ErrorCode::Replaced, false));
+    assert_eq!(it.expect_close(first), Some(ErrorCode::Replaced));
+    assert_eq!(it.online(), ["w"]);
+    let route = it.expect_route(second);
+    // The late end of the first connection removes nothing.
+    it.disconnect(first, Disconnect::Broken);
+    it.result(second, route.attempt_id);
+    assert_eq!(it.expect_end(client, "t").0, Outcome::Ok);
+}
+
+#[test]
+fn the_node_id_is_the_agents_for_ever() {
+    let mut it = Fixture::new();
+    let (first, ack) = it.worker_of(worker_hello("w", 1));
+    it.disconnect(first, Disconnect::Orderly);
+    let (_, again) = it.worker_of(worker_hello("w", 1));
+    let (_, other) = it.worker_of(worker_hello("x", 1));
+    assert_eq!(ack.node_id, again.node_id);
+    assert!(again.generation > ack.generation && other.node_id != ack.node_id);
+}
+
+#[test]
+fn the_same_process_on_a_second_connection_takes_over_from_its_first() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let old = it.worker("w", 1);
+    it.send(client, "t");
+    let route = it.expect_route(old);
+    // The broker has not noticed yet that the first connection is gone.
+    let hello = WorkerHello { held: vec![route.attempt_id], ..worker_hello("w", 1) };
+    let (new, ack) = it.worker_of(hello);
+    assert_eq!(ack.keep, [route.attempt_id]);
+    it.expect_goaway(old);
+    assert_eq!(it.expect_close(old), Some(ErrorCode::Replaced));
+    it.result(new, route.attempt_id);
+    assert_eq!(it.expect_end(client, "t").0, Outcome::Ok);
+}
+
+#[test]
+fn an_attempt_that_its_worker_forgot_is_found_by_its_ping() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 2);
+    it.send_task(client, idempotent("forgotten"), 60_000);
+    let forgotten = it.expect_route(worker);
+    it.send(client, "held");
+    let held = it.expect_route(worker);
+    // Sent before the second ROUTE arrived: that one is not forgotten, only not there yet.
+    it.give(worker, report(1, &[forgotten.attempt_id], Readiness::Ready));
+    it.expect_pong(worker);
+    it.expect_nothing();
+    it.give(worker, report(2, &[held.attempt_id], Readiness::Ready));
+    it.expect_pong(worker);
+    let again = it.expect_route(worker);
+    assert_eq!((again.attempt, it.core.stats().leaked, it.in_flight("w")), (2, 1, 2));
+    // A PING without a report says nothing about what it holds.
+    it.give(worker, Message::Ping(mcp_proto::Ping::probe(5)));
+    assert_eq!(it.expect_pong(worker), 5);
+    for route in [held, again] {
+        it.result(worker, route.attempt_id);
+    }
+    it.expect_end(client, "held");
+    it.expect_end(client, "forgotten");
+}
+
+#[test]
+fn a_draining_worker_finishes_and_gets_nothing_new() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 2);
+    it.send(client, "a");
+    let route = it.expect_route(worker);
+    it.give(worker, report(1, &[route.attempt_id], Readiness::Draining));
+    it.expect_pong(worker);
+    it.send(client, "b");
+    it.result(worker, route.attempt_id);
+    it.expect_end(client, "a");
+    it.expect_nothing();
+    it.disconnect(worker, Disconnect::Orderly);
+    let other = it.worker("other", 1);
+    it.expect_route(other);
+}
+
+#[test]
+fn an_unconfirmed_cancel_is_noted_and_the_slot_stays_taken() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 1);
+    it.send_task(client, crate::fixture::task("t"), 100);
+    let route = it.expect_route(worker);
+    it.advance(100);
+    it.expect_cancel(worker, route.attempt_id);
+    it.expect_end(client, "t");
+    for _ in 0..12 {
+        it.advance(450);
+        while it.next_for(worker).is_some() {}
+        it.give(worker, report(1, &[route.attempt_id], Readiness::Ready));
+        it.expect_pong(worker);
+    }
+    assert!(it.events.iter().any(|event| matches!(event, Event::CancelUnconfirmed { .. })));
+    assert_eq!((it.in_flight("w"), it.core.stats().cancels_unconfirmed), (1, 1));
+    it.give(worker, Message::Result(cancelled_result(route.attempt_id)));
+    assert_eq!(it.in_flight("w"), 0);
+}
+
+#[test]
+fn another_identity_cannot_take_an_agents_name() {
+    let mut it = Fixture::new();
+    it.worker("w", 1);
+    let thief = it.connect_as(mcp_broker::broker::Identity::new("thief"));
+    it.give(thief, hello_of(worker_hello("w", 1)));
+    assert_eq!(it.expect_refusal(thief).code, ErrorCode::IdentityMismatch);
+    assert_eq!(it.online(), ["w"]);
+}

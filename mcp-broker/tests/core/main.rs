@@ -1,0 +1,14 @@
+//! The core's rules, by its public API: no socket, no clock. Each test reads like the promise that
+//! it checks.
+
+mod cancel;
+mod duplicates;
+mod durable;
+mod fixture;
+mod interleavings;
+mod lost;
+mod peers;
+mod queue;
+mod sessions;
+mod shutdown;
+mod tasks;
