@@ -38,9 +38,10 @@ fn offences(name: &str, text: &str) -> Vec<String> {
         .enumerate()
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
         .flat_map(|(number, line)| {
-            FORBIDDEN.iter().filter(|(word, _)| line.contains(word)).map(move |(word, why)| {
-                format!("{name}:{}: names {word:?}, but {why}", number + 1)
-            })
+            FORBIDDEN
+                .iter()
+                .filter(|(word, _)| line.contains(word))
+                .map(move |(word, why)| format!("{name}:{}: names {word:?}, but {why}", number + 1))
         })
         .collect()
 }

@@ -13,21 +13,21 @@ use mcp_proto::{
     Readiness, Route, Send, SessionId, Task, TaskId, TaskResult, TaskState, WorkerHello,
 };
 
-pub struct Fixture {
-    pub core: Core,
-    pub now: Now,
+pub(crate) struct Fixture {
+    pub(crate) core: Core,
+    pub(crate) now: Now,
     connections: u64,
     outputs: VecDeque<Output>,
-    pub events: Vec<Event>,
-    pub records: Vec<(u64, Record)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) records: Vec<(u64, Record)>,
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut CoreConfig)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut CoreConfig)) -> Self {
         let mut config = CoreConfig::new(NodeId::try_from("broker-1").unwrap(), 7, 42);
         change(&mut config);
         Self {
@@ -41,7 +41,7 @@ impl Fixture {
     }
 
     /// Takes what the core wants done.
-    pub fn collect(&mut self) {
+    pub(crate) fn collect(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Event(event) => self.events.push(event),
@@ -52,7 +52,7 @@ impl Fixture {
     }
 
     /// Lets time pass, stopping wherever the core has something to do.
-    pub fn advance(&mut self, ms: u64) {
+    pub(crate) fn advance(&mut self, ms: u64) {
         let end = self.now.mono.plus_ms(ms);
         while let Some(at) = self.core.poll_timeout().filter(|at| *at <= end) {
             self.now.wall_ms += at.since(self.now.mono) / 1000;
@@ -64,76 +64,76 @@ impl Fixture {
         self.collect();
     }
 
-    pub fn connect(&mut self) -> ConnectionId {
+    pub(crate) fn connect(&mut self) -> ConnectionId {
         self.connect_as(Identity::anonymous())
     }
 
-    pub fn connect_as(&mut self, identity: Identity) -> ConnectionId {
+    pub(crate) fn connect_as(&mut self, identity: Identity) -> ConnectionId {
         self.connections += 1;
         let id = ConnectionId(self.connections);
         self.core.handle_connected(self.now, id, identity);
         id
     }
 
-    pub fn disconnect(&mut self, id: ConnectionId, how: Disconnect) {
+    pub(crate) fn disconnect(&mut self, id: ConnectionId, how: Disconnect) {
         self.core.handle_disconnected(self.now, id, how);
         self.collect();
     }
 
-    pub fn give(&mut self, from: ConnectionId, message: Message) {
+    pub(crate) fn give(&mut self, from: ConnectionId, message: Message) {
         self.give_body(from, message, "");
     }
 
-    pub fn give_body(&mut self, from: ConnectionId, message: Message, body: &'static str) {
+    pub(crate) fn give_body(&mut self, from: ConnectionId, message: Message, body: &'static str) {
         let frame = Frame { message, body: Bytes::from_static(body.as_bytes()) };
         self.give_incoming(from, Incoming::Frame(frame));
     }
 
-    pub fn give_incoming(&mut self, from: ConnectionId, incoming: Incoming) {
+    pub(crate) fn give_incoming(&mut self, from: ConnectionId, incoming: Incoming) {
         self.core.handle_incoming(self.now, from, incoming);
         self.collect();
     }
 
     /// A client with a session, and its ACK looked at.
-    pub fn client(&mut self) -> ConnectionId {
+    pub(crate) fn client(&mut self) -> ConnectionId {
         self.client_of(None).0
     }
 
-    pub fn client_of(&mut self, session: Option<&str>) -> (ConnectionId, Ack) {
+    pub(crate) fn client_of(&mut self, session: Option<&str>) -> (ConnectionId, Ack) {
         let id = self.connect();
         self.give(id, Message::Hello(Box::new(client_hello(session))));
         (id, self.expect_ack(id))
     }
 
     /// A registered worker of the action `work`.
-    pub fn worker(&mut self, name: &str, slots: u32) -> ConnectionId {
+    pub(crate) fn worker(&mut self, name: &str, slots: u32) -> ConnectionId {
         self.worker_of(worker_hello(name, slots)).0
     }
 
-    pub fn worker_of(&mut self, hello: WorkerHello) -> (ConnectionId, Ack) {
+    pub(crate) fn worker_of(&mut self, hello: WorkerHello) -> (ConnectionId, Ack) {
         let id = self.connect();
         self.give(id, hello_of(hello));
         (id, self.expect_ack(id))
     }
 
-    pub fn send(&mut self, from: ConnectionId, id: &str) {
+    pub(crate) fn send(&mut self, from: ConnectionId, id: &str) {
         self.send_task(from, task(id), 60_000);
     }
 
-    pub fn send_task(&mut self, from: ConnectionId, task: Task, ttl_ms: u64) {
+    pub(crate) fn send_task(&mut self, from: ConnectionId, task: Task, ttl_ms: u64) {
         self.give_body(from, Message::Send(Send { task: task.encode(), ttl_ms }), "input");
     }
 
-    pub fn result(&mut self, from: ConnectionId, attempt_id: AttemptId) {
+    pub(crate) fn result(&mut self, from: ConnectionId, attempt_id: AttemptId) {
         self.give_body(from, Message::Result(ok_result(attempt_id)), "output");
     }
 
-    pub fn nack(&mut self, from: ConnectionId, attempt_id: AttemptId) {
+    pub(crate) fn nack(&mut self, from: ConnectionId, attempt_id: AttemptId) {
         self.give(from, Message::Nack(Nack { attempt_id, error: None }));
     }
 
     /// The first thing that was sent to this connection and not looked at.
-    pub fn next_for(&mut self, to: ConnectionId) -> Option<(Message, Bytes)> {
+    pub(crate) fn next_for(&mut self, to: ConnectionId) -> Option<(Message, Bytes)> {
         let is_it = |output: &Output| matches!(output, Output::Send { to: it, .. } if *it == to);
         let index = self.outputs.iter().position(is_it)?;
         match self.outputs.remove(index) {
@@ -153,14 +153,14 @@ impl Fixture {
         is_it(message, body).unwrap_or_else(|other| panic!("{what} expected, got {other:?}"))
     }
 
-    pub fn expect_ack(&mut self, to: ConnectionId) -> Ack {
+    pub(crate) fn expect_ack(&mut self, to: ConnectionId) -> Ack {
         self.expect(to, "ACK", |message, _| match message {
             Message::Ack(ack) => Ok(*ack),
             other => Err(other),
         })
     }
 
-    pub fn expect_route(&mut self, to: ConnectionId) -> Route {
+    pub(crate) fn expect_route(&mut self, to: ConnectionId) -> Route {
         self.expect(to, "ROUTE", |message, body| match message {
             Message::Route(route) => {
                 assert_eq!(&body[..], b"input");
@@ -170,7 +170,7 @@ impl Fixture {
         })
     }
 
-    pub fn expect_deliver(&mut self, to: ConnectionId, id: &str) -> Deliver {
+    pub(crate) fn expect_deliver(&mut self, to: ConnectionId, id: &str) -> Deliver {
         self.expect(to, "DELIVER", |message, body| match message {
             Message::Deliver(deliver) => {
                 assert_eq!(deliver.task_id.as_str(), id);
@@ -184,7 +184,7 @@ impl Fixture {
     }
 
     /// The outcome, whether it was executed, and the error's code.
-    pub fn expect_end(
+    pub(crate) fn expect_end(
         &mut self,
         to: ConnectionId,
         id: &str,
@@ -193,7 +193,7 @@ impl Fixture {
         (deliver.outcome, deliver.executed, deliver.error.map(|error| error.code))
     }
 
-    pub fn expect_cancel(&mut self, to: ConnectionId, attempt: AttemptId) -> CancelReason {
+    pub(crate) fn expect_cancel(&mut self, to: ConnectionId, attempt: AttemptId) -> CancelReason {
         self.expect(to, "CANCEL", |message, _| match message {
             Message::Cancel(Cancel::Attempt(id, reason)) => {
                 assert_eq!(id, attempt);
@@ -203,7 +203,7 @@ impl Fixture {
         })
     }
 
-    pub fn expect_status(&mut self, to: ConnectionId, id: &str) -> TaskState {
+    pub(crate) fn expect_status(&mut self, to: ConnectionId, id: &str) -> TaskState {
         self.expect(to, "STATUS", |message, _| match message {
             Message::Status(task_id, state) => {
                 assert_eq!(task_id.as_str(), id);
@@ -213,38 +213,36 @@ impl Fixture {
         })
     }
 
-    pub fn expect_error(&mut self, to: ConnectionId) -> ErrorInfo {
+    pub(crate) fn expect_error(&mut self, to: ConnectionId) -> ErrorInfo {
         self.expect(to, "ERROR", |message, _| match message {
             Message::Error(error) => Ok(*error),
             other => Err(other),
         })
     }
 
-    pub fn expect_goaway(&mut self, to: ConnectionId) -> Goaway {
+    pub(crate) fn expect_goaway(&mut self, to: ConnectionId) -> Goaway {
         self.expect(to, "GOAWAY", |message, _| match message {
             Message::Goaway(goaway) => Ok(goaway),
             other => Err(other),
         })
     }
 
-    pub fn expect_ping(&mut self, to: ConnectionId) -> u64 {
+    pub(crate) fn expect_ping(&mut self, to: ConnectionId) -> u64 {
         self.expect(to, "PING", |message, _| match message {
             Message::Ping(ping) => Ok(ping.seq),
             other => Err(other),
         })
     }
 
-    pub fn expect_pong(&mut self, to: ConnectionId) -> u64 {
+    pub(crate) fn expect_pong(&mut self, to: ConnectionId) -> u64 {
         self.expect(to, "PONG", |message, _| match message {
             Message::Pong(seq) => Ok(seq),
             other => Err(other),
         })
     }
 
-    pub fn expect_close(&mut self, of: ConnectionId) -> Option<ErrorCode> {
-        let is_it = |output: &Output| {
-            matches!(output, Output::Close { connection, .. } if *connection == of)
-        };
+    pub(crate) fn expect_close(&mut self, of: ConnectionId) -> Option<ErrorCode> {
+        let is_it = |output: &Output| matches!(output, Output::Close { connection, .. } if *connection == of);
         let index = self.outputs.iter().position(is_it).expect("a close");
         match self.outputs.remove(index) {
             Some(Output::Close { code, .. }) => code,
@@ -253,25 +251,25 @@ impl Fixture {
     }
 
     /// ERROR with this code, and the connection closed with it.
-    pub fn expect_refusal(&mut self, of: ConnectionId) -> ErrorInfo {
+    pub(crate) fn expect_refusal(&mut self, of: ConnectionId) -> ErrorInfo {
         let error = self.expect_error(of);
         assert_eq!(self.expect_close(of), Some(error.code));
         error
     }
 
     /// Drops what was sent to connections that are gone.
-    pub fn discard(&mut self) {
+    pub(crate) fn discard(&mut self) {
         self.collect();
         self.outputs.clear();
     }
 
-    pub fn expect_nothing(&mut self) {
+    pub(crate) fn expect_nothing(&mut self) {
         self.collect();
         assert!(self.outputs.is_empty(), "left over: {:?}", self.outputs);
     }
 
     /// Slots of this worker in use.
-    pub fn in_flight(&self, agent_id: &str) -> u32 {
+    pub(crate) fn in_flight(&self, agent_id: &str) -> u32 {
         self.core
             .agents(self.now, true)
             .into_iter()
@@ -279,7 +277,7 @@ impl Fixture {
             .map_or(0, |agent| agent.in_flight)
     }
 
-    pub fn online(&self) -> Vec<String> {
+    pub(crate) fn online(&self) -> Vec<String> {
         let agents = self.core.agents(self.now, false);
         agents.into_iter().map(|agent| agent.agent_id.to_string()).collect()
     }
@@ -293,19 +291,19 @@ impl Drop for Fixture {
     }
 }
 
-pub fn task(id: &str) -> Task {
+pub(crate) fn task(id: &str) -> Task {
     Task::new(TaskId::try_from(id).unwrap(), ActionName::try_from("work").unwrap())
 }
 
-pub fn idempotent(id: &str) -> Task {
+pub(crate) fn idempotent(id: &str) -> Task {
     Task { idempotent: true, ..task(id) }
 }
 
-pub fn task_id(id: &str) -> TaskId {
+pub(crate) fn task_id(id: &str) -> TaskId {
     TaskId::try_from(id).unwrap()
 }
 
-pub fn client_hello(session: Option<&str>) -> Hello {
+pub(crate) fn client_hello(session: Option<&str>) -> Hello {
     Hello {
         mcp_version: MCP_VERSION.into(),
         sdk: "test".into(),
@@ -316,7 +314,7 @@ pub fn client_hello(session: Option<&str>) -> Hello {
     }
 }
 
-pub fn worker_hello(name: &str, slots: u32) -> WorkerHello {
+pub(crate) fn worker_hello(name: &str, slots: u32) -> WorkerHello {
     WorkerHello {
         agent_id: name.try_into().unwrap(),
         instance_id: InstanceId::try_from(format!("{name}-process-1")).unwrap(),
@@ -331,7 +329,7 @@ pub fn worker_hello(name: &str, slots: u32) -> WorkerHello {
     }
 }
 
-pub fn hello_of(worker: WorkerHello) -> Message {
+pub(crate) fn hello_of(worker: WorkerHello) -> Message {
     Message::Hello(Box::new(Hello {
         client: false,
         session_id: None,
@@ -340,7 +338,7 @@ pub fn hello_of(worker: WorkerHello) -> Message {
     }))
 }
 
-pub fn ok_result(attempt_id: AttemptId) -> TaskResult {
+pub(crate) fn ok_result(attempt_id: AttemptId) -> TaskResult {
     TaskResult {
         attempt_id,
         outcome: Outcome::Ok,
@@ -352,12 +350,12 @@ pub fn ok_result(attempt_id: AttemptId) -> TaskResult {
     }
 }
 
-pub fn cancelled_result(attempt_id: AttemptId) -> TaskResult {
+pub(crate) fn cancelled_result(attempt_id: AttemptId) -> TaskResult {
     TaskResult { outcome: Outcome::Cancelled, ..ok_result(attempt_id) }
 }
 
 /// A PING that reports what a worker holds.
-pub fn report(routes_received: u64, held: &[AttemptId], readiness: Readiness) -> Message {
+pub(crate) fn report(routes_received: u64, held: &[AttemptId], readiness: Readiness) -> Message {
     let readiness = Some(readiness);
     Message::Ping(Ping { seq: 1, readiness, routes_received, held: held.to_vec() })
 }

@@ -319,7 +319,7 @@ impl World {
                     let before = self.it.core.stats();
                     self.it.result(thief, attempt);
                     let after = self.it.core.stats();
-                    assert_eq!((before.running, before.in_flight), (after.running, after.in_flight));
+                    assert_eq!((before.ok, before.late_results), (after.ok, after.late_results));
                 }
             }
             Op::Break { worker } => self.end_worker(worker, Disconnect::Broken),

@@ -171,10 +171,8 @@ fn a_second_live_process_displaces_the_first() {
     let first = it.worker("w", 1);
     it.send_task(client, idempotent("t"), 60_000);
     it.expect_route(first);
-    let hello = WorkerHello {
-        instance_id: "another-process".try_into().unwrap(),
-        ..worker_hello("w", 1)
-    };
+    let hello =
+        WorkerHello { instance_id: "another-process".try_into().unwrap(), ..worker_hello("w", 1) };
     let (second, ack) = it.worker_of(hello);
     assert_eq!(ack.generation, 2);
     let goaway = it.expect_goaway(first);

@@ -1,9 +1,7 @@
 //! What a peer may say, and when.
 
 use mcp_broker::broker::Disconnect;
-use mcp_proto::{
-    DecodeError, ErrorCode, Executed, Hello, Incoming, Message, Outcome, Roles, Send,
-};
+use mcp_proto::{DecodeError, ErrorCode, Executed, Hello, Incoming, Message, Outcome, Roles, Send};
 
 use crate::fixture::{Fixture, client_hello, hello_of, ok_result, task, worker_hello};
 

@@ -17,9 +17,8 @@ fn urgent_tasks_go_first_and_equals_in_order() {
     send(&mut it, "normal-2", Priority::Normal);
     send(&mut it, "urgent", Priority::Urgent);
     let worker = it.worker("w", 4);
-    let order: Vec<_> = (0..4)
-        .map(|_| it.expect_route(worker).task.decode().unwrap().id.to_string())
-        .collect();
+    let order: Vec<_> =
+        (0..4).map(|_| it.expect_route(worker).task.decode().unwrap().id.to_string()).collect();
     assert_eq!(order, ["urgent", "normal-1", "normal-2", "low"]);
 }
 
@@ -45,8 +44,7 @@ fn without_a_worker_a_task_is_rejected_after_the_wait_or_at_its_deadline() {
 fn without_a_ready_worker_it_is_another_code() {
     let mut it = Fixture::new();
     let client = it.client();
-    let standby =
-        mcp_proto::WorkerHello { readiness: Readiness::Standby, ..worker_hello("w", 1) };
+    let standby = mcp_proto::WorkerHello { readiness: Readiness::Standby, ..worker_hello("w", 1) };
     let (worker, _) = it.worker_of(standby);
     it.send(client, "t");
     it.advance(5_000);
