@@ -7,7 +7,7 @@ use mcp_proto::{
     CancelReason, Deliver, ErrorCode, ErrorInfo, Executed, HopEvent, Message, Outcome,
 };
 
-use super::dispatch::End;
+use super::ending::End;
 use super::inflight::{TaskKey, TaskState};
 use super::sessions::SessionKey;
 use super::{Core, Event, Now, Output, Record};

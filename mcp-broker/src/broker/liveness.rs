@@ -4,10 +4,10 @@
 //! after a short silence, and lost when it does not answer. A lost worker's registration ends when
 //! it is not heard for the grace.
 
-use mcp_proto::{ErrorCode, Message, Ping};
+use mcp_proto::{CancelReason, ErrorCode, HopEvent, Message, Ping};
 
 use super::registry::{AgentKey, Presence};
-use super::{Core, Mono, Now, Timer};
+use super::{Core, Event, Mono, Now, Timer};
 
 /// What a check of a worker came to.
 enum Check {
@@ -18,6 +18,43 @@ enum Check {
 }
 
 impl Core {
+    /// Any frame of a worker is a sign of life; a lost one's brings it back.
+    pub(super) fn agent_is_heard(&mut self, now: Now, key: AgentKey) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        agent.last_heard = now.mono;
+        let was_probed = agent.probed.take().is_some();
+        if agent.presence == Presence::Online {
+            if was_probed {
+                self.check_agent(now, key);
+            }
+            return;
+        }
+        agent.presence = Presence::Online;
+        let agent_id = agent.id.clone();
+        let attempts = agent.attempts.clone();
+        let is_current =
+            |core: &Core, key| core.attempts.get(key).is_some_and(|it| it.task.is_some());
+        let (kept, given_away): (Vec<_>, Vec<_>) =
+            attempts.into_iter().partition(|key| is_current(self, *key));
+        for attempt in given_away {
+            self.cancel_attempt(now, attempt, CancelReason::Superseded);
+        }
+        self.stats.agents_resumed += 1;
+        self.event(Event::AgentResumed { agent_id, kept: kept.len() });
+        self.activate(now, key);
+    }
+
+    pub(super) fn handle_ping(&mut self, now: Now, key: AgentKey, ping: Ping) {
+        let Some(readiness) = ping.readiness else { return };
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        if agent.readiness != readiness {
+            agent.readiness = readiness;
+            self.readiness_changed(key);
+        }
+        self.find_leaks(now, key, ping);
+        self.fill(now, key);
+    }
+
     /// A worker got an attempt: from now on it is watched closely.
     pub(super) fn agent_is_busy(&mut self, now: Now, key: AgentKey) {
         let Some(agent) = self.registry.get_mut(key) else { return };
@@ -83,6 +120,32 @@ impl Core {
         }
         let at = agent.last_heard.max(agent.busy_since).plus_ms(config.probe_after_ms);
         Some(if now >= at { Check::Probe } else { Check::Again(at.min(lease_over)) })
+    }
+
+    /// A worker is gone, or so it seems. It gets no tasks; what may run again goes elsewhere at
+    /// once; the rest can be resumed for a while.
+    pub(super) fn agent_is_lost(&mut self, now: Now, key: AgentKey, why: &'static str) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        if agent.presence != Presence::Online {
+            return;
+        }
+        agent.presence = Presence::Lost { since: now.mono };
+        agent.probed = None;
+        let (agent_id, attempts) = (agent.id.clone(), agent.attempts.clone());
+        self.stats.agents_lost += 1;
+        self.event(Event::AgentLost { agent_id, why, held: attempts.len() });
+        self.readiness_changed(key);
+        for attempt_key in attempts {
+            let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
+            let Some(task) = attempt.task else { continue };
+            if self.tasks.get(task).is_some_and(|task| task.may_run_again()) {
+                attempt.task = None;
+                let event = HopEvent::WorkerLost;
+                self.add_hop(now, task, attempt_key, event, "worker lost; dispatched again");
+                self.place(now, task, true);
+            }
+        }
+        self.check_agent(now, key);
     }
 
     fn agent_is_gone(&mut self, now: Now, key: AgentKey) {

@@ -9,15 +9,17 @@
 //!
 //! The same inputs with the same seed give the same outputs.
 //!
-//! A task's way through the files: `clients` takes it, `dispatch` places it (`pool`, `queue`,
-//! `balancer`), `workers` takes its result, `dispatch` ends it. `inflight` has the states of tasks
-//! and attempts, `registry` those of workers, `sessions` those of clients.
+//! A task's way through the files: `submission` takes it, `dispatch` places it (`pool`, `queue`,
+//! `balancer`), `results` takes what its worker made of it, `ending` tells its outcome. `inflight`
+//! has the states of tasks and attempts, `registry` those of workers (which `registration` and
+//! `liveness` change), `sessions` those of clients (`clients`).
 
 mod admin;
 mod balancer;
 mod clients;
 mod config;
 mod dispatch;
+mod ending;
 mod finished;
 mod identity;
 mod inflight;
@@ -28,15 +30,17 @@ mod output;
 mod peers;
 mod pool;
 mod queue;
+mod registration;
 mod registry;
+mod results;
 mod rng;
 mod sessions;
 mod shutdown;
 mod slab;
 mod stats;
+mod submission;
 mod time;
 mod timers;
-mod workers;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -148,7 +152,7 @@ impl Core {
                 Timer::Task(task) => self.task_is_due(now, task),
                 Timer::Agent(agent) => self.check_agent(now, agent),
                 Timer::Cancel(attempt) => self.cancel_is_unconfirmed(attempt),
-                Timer::Session(session) => self.session_is_over(session),
+                Timer::Session(session) => self.end_session(session),
                 Timer::Drain => self.drain_is_over(now),
             }
         }

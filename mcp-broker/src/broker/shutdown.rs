@@ -2,7 +2,7 @@
 
 use mcp_proto::{CancelReason, ErrorCode, ErrorInfo, Executed, Goaway, HopEvent, Message, Outcome};
 
-use super::dispatch::End;
+use super::ending::End;
 use super::inflight::{TaskKey, TaskState};
 use super::{ConnectionId, Core, Event, Now, Timer};
 

@@ -167,7 +167,7 @@ impl<T: Copy> Timers<T> {
         }
     }
 
-    fn release(&mut self, index: u32) {
+    pub(super) fn release(&mut self, index: u32) {
         let entry = &mut self.entries[index as usize];
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(index);

@@ -1,0 +1,218 @@
+//! Ending tasks: their deadlines, their outcomes, and who is told.
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use mcp_proto::{
+    Cancel, CancelReason, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, HopEvent, Message,
+    Outcome,
+};
+
+use super::finished::Kept;
+use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
+use super::{Core, Now, Timer};
+
+/// Results up to this are copied before they are kept: half of a read buffer.
+const KEPT_BODY_COPY_BYTES: usize = 32 * 1024;
+
+/// How a task ends.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) outcome: Outcome,
+    pub(super) executed: Executed,
+    pub(super) content_type: ByteString,
+    pub(super) error: Option<Box<ErrorInfo>>,
+    pub(super) body: Bytes,
+}
+
+impl End {
+    pub(super) fn without_result(outcome: Outcome, executed: Executed, error: ErrorInfo) -> Self {
+        Self {
+            outcome,
+            executed,
+            content_type: ByteString::new(),
+            error: Some(Box::new(error)),
+            body: Bytes::new(),
+        }
+    }
+}
+
+impl Core {
+    /// A task's timer fired: its time to live is over, or its wait for any worker at all.
+    pub(super) fn task_is_due(&mut self, now: Now, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.timer = None;
+        let deadline = task.deadline;
+        let is_expired = now.mono >= deadline;
+        match task.state {
+            TaskState::Running(attempt) if is_expired => {
+                let error = "its time to live ran out while a worker had it";
+                self.add_hop(now, key, attempt, HopEvent::Expired, error);
+                self.cancel_attempt(now, attempt, CancelReason::Expired);
+                let error = ErrorInfo::new(ErrorCode::Expired, error);
+                self.end(now, key, End::without_result(Outcome::Expired, Executed::Maybe, error));
+            }
+            TaskState::Queued { .. } => match self.no_worker(key) {
+                Some(error) => {
+                    let executed = self.executed_so_far(key);
+                    let end = End::without_result(Outcome::Rejected, executed, error);
+                    self.end(now, key, end);
+                }
+                None if is_expired => {
+                    let executed = self.executed_so_far(key);
+                    self.end(now, key, End { executed, ..expired_in_queue() });
+                }
+                None => self.set_task_timer(key, deadline),
+            },
+            TaskState::Running(_) => self.set_task_timer(key, deadline),
+            TaskState::Ending(_) => {}
+        }
+    }
+
+    /// Why no worker could have taken a queued task, if that is so.
+    fn no_worker(&self, key: TaskKey) -> Option<ErrorInfo> {
+        let task = self.tasks.get(key)?;
+        let pool = self.pools.get(task.pool)?;
+        let subqueue = &pool.subqueues[task.subqueue];
+        if task.had_worker || subqueue.ready > 0 {
+            return None;
+        }
+        let (action, required) = (&pool.action, &subqueue.required);
+        let error = if subqueue.eligible > 0 {
+            let message = format!(
+                "{} workers serve {action}, but none is ready: standby, draining or lost",
+                subqueue.eligible
+            );
+            ErrorInfo::new(ErrorCode::AllUnhealthy, message)
+        } else if required.is_empty() {
+            let message = format!("no worker serves {action}; start one, or check the name");
+            ErrorInfo::new(ErrorCode::NoWorker, message)
+        } else {
+            let labels: Vec<_> = required.0.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let labels = labels.join(", ");
+            let message = format!("no worker serves {action} with the labels {labels}");
+            ErrorInfo::new(ErrorCode::NoWorker, message)
+        };
+        Some(error.retry_after_ms(self.config.no_worker_wait_ms))
+    }
+
+    /// Whether an earlier attempt of a queued task may have run.
+    pub(super) fn executed_so_far(&self, key: TaskKey) -> Executed {
+        match self.tasks.get(key) {
+            Some(task) if task.attempts > task.nacks => Executed::Maybe,
+            _ => Executed::No,
+        }
+    }
+
+    /// Ends an attempt whose task has ended, or goes elsewhere. It stays charged to its worker until
+    /// that confirms.
+    pub(super) fn cancel_attempt(&mut self, now: Now, key: AttemptKey, reason: CancelReason) {
+        let Some(attempt) = self.attempts.get_mut(key) else { return };
+        attempt.task = None;
+        let connection = self.registry.get(attempt.agent).and_then(|agent| agent.connection);
+        if let Some(to) = connection
+            && attempt.cancel_timer.is_none()
+        {
+            let at = now.mono.plus_ms(self.config.cancel_grace_ms);
+            attempt.cancel_timer = Some(self.timers.set(at, Timer::Cancel(key)));
+            let id = self.attempt_ids.id(key);
+            self.send(to, Message::Cancel(Cancel::Attempt(id, reason)));
+        }
+    }
+
+    /// Records how an attempt ended, as the broker saw it.
+    pub(super) fn add_hop(
+        &mut self,
+        now: Now,
+        key: TaskKey,
+        attempt: AttemptKey,
+        event: HopEvent,
+        reason: &'static str,
+    ) {
+        let Some(attempt) = self.attempts.get(attempt) else { return };
+        let Some(agent) = self.registry.get(attempt.agent) else { return };
+        let policy = self.policy_name.clone();
+        let hop = attempt.hop(now.mono, agent.node_id.clone(), policy, event, reason);
+        if let Some(task) = self.tasks.get_mut(key) {
+            task.hops.push(hop);
+        }
+    }
+
+    /// Gives a task its outcome. A durable one's is journalled before it is told.
+    pub(super) fn end(&mut self, now: Now, key: TaskKey, end: End) {
+        let Some(deliver) = self.outcome_of(now, key, &end) else { return };
+        self.leave_queue(key);
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if matches!(task.state, TaskState::Ending(_)) {
+            return;
+        }
+        if let Some(timer) = task.timer.take() {
+            self.timers.cancel(timer);
+        }
+        if task.is_durable && self.can_be_durable() {
+            self.journal_ended(key, deliver, end.body);
+        } else {
+            self.finish(now, key, deliver, end.body);
+        }
+    }
+
+    /// What is told of a task that ends so.
+    pub(super) fn outcome_of(&self, now: Now, key: TaskKey, end: &End) -> Option<Deliver> {
+        let task = self.tasks.get(key)?;
+        let waited_us = match task.state {
+            TaskState::Queued { since, .. } => now.mono.since(since),
+            TaskState::Running(_) | TaskState::Ending(_) => 0,
+        };
+        let mut error = end.error.clone();
+        if let Some(error) = &mut error {
+            error.task_id = Some(task.id.clone());
+            error.node_id.get_or_insert_with(|| self.config.broker_id.clone());
+        }
+        Some(Deliver {
+            task_id: task.id.clone(),
+            outcome: end.outcome,
+            executed: end.executed,
+            content_type: end.content_type.clone(),
+            error,
+            trace: ContextTrace {
+                broker_id: Some(self.config.broker_id.clone()),
+                total_us: now.mono.since(task.received),
+                queue_us: waited_us,
+                hops: task.hops.clone(),
+                truncated: false,
+            },
+        })
+    }
+
+    /// Tells an outcome to all who wait for it, and keeps it for a while.
+    pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
+        let Some(task) = self.tasks.remove(key) else { return };
+        let Task { waiters, identity, fingerprint, pool: pool_key, subqueue, .. } = task;
+        if let Some(pool) = self.pools.get_mut(pool_key) {
+            pool.tasks -= 1;
+            pool.subqueues[subqueue].tasks -= 1;
+            pool.note_end(now.mono);
+        }
+        self.drop_pool_if_unused(pool_key);
+        self.stats.count(deliver.outcome);
+        let body = if body.len() <= KEPT_BODY_COPY_BYTES && !body.is_empty() {
+            // The read buffer it came in is not kept with it.
+            Bytes::copy_from_slice(&body)
+        } else {
+            body
+        };
+        for session in waiters {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.tasks -= 1;
+            }
+            self.deliver(session, deliver.clone(), body.clone());
+        }
+        self.finished.push(Kept { identity, fingerprint, deliver, body });
+    }
+}
+
+/// Its time to live ran out before a worker had room.
+pub(super) fn expired_in_queue() -> End {
+    let message = "its time to live ran out while all workers were busy";
+    let error = ErrorInfo::new(ErrorCode::Expired, message);
+    End::without_result(Outcome::Expired, Executed::No, error)
+}

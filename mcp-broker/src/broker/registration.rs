@@ -1,0 +1,213 @@
+//! Workers come, come back, take each other's place, and leave.
+
+use std::sync::Arc;
+
+use mcp_proto::{AttemptId, ErrorCode, WorkerHello};
+
+use super::peers::Refusal;
+use super::registry::{Agent, AgentKey, Membership, Presence};
+use super::sessions::IdentityKey;
+use super::{ConnectionId, Core, Event, Mono, Now};
+
+impl Core {
+    /// Registers a worker, or lets it resume. It gets no task before [`Core::activate`]. Returns
+    /// the attempts that it shall go on with.
+    pub(super) fn register(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        identity: IdentityKey,
+        hello: WorkerHello,
+    ) -> Result<(AgentKey, Vec<AttemptId>), Refusal> {
+        let max = self.config.limits.max_agent_attempts;
+        if hello.slots + hello.prefetch > max {
+            let message = format!("slots and prefetch are together over {max}, the limit");
+            return Err((ErrorCode::LimitExceeded, message));
+        }
+        let known = self.registry.find(&hello.agent_id);
+        let old = known.and_then(|key| self.registry.get(key).map(|agent| (key, agent)));
+        if let Some((key, agent)) = old {
+            if agent.identity != identity {
+                let message = format!("agent {} belongs to another identity", agent.id);
+                return Err((ErrorCode::IdentityMismatch, message));
+            }
+            if agent.instance == hello.instance_id {
+                return Ok(self.resume(now, connection, key, hello));
+            }
+            self.displace(now, key);
+        } else if self.registry.len() >= self.config.max_agents {
+            let message = format!("this broker has {} agents, its limit", self.registry.len());
+            return Err((ErrorCode::LimitExceeded, message));
+        }
+
+        let agent = Agent {
+            node_id: self.registry.node_id(&hello.agent_id),
+            generation: self.registry.next_generation(),
+            labels: Arc::default(),
+            identity,
+            instance: hello.instance_id.clone(),
+            service_type: hello.service_type.clone(),
+            id: hello.agent_id.clone(),
+            slots: 0,
+            prefetch: 0,
+            readiness: hello.readiness,
+            presence: Presence::Online,
+            connection: Some(connection),
+            serves: Vec::new(),
+            next_action: 0,
+            attempts: Vec::new(),
+            routes: 0,
+            last_heard: now.mono,
+            busy_since: now.mono,
+            probed: None,
+            check_at: Mono::default(),
+            timer: None,
+        };
+        let event = Event::AgentRegistered {
+            agent_id: agent.id.clone(),
+            node_id: agent.node_id.clone(),
+            generation: agent.generation,
+        };
+        let key = self.registry.insert(agent);
+        self.declare(key, hello);
+        self.event(event);
+        Ok((key, Vec::new()))
+    }
+
+    /// Takes over what a worker says of itself.
+    fn declare(&mut self, key: AgentKey, hello: WorkerHello) {
+        self.leave_pools(key);
+        let labels = Arc::new(hello.labels);
+        let mut serves = Vec::with_capacity(hello.actions.len());
+        for action in &hello.actions {
+            let pool_key = self.pool(action);
+            if let Some(pool) = self.pools.get_mut(pool_key) {
+                let member = pool.join(key, labels.clone());
+                serves.push(Membership { pool: pool_key, member });
+            }
+        }
+        if let Some(agent) = self.registry.get_mut(key) {
+            agent.labels = labels;
+            agent.serves = serves;
+            agent.slots = hello.slots;
+            agent.prefetch = hello.prefetch;
+            agent.readiness = hello.readiness;
+            agent.service_type = hello.service_type;
+        }
+    }
+
+    fn leave_pools(&mut self, key: AgentKey) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        for Membership { pool, member } in std::mem::take(&mut agent.serves) {
+            if let Some(pool) = self.pools.get_mut(pool) {
+                pool.leave(member);
+            }
+            self.drop_pool_if_unused(pool);
+        }
+    }
+
+    /// The same process is back on another connection.
+    fn resume(
+        &mut self,
+        now: Now,
+        connection: ConnectionId,
+        key: AgentKey,
+        hello: WorkerHello,
+    ) -> (AgentKey, Vec<AttemptId>) {
+        self.leave_pools(key);
+        let generation = self.registry.next_generation();
+        let Some(agent) = self.registry.get_mut(key) else { return (key, Vec::new()) };
+        let old = agent.connection.replace(connection);
+        agent.presence = Presence::Online;
+        agent.generation = generation;
+        agent.routes = 0;
+        let held = agent.attempts.clone();
+        if let Some(old) = old.filter(|old| *old != connection) {
+            self.forget_agent_of(now, old);
+        }
+
+        let mut keep = Vec::new();
+        for attempt_key in held {
+            let id = self.attempt_ids.id(attempt_key);
+            let is_held = hello.held.contains(&id);
+            let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
+            attempt.route = 0;
+            if is_held && attempt.task.is_some() {
+                keep.push(id);
+            } else if let Some(attempt) = self.release(attempt_key)
+                && let Some(task) = attempt.task
+            {
+                // It never arrived, or its process no longer knows it.
+                self.attempt_is_lost(now, task, attempt);
+            }
+        }
+        let agent_id = hello.agent_id.clone();
+        self.declare(key, hello);
+        self.stats.agents_resumed += 1;
+        self.event(Event::AgentResumed { agent_id, kept: keep.len() });
+        (key, keep)
+    }
+
+    /// A resumed worker's old connection. What else it carries goes on as if it had broken.
+    fn forget_agent_of(&mut self, now: Now, old: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&old) else { return };
+        peer.agent = None;
+        let client = peer.client.take();
+        self.send_away(old, ErrorCode::Replaced, "this agent has a newer connection", false);
+        if let Some(session) = client {
+            self.detach_session(now, session);
+        }
+    }
+
+    /// Another process has registered under the same name.
+    fn displace(&mut self, now: Now, key: AgentKey) {
+        let connection = self.registry.get(key).and_then(|agent| agent.connection);
+        self.end_registration(now, key, "another process registered under its name");
+        if let Some(connection) = connection {
+            self.forget_agent_of(now, connection);
+        }
+    }
+
+    /// Its ACK is sent: from now on it gets tasks.
+    pub(super) fn activate(&mut self, now: Now, key: AgentKey) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        agent.last_heard = now.mono;
+        agent.probed = None;
+        agent.busy_since = now.mono;
+        self.readiness_changed(key);
+        self.check_agent(now, key);
+        self.fill(now, key);
+    }
+
+    pub(super) fn readiness_changed(&mut self, key: AgentKey) {
+        let Some(agent) = self.registry.get(key) else { return };
+        let is_ready = agent.is_ready();
+        for membership in &agent.serves {
+            if let Some(pool) = self.pools.get_mut(membership.pool) {
+                pool.set_ready(membership.member, is_ready);
+            }
+        }
+        self.room_changed(key);
+    }
+
+    /// A worker's registration is over; what it held ends with it.
+    pub(super) fn end_registration(&mut self, now: Now, key: AgentKey, why: &'static str) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        let attempts = agent.attempts.clone();
+        let (agent_id, timer) = (agent.id.clone(), agent.timer.take());
+        if let Some(timer) = timer {
+            self.timers.cancel(timer);
+        }
+        // Out of the pools first, so that what it held goes elsewhere.
+        self.leave_pools(key);
+        self.event(Event::AgentLeft { agent_id, why, held: attempts.len() });
+        for attempt in attempts {
+            if let Some(attempt) = self.release(attempt)
+                && let Some(task) = attempt.task
+            {
+                self.attempt_is_lost(now, task, attempt);
+            }
+        }
+        self.registry.remove(key);
+    }
+}

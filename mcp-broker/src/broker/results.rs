@@ -1,0 +1,205 @@
+//! What workers say of attempts: RESULT, NACK, and PING where it shows that one is forgotten.
+
+use bytes::Bytes;
+use mcp_proto::{
+    AttemptId, ErrorCode, ErrorInfo, Executed, HopEvent, Nack, Outcome, Ping, TaskResult,
+};
+
+use super::ending::End;
+use super::inflight::{Attempt, AttemptKey, TaskKey};
+use super::registry::AgentKey;
+use super::{ConnectionId, Core, Event, Now};
+
+impl Core {
+    pub(super) fn handle_result(
+        &mut self,
+        now: Now,
+        from: ConnectionId,
+        agent: AgentKey,
+        result: TaskResult,
+        body: Bytes,
+    ) {
+        let Some(key) = self.held_by(from, agent, result.attempt_id) else { return };
+        let Some(attempt) = self.release(key) else { return };
+        match attempt.task {
+            None => self.stats.late_results += 1,
+            Some(task) => self.take_result(now, task, attempt, result, body),
+        }
+        self.fill(now, agent);
+    }
+
+    fn take_result(
+        &mut self,
+        now: Now,
+        key: TaskKey,
+        attempt: Attempt,
+        result: TaskResult,
+        body: Bytes,
+    ) {
+        let Some(agent) = self.registry.get(attempt.agent) else { return };
+        let node_id = agent.node_id.clone();
+        let is_given_up = result.outcome == Outcome::Cancelled;
+        let (event, reason) = match result.outcome {
+            Outcome::Expired => (HopEvent::Expired, "its worker stopped it at its deadline"),
+            Outcome::Cancelled => (HopEvent::Cancelled, "its worker gave it up"),
+            Outcome::Ok | Outcome::Failed | Outcome::Rejected | Outcome::Lost => {
+                (HopEvent::Completed, "")
+            }
+        };
+        let mut hop =
+            attempt.hop(now.mono, node_id.clone(), self.policy_name.clone(), event, reason);
+        // A worker can't have spent more than the time it had.
+        hop.work_us = result.work_us.min(hop.network_us);
+        hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
+        hop.network_us -= hop.work_us + hop.worker_queue_us;
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.hops.push(hop);
+        if is_given_up && (result.executed == Executed::No || task.may_run_again()) {
+            task.nacks += u32::from(result.executed == Executed::No);
+            task.avoid = Some(attempt.agent);
+            return self.place(now, key, true);
+        }
+        let mut error = result.error;
+        let outcome = if is_given_up { Outcome::Failed } else { result.outcome };
+        if outcome != Outcome::Ok {
+            let (code, message) = match result.outcome {
+                Outcome::Cancelled => (ErrorCode::WorkerLost, "its worker gave it up"),
+                Outcome::Expired => (ErrorCode::Expired, reason),
+                _ => (ErrorCode::HandlerFailed, "the handler failed and did not say why"),
+            };
+            let error = error.get_or_insert_with(|| Box::new(ErrorInfo::new(code, message)));
+            error.node_id = Some(node_id);
+        } else {
+            error = None;
+        }
+        let (executed, content_type) = (result.executed, result.content_type);
+        self.end(now, key, End { outcome, executed, content_type, error, body });
+    }
+
+    pub(super) fn handle_nack(
+        &mut self,
+        now: Now,
+        from: ConnectionId,
+        agent: AgentKey,
+        nack: Nack,
+    ) {
+        let Some(key) = self.held_by(from, agent, nack.attempt_id) else { return };
+        let Some(attempt) = self.release(key) else { return };
+        self.stats.nacked += 1;
+        if let Some(task) = attempt.task {
+            self.take_back(now, task, attempt, nack);
+        }
+        self.fill(now, agent);
+    }
+
+    /// A worker handed a task back that it did not start.
+    fn take_back(&mut self, now: Now, key: TaskKey, attempt: Attempt, nack: Nack) {
+        let Some(agent) = self.registry.get(attempt.agent) else { return };
+        let node_id = agent.node_id.clone();
+        let (policy, reason) = (self.policy_name.clone(), "handed back; dispatched again");
+        let hop = attempt.hop(now.mono, node_id.clone(), policy, HopEvent::Nacked, reason);
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.hops.push(hop);
+        task.nacks += 1;
+        task.avoid = Some(attempt.agent);
+        if task.nacks < self.config.max_nacks {
+            return self.place(now, key, true);
+        }
+        let message = format!("workers handed it back {} times", task.nacks);
+        let mut error =
+            nack.error.map_or_else(|| ErrorInfo::new(ErrorCode::AllBusy, message), |error| *error);
+        error.node_id = Some(node_id);
+        let executed = self.executed_so_far(key);
+        self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
+    }
+
+    /// The attempt of an id, if this worker holds it. Otherwise the worker is told, and nothing
+    /// happens: this is the fence.
+    fn held_by(
+        &mut self,
+        from: ConnectionId,
+        agent: AgentKey,
+        id: AttemptId,
+    ) -> Option<AttemptKey> {
+        let key = self.attempt_ids.key(id);
+        let held =
+            key.filter(|key| self.attempts.get(*key).is_some_and(|attempt| attempt.agent == agent));
+        if held.is_none() {
+            self.stats.refused_results += 1;
+            let message = format!("you do not hold attempt {id}");
+            self.send_error(from, ErrorInfo::new(ErrorCode::UnknownAttempt, message));
+        }
+        held
+    }
+
+    /// Takes an attempt from its worker: the slot is free.
+    pub(super) fn release(&mut self, key: AttemptKey) -> Option<Attempt> {
+        let attempt = self.attempts.remove(key)?;
+        if let Some(timer) = attempt.cancel_timer {
+            self.timers.cancel(timer);
+        }
+        if let Some(agent) = self.registry.get_mut(attempt.agent) {
+            agent.attempts.swap_remove(attempt.position);
+            if let Some(moved) = agent.attempts.get(attempt.position)
+                && let Some(moved) = self.attempts.get_mut(*moved)
+            {
+                moved.position = attempt.position;
+            }
+            self.room_changed(attempt.agent);
+        }
+        Some(attempt)
+    }
+
+    /// Frames arrive in order, so a worker that has received an attempt's ROUTE, does not list it,
+    /// and has sent no RESULT before this PING, will never send one.
+    pub(super) fn find_leaks(&mut self, now: Now, key: AgentKey, mut ping: Ping) {
+        ping.held.sort_unstable();
+        let Some(agent) = self.registry.get(key) else { return };
+        let is_leaked = |attempt_key: &AttemptKey| {
+            let id = self.attempt_ids.id(*attempt_key);
+            let attempt = self.attempts.get(*attempt_key);
+            attempt.is_some_and(|it| it.route <= ping.routes_received)
+                && ping.held.binary_search(&id).is_err()
+        };
+        let leaked: Vec<_> = agent.attempts.iter().copied().filter(is_leaked).collect();
+        for attempt in leaked {
+            let Some(agent) = self.registry.get(key) else { return };
+            let agent_id = agent.id.clone();
+            self.stats.leaked += 1;
+            self.event(Event::AttemptLeaked { agent_id });
+            if let Some(attempt) = self.release(attempt)
+                && let Some(task) = attempt.task
+            {
+                self.attempt_is_lost(now, task, attempt);
+            }
+        }
+    }
+
+    /// The worker that held an attempt will not finish it.
+    pub(super) fn attempt_is_lost(&mut self, now: Now, key: TaskKey, attempt: Attempt) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Some(agent) = self.registry.get(attempt.agent) else { return };
+        let may_run_again = task.may_run_again();
+        let reason = if may_run_again { "worker lost; dispatched again" } else { "worker lost" };
+        let (node_id, policy) = (agent.node_id.clone(), self.policy_name.clone());
+        let hop = attempt.hop(now.mono, node_id.clone(), policy, HopEvent::WorkerLost, reason);
+        task.hops.push(hop);
+        if may_run_again {
+            self.place(now, key, true);
+        } else {
+            let message = "its worker was lost; send it again only if running it twice is safe";
+            let error = ErrorInfo::new(ErrorCode::WorkerLost, message).node(node_id);
+            self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
+        }
+    }
+
+    pub(super) fn cancel_is_unconfirmed(&mut self, key: AttemptKey) {
+        let Some(attempt) = self.attempts.get_mut(key) else { return };
+        attempt.cancel_timer = None;
+        let agent = attempt.agent;
+        self.stats.cancels_unconfirmed += 1;
+        if let Some(agent_id) = self.registry.get(agent).map(|agent| agent.id.clone()) {
+            self.event(Event::CancelUnconfirmed { agent_id });
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What clients ask for: SEND, CANCEL, FETCH.
+
+use bytes::{Bytes, BytesMut};
+use mcp_proto::{
+    CancelReason, ContextTrace, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed,
+    HopEvent, Message, Outcome, Send, Task as TaskSpec, TaskId, TaskState as Reported,
+};
+
+use super::admin;
+use super::ending::End;
+use super::inflight::{Task, TaskKey, TaskState};
+use super::sessions::{IdentityKey, SessionKey};
+use super::{Core, Now};
+
+/// Bodies up to this are copied out of the read buffer that they came in, which would otherwise
+/// stay allocated as long as the task: half of the buffer's size.
+const DETACHED_BODY_BYTES: usize = 32 * 1024;
+
+/// A SEND that is no duplicate.
+struct Arrival {
+    session: SessionKey,
+    identity: IdentityKey,
+    fingerprint: u64,
+    spec: TaskSpec,
+    encoded: EncodedTask,
+    body: Bytes,
+    ttl_ms: u64,
+}
+
+impl Core {
+    pub(super) fn handle_send(&mut self, now: Now, session: SessionKey, send: Send, body: Bytes) {
+        let (encoded, body) = detach(send.task, body);
+        let spec = match encoded.decode() {
+            Ok(spec) => spec,
+            Err(invalid) => {
+                let error = ErrorInfo::new(ErrorCode::InvalidTask, invalid.to_string());
+                match (invalid.task_id, self.sessions.get(session).and_then(|it| it.connection)) {
+                    (Some(task_id), _) => self.reject(session, task_id, error),
+                    (None, Some(connection)) => self.send_error(connection, error),
+                    (None, None) => {}
+                }
+                return;
+            }
+        };
+        let Some(identity) = self.sessions.get(session).map(|session| session.identity) else {
+            return;
+        };
+        let fingerprint = self.tasks.fingerprint(spec.action.as_str(), &body);
+        if self.is_duplicate(session, identity, &spec.id, fingerprint) {
+            return;
+        }
+        let id = spec.id.clone();
+        if let Err(error) =
+            self.accept(now, session, identity, fingerprint, spec, encoded, body, send.ttl_ms)
+        {
+            self.reject(session, id, error);
+        }
+    }
+
+    /// Answers a SEND whose task id is known.
+    fn is_duplicate(
+        &mut self,
+        session: SessionKey,
+        identity: IdentityKey,
+        id: &TaskId,
+        fingerprint: u64,
+    ) -> bool {
+        let known = match self.tasks.find(identity, id) {
+            Some(key) => self.tasks.get(key).map(|task| (task.fingerprint, Some(key))),
+            None => self.finished.find(identity, id).map(|kept| (kept.fingerprint, None)),
+        };
+        let Some((known, in_flight)) = known else { return false };
+        self.stats.duplicates += 1;
+        if known != fingerprint {
+            let message = format!("task {id} was sent before with another action or body");
+            let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
+            self.reject(session, id.clone(), error);
+        } else if let Some(key) = in_flight {
+            if let Err(error) = self.join(session, key) {
+                self.reject(session, id.clone(), error);
+            }
+        } else {
+            self.deliver_again(session, identity, id);
+        }
+        true
+    }
+
+    /// Lets a session wait for a task that is in flight.
+    fn join(&mut self, session: SessionKey, key: TaskKey) -> Result<(), ErrorInfo> {
+        let Some(task) = self.tasks.get_mut(key) else { return Ok(()) };
+        if task.waiters.contains(&session) {
+            return Ok(());
+        }
+        // Sessions that ended make room.
+        let sessions = &self.sessions;
+        task.waiters.retain(|waiter| sessions.get(*waiter).is_some());
+        if task.waiters.len() >= self.config.max_waiters {
+            let message = format!("{} sessions wait for this task already", task.waiters.len());
+            return Err(ErrorInfo::new(ErrorCode::LimitExceeded, message));
+        }
+        task.waiters.push(session);
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.tasks += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends a kept outcome.
+    fn deliver_again(&mut self, session: SessionKey, identity: IdentityKey, id: &TaskId) -> bool {
+        let Some(kept) = self.finished.find(identity, id) else { return false };
+        let (deliver, body) = (kept.deliver.clone(), kept.body.clone());
+        self.deliver(session, deliver, body);
+        true
+    }
+
+    fn accept(&mut self, now: Now, arrival: Arrival) -> Result<(), ErrorInfo> {
+        let Arrival { session, identity, fingerprint, spec, encoded, body, ttl_ms } = arrival;
+        if self.is_shutting_down {
+            let message = "the broker is shutting down; send the task again when it is back";
+            return Err(ErrorInfo::new(ErrorCode::ShuttingDown, message).retry_after_ms(1_000));
+        }
+        if admin::is_builtin(&spec.action) {
+            self.answer_builtin(now, session, spec, &body);
+            return Ok(());
+        }
+        let is_durable = spec.delivery == Delivery::Durable;
+        if is_durable && !self.can_be_durable() {
+            let message = "this broker keeps no durable journal; send the task with delivery fast";
+            return Err(ErrorInfo::new(ErrorCode::DurableUnavailable, message));
+        }
+        let max = self.config.limits.max_session_tasks;
+        if self.sessions.get(session).is_some_and(|it| it.tasks >= max as usize) {
+            let message = format!("this session has {max} tasks in flight, its limit");
+            return Err(ErrorInfo::new(ErrorCode::LimitExceeded, message).retry_after_ms(100));
+        }
+        let mut required = spec.required_labels;
+        if spec.shadow {
+            required.0.insert("shadow".into(), "true".into());
+        }
+        let (pool, subqueue) =
+            self.queue_for(&spec.action, &required, encoded.0.len() + body.len())?;
+
+        let deadline = now.mono.plus_ms(ttl_ms);
+        let task = Task {
+            id: spec.id,
+            identity,
+            fingerprint,
+            encoded,
+            body,
+            priority: spec.priority,
+            is_idempotent: spec.idempotent,
+            is_durable,
+            waiters: [session].into(),
+            pool,
+            subqueue,
+            received: now.mono,
+            deadline,
+            timer: None,
+            state: TaskState::Queued { ticket: 0, since: now.mono },
+            attempts: 0,
+            nacks: 0,
+            avoid: None,
+            had_worker: false,
+            hops: Vec::new(),
+        };
+        let key = self.tasks.insert(task);
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.tasks += 1;
+            pool.subqueues[subqueue].tasks += 1;
+        }
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.tasks += 1;
+        }
+        self.stats.accepted += 1;
+        if is_durable {
+            self.journal_accepted(now, key, session, ttl_ms);
+        }
+        self.place(now, key, false);
+        Ok(())
+    }
+
+    /// Refuses a SEND. There is no task, and nothing to remember.
+    pub(super) fn reject(&mut self, session: SessionKey, task_id: TaskId, error: ErrorInfo) {
+        self.stats.count(Outcome::Rejected);
+        let broker_id = self.config.broker_id.clone();
+        let error = error.task(task_id.clone()).node(broker_id.clone());
+        let deliver = Deliver {
+            task_id,
+            outcome: Outcome::Rejected,
+            executed: Executed::No,
+            content_type: Default::default(),
+            error: Some(Box::new(error)),
+            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
+        };
+        self.deliver(session, deliver, Bytes::new());
+    }
+
+    pub(super) fn handle_cancel(&mut self, now: Now, session: SessionKey, id: &TaskId) {
+        let Some(identity) = self.sessions.get(session).map(|session| session.identity) else {
+            return;
+        };
+        let Some(key) = self.tasks.find(identity, id) else { return };
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        if !task.waiters.contains(&session) {
+            return;
+        }
+        if task.waiters.len() > 1 {
+            self.leave_task(now, session, key);
+            return;
+        }
+        match task.state {
+            TaskState::Queued { .. } => {
+                let executed = self.executed_so_far(key);
+                self.end(now, key, cancelled(executed));
+            }
+            TaskState::Running(attempt) => {
+                self.add_hop(now, key, attempt, HopEvent::Cancelled, "cancelled by the client");
+                self.cancel_attempt(now, attempt, CancelReason::Client);
+                self.end(now, key, cancelled(Executed::Maybe));
+            }
+            TaskState::Ending(_) => {}
+        }
+    }
+
+    /// One of several waiting sessions cancels: for it the task is over, for the others it goes on.
+    fn leave_task(&mut self, now: Now, session: SessionKey, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.waiters.retain(|waiter| *waiter != session);
+        let mut deliver = self.outcome_of(now, key, &cancelled(Executed::Maybe));
+        if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
+            error.message = "cancelled; other clients wait for it, so it goes on".into();
+        }
+        if let Some(session) = self.sessions.get_mut(session) {
+            session.tasks -= 1;
+        }
+        if let Some(deliver) = deliver {
+            self.deliver(session, deliver, Bytes::new());
+        }
+    }
+
+    pub(super) fn handle_fetch(&mut self, session: SessionKey, id: TaskId) {
+        let Some((identity, to)) =
+            self.sessions.get(session).and_then(|it| Some((it.identity, it.connection?)))
+        else {
+            return;
+        };
+        let state = match self.tasks.find(identity, &id) {
+            Some(key) => match self.join(session, key) {
+                Ok(()) => match self.tasks.get(key).map(|task| &task.state) {
+                    Some(TaskState::Queued { .. }) => Reported::Queued,
+                    Some(TaskState::Running(_) | TaskState::Ending(_)) => Reported::Running,
+                    None => Reported::Unknown,
+                },
+                Err(error) => return self.reject(session, id, error),
+            },
+            None if self.deliver_again(session, identity, &id) => return,
+            None => Reported::Unknown,
+        };
+        self.send(to, Message::Status(id, state));
+    }
+}
+
+fn cancelled(executed: Executed) -> End {
+    let error = ErrorInfo::new(ErrorCode::Cancelled, "cancelled by its client");
+    End::without_result(Outcome::Cancelled, executed, error)
+}
+
+/// Copies a task out of the read buffer, so that it doesn't keep that allocated.
+fn detach(task: EncodedTask, body: Bytes) -> (EncodedTask, Bytes) {
+    if body.len() > DETACHED_BODY_BYTES {
+        return (task, body);
+    }
+    let mut copy = BytesMut::with_capacity(task.0.len() + body.len());
+    copy.extend_from_slice(&task.0);
+    copy.extend_from_slice(&body);
+    let mut copy = copy.freeze();
+    (EncodedTask(copy.split_to(task.0.len())), copy)
+}
