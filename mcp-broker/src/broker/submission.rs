@@ -50,9 +50,9 @@ impl Core {
             return;
         }
         let id = spec.id.clone();
-        if let Err(error) =
-            self.accept(now, session, identity, fingerprint, spec, encoded, body, send.ttl_ms)
-        {
+        let ttl_ms = send.ttl_ms;
+        let arrival = Arrival { session, identity, fingerprint, spec, encoded, body, ttl_ms };
+        if let Err(error) = self.accept(now, arrival) {
             self.reject(session, id, error);
         }
     }
