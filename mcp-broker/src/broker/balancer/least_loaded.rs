@@ -12,7 +12,7 @@ const LEVELS: usize = 128;
 /// between levels in O(1).
 #[derive(Debug)]
 pub(crate) struct LeastLoaded {
-    levels: [Vec<Member>; LEVELS],
+    levels: Box<[Vec<Member>; LEVELS]>,
     occupied: u128,
     places: Vec<Option<Place>>,
     offered: usize,
@@ -26,7 +26,12 @@ struct Place {
 
 impl Default for LeastLoaded {
     fn default() -> Self {
-        Self { levels: [const { Vec::new() }; LEVELS], occupied: 0, places: Vec::new(), offered: 0 }
+        Self {
+            levels: Box::new([const { Vec::new() }; LEVELS]),
+            occupied: 0,
+            places: Vec::new(),
+            offered: 0,
+        }
     }
 }
 
