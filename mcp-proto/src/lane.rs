@@ -76,6 +76,10 @@ pub struct Lane<S> {
     queued_bytes: AtomicUsize,
     is_closed: AtomicBool,
     is_finishing: AtomicBool,
+    /// Whether anyone waits for `progress`.
+    is_awaited: AtomicBool,
+    /// Bytes were written, or the stream was closed.
+    progress: Notify,
     writer: Arc<WriterSignal>,
     waker: Waker,
 }
@@ -111,6 +115,8 @@ impl<S: Sink> Lane<S> {
             queued_bytes: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
             is_finishing: AtomicBool::new(false),
+            is_awaited: AtomicBool::new(false),
+            progress: Notify::new(),
             waker: writer.clone().into(),
             writer,
         }
@@ -149,14 +155,17 @@ impl<S: Sink> Lane<S> {
             match self.write(&mut writing) {
                 Poll::Pending => return Flush::Blocked,
                 Poll::Ready(Err(_)) => {
-                    self.is_closed.store(true, Ordering::Release);
-                    self.writer.0.notify_one();
+                    self.close();
                     return Flush::Closed;
                 }
                 Poll::Ready(Ok(())) => {}
             }
             drop(writing);
             if lock(&self.buffer).is_empty() {
+                if self.is_finishing.load(Ordering::Acquire) {
+                    // The writer task may have found the sink in use, by this flush.
+                    self.writer.0.notify_one();
+                }
                 return Flush::Done;
             }
         }
@@ -193,6 +202,22 @@ impl<S: Sink> Lane<S> {
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.writer.0.notify_one();
+        self.progress.notify_waiters();
+    }
+
+    /// Waits until at most `bytes` are queued, or the stream is closed. Cancel-safe.
+    pub async fn drained(&self, bytes: usize) {
+        loop {
+            let mut progress = pin!(self.progress.notified());
+            progress.as_mut().enable();
+            // Announced before the check, and the writer checks it after it counted: one of the
+            // two sees the other.
+            self.is_awaited.store(true, Ordering::SeqCst);
+            if self.queued_bytes.load(Ordering::SeqCst) <= bytes || self.is_closed() {
+                return;
+            }
+            progress.await;
+        }
     }
 
     /// Whether the stream is closed.
@@ -217,7 +242,12 @@ impl<S: Sink> Lane<S> {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return Poll::Pending,
             };
-            self.queued_bytes.fetch_sub(written, Ordering::Relaxed);
+            self.queued_bytes.fetch_sub(written, Ordering::SeqCst);
+            if self.is_awaited.load(Ordering::SeqCst)
+                && self.is_awaited.swap(false, Ordering::SeqCst)
+            {
+                self.progress.notify_waiters();
+            }
             while batch.front().is_some_and(Bytes::is_empty) {
                 batch.pop_front();
             }
@@ -326,5 +356,63 @@ mod tests {
             }
         }
         assert_eq!(expected, THREADS as u64 * FRAMES);
+    }
+
+    /// Takes nothing until it is opened.
+    struct Gate(Arc<AtomicBool>);
+
+    impl Sink for Gate {
+        fn poll_write(
+            &mut self,
+            _cx: &mut Context<'_>,
+            chunks: &mut [Bytes],
+        ) -> Poll<io::Result<usize>> {
+            if !self.0.load(Ordering::SeqCst) {
+                return Poll::Pending;
+            }
+            let bytes = chunks[0].len();
+            chunks[0].clear();
+            Poll::Ready(Ok(bytes))
+        }
+
+        fn finish(&mut self) {}
+    }
+
+    #[test]
+    fn who_waits_for_room_is_woken_by_a_write_or_the_end() {
+        let is_open = Arc::new(AtomicBool::new(false));
+        let lane = Lane::new(Gate(is_open.clone()));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(pin!(lane.drained(0)).poll(&mut cx).is_ready());
+
+        lane.push(&Message::Pong(1), &Bytes::new());
+        assert_eq!(lane.flush(), Flush::Blocked);
+        let mut drained = pin!(lane.drained(0));
+        assert!(drained.as_mut().poll(&mut cx).is_pending());
+        is_open.store(true, Ordering::SeqCst);
+        assert_eq!(lane.flush(), Flush::Done);
+        assert!(drained.poll(&mut cx).is_ready());
+
+        is_open.store(false, Ordering::SeqCst);
+        lane.push(&Message::Pong(2), &Bytes::new());
+        let mut drained = pin!(lane.drained(0));
+        assert!(drained.as_mut().poll(&mut cx).is_pending());
+        lane.close();
+        assert!(drained.poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn a_lane_that_another_flush_emptied_still_ends() {
+        let is_open = Arc::new(AtomicBool::new(false));
+        let lane = Lane::new(Gate(is_open.clone()));
+        let mut cx = Context::from_waker(Waker::noop());
+        lane.push(&Message::Pong(1), &Bytes::new());
+        let mut drive = pin!(lane.drive());
+        assert!(drive.as_mut().poll(&mut cx).is_pending());
+        lane.finish();
+        assert!(drive.as_mut().poll(&mut cx).is_pending());
+        is_open.store(true, Ordering::SeqCst);
+        lane.flush();
+        assert!(drive.poll(&mut cx).is_ready());
     }
 }

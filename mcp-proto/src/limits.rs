@@ -10,6 +10,10 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 /// by itself (BODY_TOO_LARGE); beyond it the connection is closed (FRAME_TOO_LARGE).
 pub const MAX_DISCARDED_FRAME_BYTES: usize = 16 * 1024 * 1024;
 
+/// Longest encoded `Task`: what a header has room for beside the other fields of SEND and ROUTE, so
+/// that a task that fits a SEND fits its ROUTE as well.
+pub const MAX_TASK_BYTES: usize = MAX_HEADER_BYTES - 255;
+
 /// Longest time to live: 7 days. Also keeps every deadline far from overflow.
 pub const MAX_TTL_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 

@@ -277,8 +277,9 @@ impl Ack {
 pub struct Ping {
     /// Returned in PONG.
     pub seq: u64,
-    /// Worker: its readiness from now on.
-    pub readiness: Readiness,
+    /// Worker: its readiness from now on. Without it, the PING only asks for a PONG, and the
+    /// fields after it say nothing.
+    pub readiness: Option<Readiness>,
     /// Worker: how many ROUTE frames it has received on this connection.
     pub routes_received: u64,
     /// Worker: every attempt it holds.
@@ -286,9 +287,9 @@ pub struct Ping {
 }
 
 impl Ping {
-    /// A PING of a broker or client: only its number counts.
+    /// A PING that only asks for a PONG: a broker's, a client's, or a worker's between reports.
     pub fn probe(seq: u64) -> Self {
-        Self { seq, readiness: Readiness::Ready, routes_received: 0, held: Vec::new() }
+        Self { seq, readiness: None, routes_received: 0, held: Vec::new() }
     }
 
     pub(super) fn from_wire(it: wire::Ping) -> Result<Self, InvalidMessage> {
@@ -296,7 +297,10 @@ impl Ping {
         at.at_most("held", it.held.len(), MAX_AGENT_ATTEMPTS as usize)?;
         Ok(Self {
             seq: it.seq,
-            readiness: readiness(&at, it.readiness)?,
+            readiness: match it.readiness {
+                0 => None,
+                number => Some(readiness(&at, number)?),
+            },
             routes_received: it.routes_received,
             held: it.held.into_iter().map(AttemptId).collect(),
         })
@@ -305,7 +309,7 @@ impl Ping {
     pub(super) fn to_wire(&self) -> wire::Ping {
         wire::Ping {
             seq: self.seq,
-            readiness: self.readiness.to_wire(),
+            readiness: self.readiness.map_or(0, Readiness::to_wire),
             routes_received: self.routes_received,
             held: self.held.iter().map(|id| id.0).collect(),
         }

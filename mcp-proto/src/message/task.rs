@@ -11,7 +11,7 @@ use super::{ContextTrace, MessageKind};
 use crate::error::{ErrorInfo, InvalidMessage};
 use crate::generated as wire;
 use crate::id::{ActionName, AttemptId, TaskId};
-use crate::limits::{MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TTL_MS};
+use crate::limits::{MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TASK_BYTES, MAX_TTL_MS};
 
 wire_enum! {
     /// How a task ends: exactly one of these for each task.
@@ -232,7 +232,14 @@ impl EncodedTask {
     pub fn decode(&self) -> Result<Task, InvalidMessage> {
         let it = wire::Task::decode(self.0.clone())
             .map_err(|error| In::new(MessageKind::Send).invalid("task", error))?;
-        Task::from_wire(it)
+        let task = Task::from_wire(it)?;
+        if self.0.len() > MAX_TASK_BYTES {
+            let at = In { kind: MessageKind::Send, task_id: Some(task.id) };
+            let problem =
+                format!("has {} bytes; at most {MAX_TASK_BYTES} are allowed", self.0.len());
+            return Err(at.invalid("task", problem));
+        }
+        Ok(task)
     }
 }
 

@@ -1,0 +1,35 @@
+//! The command line.
+
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit codes. 2 is also clap's for wrong usage.
+const EXIT_CANNOT_START: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "mcp-broker",
+    version,
+    about = "The message broker of MCP, the Model Communication Protocol: \
+             dispatches tasks from clients to worker agents, over QUIC"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker until it is told to stop
+    Serve(serve::Serve),
+}
+
+pub(crate) fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(serve) => serve.main(),
+    }
+}

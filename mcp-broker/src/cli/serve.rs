@@ -1,0 +1,228 @@
+//! `mcp-broker serve`.
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use mcp_broker::{Broker, Config, StartError, default_state_dir};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{EXIT_CANNOT_START, EXIT_USAGE};
+
+/// What "at once" may take.
+const LAST_PACKETS: Duration = Duration::from_millis(100);
+
+const EXAMPLES: &str = "\
+To try it, in three terminals:
+  mcp-broker serve --dev
+  mcpctl worker --action upper --exec tr a-z A-Z
+  mcpctl call upper --data hello
+
+In earnest, with a certificate that clients and workers trust, in broker.toml:
+  listen = \"0.0.0.0:7447\"
+  state_dir = \"/var/lib/mcp-broker\"
+  [tls]
+  cert_file = \"/etc/mcp/cert.pem\"
+  key_file = \"/etc/mcp/key.pem\"
+and then:
+  mcp-broker serve --config broker.toml
+
+Signals:
+  TERM, INT   stop in order: running tasks may finish within timing.drain_ms (10 s), every peer is
+              told, then exit 0. A second one stops at once.
+
+Exit codes:
+  0    stopped as told
+  1    cannot start, or failed; the reason is on stderr
+  2    wrong usage or configuration; the key or flag is named on stderr
+  130  stopped at once by a second signal, INT
+  143  stopped at once by a second signal, TERM";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES, next_line_help = true)]
+pub(super) struct Serve {
+    /// Make a local certificate authority and certificate in the state directory, so that
+    /// programs on this machine need no other setting. For development
+    #[arg(verbatim_doc_comment, long)]
+    dev: bool,
+
+    /// UDP address to listen on; port 0 takes a free one, which "listening on ADDR" on stdout
+    /// tells [default: 127.0.0.1:7447]
+    #[arg(verbatim_doc_comment, long, value_name = "ADDRESS:PORT", env = "MCP_LISTEN", value_parser = address)]
+    listen: Option<SocketAddr>,
+
+    /// Directory for what outlives the process: epoch, name, development certificate. One broker
+    /// at a time [default: none; with --dev $XDG_STATE_HOME/mcp-broker, or
+    /// ~/.local/state/mcp-broker]
+    #[arg(verbatim_doc_comment, long, value_name = "DIR", env = "MCP_STATE")]
+    state: Option<PathBuf>,
+
+    /// Configuration, TOML. Flags and environment variables take precedence over it
+    #[arg(verbatim_doc_comment, long, value_name = "FILE", env = "MCP_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Threads that serve connections [default: 1]
+    #[arg(verbatim_doc_comment, long, value_name = "N")]
+    threads: Option<usize>,
+
+    /// What is logged to stderr: error, warn, info, debug, trace, or by module:
+    /// "info,mcp_broker=debug"
+    #[arg(
+        verbatim_doc_comment,
+        long,
+        value_name = "FILTER",
+        env = "MCP_LOG",
+        default_value = "info"
+    )]
+    log: String,
+}
+
+/// Why it does not run, and the exit code of that.
+struct Failure(u8, Box<dyn Error>);
+
+impl Serve {
+    pub(super) fn main(self) -> ExitCode {
+        match self.run() {
+            Ok(code) => code,
+            Err(Failure(code, error)) => {
+                eprintln!("mcp-broker: {error}");
+                ExitCode::from(code)
+            }
+        }
+    }
+
+    fn run(self) -> Result<ExitCode, Failure> {
+        self.log()?;
+        let config = self.config()?;
+        let mut runtime = match config.threads {
+            1 => tokio::runtime::Builder::new_current_thread(),
+            threads => {
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                builder.worker_threads(threads);
+                builder
+            }
+        };
+        let runtime = runtime
+            .thread_name("mcp-broker")
+            .enable_all()
+            .build()
+            .map_err(|error| Failure(EXIT_CANNOT_START, error.into()))?;
+        let exit = runtime.block_on(serve(config));
+        // Nothing is left but what a second signal gave up on.
+        runtime.shutdown_background();
+        exit
+    }
+
+    fn log(&self) -> Result<(), Failure> {
+        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
+            Failure(EXIT_USAGE, format!("--log {:?}: {error}", self.log).into())
+        })?;
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init();
+        Ok(())
+    }
+
+    /// The configuration file, with what flags and variables say instead.
+    fn config(self) -> Result<Config, Failure> {
+        let usage = |error: Box<dyn Error>| Failure(EXIT_USAGE, error);
+        let mut config = match &self.config {
+            Some(path) => Config::from_file(path).map_err(|error| usage(error.into()))?,
+            None => Config::default(),
+        };
+        config.listen = self.listen.unwrap_or(config.listen);
+        config.threads = self.threads.unwrap_or(config.threads);
+        config.state_dir = self.state.or(config.state_dir);
+        config.tls.dev |= self.dev;
+        if config.tls.dev && config.state_dir.is_none() {
+            let dir = default_state_dir()
+                .ok_or_else(|| usage("--dev needs a directory: give --state DIR".into()))?;
+            config.state_dir = Some(dir);
+        }
+        if !config.tls.dev && config.tls.cert_file.is_none() {
+            return Err(usage(
+                "no certificate: give --dev to try it out on this machine, or tls.cert_file and \
+                 tls.key_file in --config FILE"
+                    .into(),
+            ));
+        }
+        config.check().map_err(|error| usage(error.into()))?;
+        Ok(config)
+    }
+}
+
+async fn serve(config: Config) -> Result<ExitCode, Failure> {
+    let failed = |error: std::io::Error| Failure(EXIT_CANNOT_START, error.into());
+    // Before the start, so that a signal is never missed.
+    let mut signals = Signals::new().map_err(failed)?;
+    let broker = Broker::builder().config(config).start().await.map_err(|error| {
+        let code = match error {
+            StartError::Config(_) | StartError::BrokerId { .. } => EXIT_USAGE,
+            _ => EXIT_CANNOT_START,
+        };
+        Failure(code, error.into())
+    })?;
+    announce(broker.local_addr());
+
+    tokio::select! {
+        _ = signals.next() => tracing::info!("stopping in order; a second signal stops at once"),
+        () = broker.failed() => {
+            return Err(Failure(EXIT_CANNOT_START, "the broker's core has failed".into()));
+        }
+    }
+    let second = tokio::select! {
+        biased;
+        () = broker.shutdown() => None,
+        number = signals.next() => Some(number),
+    };
+    let Some(number) = second else {
+        tracing::info!("stopped");
+        return Ok(ExitCode::SUCCESS);
+    };
+    tracing::warn!("stopped at once by a second signal");
+    // Connections were closed; their last packets are on their way out.
+    tokio::time::sleep(LAST_PACKETS).await;
+    Ok(ExitCode::from(128 + number))
+}
+
+/// Tells whoever waits for it that the broker is ready. Nobody has to listen.
+fn announce(address: SocketAddr) {
+    let mut stdout = std::io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush()) {
+        tracing::debug!(%error, "nobody reads stdout");
+    }
+}
+
+/// The signals that stop the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The number of the next one. Cancel-safe.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.terminate.recv() => 15,
+            _ = self.interrupt.recv() => 2,
+        }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an IP address and a port are needed, 127.0.0.1:7447".to_owned())
+}

@@ -1,0 +1,9 @@
+//! `mcp-broker`: a broker as a process.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,239 @@
+//! Starting a broker.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_proto::NodeId;
+use mcp_proto::transport::crypto_provider;
+use quinn::Endpoint;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::clock::Clock;
+use super::config::Config;
+use super::connection::Settings;
+use super::error::StartError;
+use super::journal::{self, MemoryJournal};
+use super::listener::{self, Listener};
+use super::running::{Broker, Running};
+use super::shared::Shared;
+use super::state_dir::{ADDRESS_FILE, Access, StateDir};
+use super::tls::{self, Tls};
+use super::{epoch, timer};
+use crate::broker::{Core, Journal};
+
+const BROKER_ID_FILE: &str = "broker_id";
+
+/// Settings of a broker that is to be started. See [`Broker::builder`].
+#[must_use = "a builder does nothing until `start`"]
+pub struct Builder {
+    config: Config,
+    listen: Option<SocketAddr>,
+    state_dir: Option<PathBuf>,
+    tls: Option<Tls>,
+    journal: Box<dyn Journal>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        let mut config = Config::default();
+        config.listen.set_port(0);
+        Self {
+            config,
+            listen: None,
+            state_dir: None,
+            tls: None,
+            journal: Box::new(MemoryJournal::default()),
+        }
+    }
+
+    /// Everything at once. What the builder's other methods say takes precedence, in any order.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// UDP address to listen on; port 0 takes a free one.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Directory for what outlives the process. Made if it isn't there.
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(path.into());
+        self
+    }
+
+    /// Where the certificate comes from.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Where records of durable tasks are kept. Default: [`MemoryJournal`], and durable tasks are
+    /// refused.
+    pub fn journal(mut self, journal: impl Journal) -> Self {
+        self.journal = Box::new(journal);
+        self
+    }
+
+    /// Starts the broker on the current tokio runtime, whose I/O and time must be enabled. It
+    /// accepts connections when this returns.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left running.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(self) -> Result<Broker, StartError> {
+        let Self { mut config, listen, state_dir, tls, journal } = self;
+        config.listen = listen.unwrap_or(config.listen);
+        config.check()?;
+
+        let state = match state_dir.as_ref().or(config.state_dir.as_ref()) {
+            Some(path) => Some(StateDir::open(path)?),
+            None => None,
+        };
+        let tls = tls
+            .or_else(|| config.tls())
+            .unwrap_or_else(|| Tls::Ephemeral { names: config.tls.dev_names.clone() });
+        let tls = tls::server_tls(&tls, state.as_ref(), host_name(config.listen.ip()))?;
+        let idle_timeout = Duration::from_millis(config.timing.idle_timeout_ms);
+        let max_incoming = config.limits.max_handshakes;
+        let drivers = TaskTracker::new();
+        let endpoint =
+            listener::bind(config.listen, tls.config, idle_timeout, max_incoming, drivers.clone())?;
+        let local_addr = endpoint
+            .local_addr()
+            .map_err(|source| StartError::Bind { address: config.listen, source })?;
+
+        // After the address is ours: a start that fails there uses up no epoch.
+        let seed = random()?;
+        let broker_id = broker_id(config.broker_id.as_deref(), state.as_ref(), seed)?;
+        let epoch = epoch::next(state.as_ref())?;
+        let mut core = config.core(broker_id.clone(), epoch, seed);
+        core.is_durable = journal.is_durable();
+        let (to_journal, entries) = journal::entries();
+        let shared = Arc::new(Shared::new(
+            Core::new(core),
+            Clock::start(),
+            to_journal,
+            config.limits.outgoing_hard_bytes,
+        ));
+        let journal = journal::spawn(journal, entries, &shared).map_err(StartError::System)?;
+        let running = Running {
+            shared,
+            endpoint: Some(endpoint.clone()),
+            drivers,
+            stop_accepting: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            journal: Some(journal),
+            close_flush: Duration::from_millis(config.timing.close_flush_ms),
+            state,
+        };
+        spawn_tasks(&running, endpoint, &config);
+        if let Some(state) = &running.state {
+            let address = dialled(local_addr).to_string();
+            state.replace(ADDRESS_FILE, &format!("{address}\n"), Access::Shared)?;
+        }
+        tracing::info!(address = %local_addr, broker = %broker_id, epoch, "listening");
+        let drain = Duration::from_millis(config.timing.drain_ms);
+        Ok(Broker::new(running, local_addr, tls.ca_pem, drain))
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn spawn_tasks(running: &Running, endpoint: Endpoint, config: &Config) {
+    let settings = Settings {
+        limits: config.frame_limits(),
+        hello_timeout: Duration::from_millis(config.timing.hello_timeout_ms),
+        close_flush: running.close_flush,
+        outgoing_soft_bytes: config.limits.outgoing_soft_bytes,
+    };
+    let limits = &config.limits;
+    let listener = Listener {
+        endpoint: endpoint.clone(),
+        shared: running.shared.clone(),
+        settings: Arc::new(settings),
+        connections: permits(limits.max_connections),
+        handshakes: permits(limits.max_handshakes),
+        retry_at: limits.max_handshakes.saturating_sub(limits.retry_handshakes),
+        tasks: running.tasks.clone(),
+        stop: running.stop_accepting.clone(),
+    };
+    running.tasks.spawn(listener.run());
+
+    let (stop, shared) = (running.stop.clone(), running.shared.clone());
+    running.tasks.spawn(async move { stop.run_until_cancelled(timer::run(shared)).await });
+
+    let (stop, shared) = (running.stop.clone(), running.shared.clone());
+    running.tasks.spawn(async move {
+        if stop.run_until_cancelled(shared.failed.cancelled()).await.is_some() {
+            tracing::error!("the core failed: every connection is closed");
+            let message = "a fault of the broker; connect again later";
+            listener::close(&endpoint, mcp_proto::ErrorCode::Internal, message);
+        }
+    });
+}
+
+fn permits(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
+}
+
+/// The name of this broker: the configured one, else the one kept, else a random one.
+fn broker_id(
+    configured: Option<&str>,
+    state: Option<&StateDir>,
+    seed: u64,
+) -> Result<NodeId, StartError> {
+    let kept = match state {
+        Some(state) => state.read(BROKER_ID_FILE)?,
+        None => None,
+    };
+    let name = match (configured, &kept) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(name)) => name.trim().to_owned(),
+        (None, None) => format!("broker-{:08x}", seed as u32),
+    };
+    let id = NodeId::try_from(name.as_str())
+        .map_err(|problem| StartError::BrokerId { name, problem: problem.to_string() })?;
+    if let (Some(state), None) = (state, &kept) {
+        state.replace(BROKER_ID_FILE, &format!("{id}\n"), Access::Shared)?;
+    }
+    Ok(id)
+}
+
+fn random() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    crypto_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| StartError::System(io::Error::other("no random numbers")))?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The name that a certificate made here has for the address listened on.
+fn host_name(ip: IpAddr) -> Option<String> {
+    (!ip.is_unspecified()).then(|| ip.to_string())
+}
+
+/// What a program on this machine connects to.
+fn dialled(local: SocketAddr) -> SocketAddr {
+    let ip = match local.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, local.port())
+}

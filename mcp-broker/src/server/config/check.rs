@@ -1,0 +1,120 @@
+//! Which values are allowed.
+
+use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
+
+use super::{Config, ConfigError};
+
+/// Several of the largest frames, so that one alone never stops a connection.
+const MIN_OUTGOING_BYTES: usize = 4 * (MAX_BODY_BYTES + MAX_HEADER_BYTES);
+const MIN_HEADER_BYTES: u32 = 4096;
+/// A day: beyond it, an interval is a slip of the pen, and within it no sum overflows.
+const MAX_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
+
+impl Config {
+    /// Checks every value by itself and against the others.
+    ///
+    /// # Errors
+    /// The first value that is not allowed.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Self { limits, timing, tls, .. } = self;
+        at_least("threads", self.threads, 1)?;
+        at_least("limits.max_connections", limits.max_connections, 1)?;
+        at_least("limits.max_handshakes", limits.max_handshakes, 1)?;
+        at_least("limits.outgoing_soft_bytes", limits.outgoing_soft_bytes, MIN_OUTGOING_BYTES)?;
+        at_least(
+            "limits.outgoing_hard_bytes",
+            limits.outgoing_hard_bytes,
+            limits.outgoing_soft_bytes,
+        )?;
+        // HELLO lists labels, actions and held attempts: a smaller header refuses honest workers.
+        let header = MIN_HEADER_BYTES..=MAX_HEADER_BYTES as u32;
+        within("limits.max_header_bytes", limits.max_header_bytes, header)?;
+        within("limits.max_body_bytes", limits.max_body_bytes, 0..=MAX_BODY_BYTES as u32)?;
+        within("limits.max_agent_attempts", limits.max_agent_attempts, 1..=MAX_AGENT_ATTEMPTS)?;
+        at_least("limits.max_session_tasks", limits.max_session_tasks as usize, 1)?;
+        at_least("limits.max_tasks", limits.max_tasks, 1)?;
+        at_least("limits.max_queue_tasks", limits.max_queue_tasks, 1)?;
+        at_least("limits.max_agents", limits.max_agents, 1)?;
+        at_least("limits.max_sessions", limits.max_sessions, 1)?;
+        at_least("limits.max_waiters", limits.max_waiters, 1)?;
+
+        for (key, ms) in [
+            ("timing.hello_timeout_ms", timing.hello_timeout_ms),
+            ("timing.idle_timeout_ms", timing.idle_timeout_ms),
+            ("timing.lease_ms", timing.lease_ms),
+            ("timing.ping_interval_ms", timing.ping_interval_ms),
+            ("timing.probe_after_ms", timing.probe_after_ms),
+            ("timing.lost_after_ms", timing.lost_after_ms),
+            ("timing.detach_ms", timing.detach_ms),
+        ] {
+            within(key, ms, 1..=MAX_INTERVAL_MS)?;
+        }
+        for (key, ms) in [
+            ("timing.resume_grace_ms", timing.resume_grace_ms),
+            ("timing.no_worker_wait_ms", timing.no_worker_wait_ms),
+            ("timing.cancel_grace_ms", timing.cancel_grace_ms),
+            ("timing.drain_ms", timing.drain_ms),
+            ("timing.close_flush_ms", timing.close_flush_ms),
+        ] {
+            within(key, ms, 0..=MAX_INTERVAL_MS)?;
+        }
+        for (key, ms, below_key, below) in [
+            ("timing.ping_interval_ms", timing.ping_interval_ms, "lease_ms", timing.lease_ms),
+            ("timing.probe_after_ms", timing.probe_after_ms, "lost_after_ms", timing.lost_after_ms),
+        ] {
+            if ms >= below {
+                return Err(wrong(key, format!("is {ms}; it must be less than {below_key}")));
+            }
+        }
+
+        match (&tls.cert_file, &tls.key_file) {
+            (Some(_), None) => Err(wrong("tls.key_file", "is missing beside cert_file")),
+            (None, Some(_)) => Err(wrong("tls.cert_file", "is missing beside key_file")),
+            (Some(_), Some(_)) if tls.dev => {
+                Err(wrong("tls.dev", "makes a certificate, but cert_file gives one"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn wrong(key: &'static str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key, problem: problem.into() }
+}
+
+fn at_least(key: &'static str, value: usize, min: usize) -> Result<(), ConfigError> {
+    if value < min {
+        return Err(wrong(key, format!("is {value}; it must be at least {min}")));
+    }
+    Ok(())
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(wrong(key, format!("is {value}; allowed are {} to {}", range.start(), range.end())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_not_allowed_is_named() {
+        for (text, expected) in [
+            ("threads = 0", "threads is 0; it must be at least 1"),
+            ("[limits]\nmax_body_bytes = 65537", "limits.max_body_bytes is 65537; allowed are 0"),
+            ("[timing]\nping_interval_ms = 30000", "must be less than lease_ms"),
+            ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
+            ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),
+        ] {
+            let error = toml::from_str::<Config>(text).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected} is not in {error}");
+        }
+    }
+}

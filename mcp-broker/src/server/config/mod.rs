@@ -1,0 +1,305 @@
+//! Configuration: one TOML file, whose every key has a default.
+
+mod check;
+mod defaults;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use mcp_proto::{Limits, NodeId};
+use serde::Deserialize;
+
+use super::tls::Tls;
+use crate::broker::{CoreConfig, Policy};
+
+/// Configuration of a broker, as its file says it. Unknown keys are errors.
+///
+/// ```toml
+/// listen = "0.0.0.0:7447"
+/// state_dir = "/var/lib/mcp-broker"
+///
+/// [tls]
+/// cert_file = "/etc/mcp/cert.pem"
+/// key_file = "/etc/mcp/key.pem"
+///
+/// [limits]
+/// max_connections = 5000
+///
+/// [timing]
+/// drain_ms = 30000
+/// ```
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Config {
+    /// UDP address to listen on. Default: `127.0.0.1:7447`, loopback only.
+    pub listen: SocketAddr,
+    /// Directory for what outlives the process: the epoch, the broker's name, a development
+    /// certificate. Default: none, nothing is kept.
+    pub state_dir: Option<PathBuf>,
+    /// The broker's name, in ACK and in traces; 1 to 128 printable bytes. Default: a random one,
+    /// kept in the state directory.
+    pub broker_id: Option<String>,
+    /// Threads that serve connections, of the process `mcp-broker`; an embedded broker runs on its
+    /// program's runtime. Default: 1, which is fastest while the network, not the broker, is the
+    /// limit.
+    pub threads: usize,
+    /// The certificate.
+    pub tls: TlsConfig,
+    /// What is refused or closed beyond which size or number.
+    pub limits: LimitsConfig,
+    /// Intervals and time-outs.
+    pub timing: TimingConfig,
+    /// How workers are chosen.
+    pub scheduling: SchedulingConfig,
+}
+
+/// The key `[tls]`: where the broker's certificate comes from.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct TlsConfig {
+    /// PEM file: the broker's certificate, then those between it and the authority.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file: its private key.
+    pub key_file: Option<PathBuf>,
+    /// Make a local authority and certificate in the state directory, for development.
+    pub dev: bool,
+    /// Names and addresses that the development certificate has besides localhost and the address
+    /// listened on.
+    pub dev_names: Vec<String>,
+}
+
+/// The key `[limits]`. Sizes are in bytes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct LimitsConfig {
+    /// Open connections; further ones are refused. Each costs about 40 KiB when idle. 20,000.
+    pub max_connections: usize,
+    /// Handshakes under way; further ones are refused. Each costs CPU before anything is known of
+    /// its peer. 1,024.
+    pub max_handshakes: usize,
+    /// With so many handshakes under way, a further peer must first prove that its address is its
+    /// own (QUIC Retry, one round trip more), so that forged addresses cost little. 0: always. 128.
+    pub retry_handshakes: usize,
+    /// Bytes waiting to be sent to a client beyond which nothing is read from it, until it has read
+    /// half of them. Workers are always read. 4 MiB.
+    pub outgoing_soft_bytes: usize,
+    /// Bytes waiting to be sent to a peer beyond which it is closed with SLOW_CONSUMER. 32 MiB.
+    pub outgoing_hard_bytes: usize,
+
+    /// Largest frame header, at most the protocol's 65,535: the default.
+    pub max_header_bytes: u32,
+    /// Largest frame body, at most the protocol's 65,536: the default.
+    pub max_body_bytes: u32,
+    /// Tasks without an outcome that one client session may have. 65,536.
+    pub max_session_tasks: u32,
+    /// Largest slots + prefetch of one worker, at most 4,096: the default.
+    pub max_agent_attempts: u32,
+
+    /// Tasks without an outcome, of all actions together.
+    pub max_tasks: usize,
+    /// Tasks waiting in one action's queue; further ones are rejected with QUEUE_FULL.
+    pub max_queue_tasks: usize,
+    /// Bytes of the tasks waiting in one action's queue; beyond them, QUEUE_FULL.
+    pub max_queue_bytes: usize,
+    /// Registered workers, lost ones included.
+    pub max_agents: usize,
+    /// Client sessions, detached ones included.
+    pub max_sessions: usize,
+    /// Sessions that may wait for one task.
+    pub max_waiters: usize,
+    /// Results held for a client that lost its connection.
+    pub max_detached_results: usize,
+    /// Bytes of the results held for a client that lost its connection.
+    pub max_detached_bytes: usize,
+    /// Results kept after delivery, which answer duplicates and FETCH.
+    pub kept_results: usize,
+    /// Bytes of the results kept after delivery.
+    pub kept_result_bytes: usize,
+    /// How often workers may hand a task back before it fails.
+    pub max_nacks: u32,
+}
+
+/// The key `[timing]`. All in milliseconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct TimingConfig {
+    /// A connection may take this long for each of: the handshake, opening its lane, HELLO. 3,000.
+    pub hello_timeout_ms: u64,
+    /// A connection without any packet for this long is dead to QUIC. 30,000.
+    pub idle_timeout_ms: u64,
+    /// A worker silent for this long is lost, even when it holds nothing. 30,000.
+    pub lease_ms: u64,
+    /// How often workers send PING: a third of the lease, so that one may come late. 10,000.
+    pub ping_interval_ms: u64,
+    /// A worker that holds tasks is probed after this much silence. 500.
+    pub probe_after_ms: u64,
+    /// A worker that holds tasks is lost after this much silence, probes included. 2,000.
+    pub lost_after_ms: u64,
+    /// A lost worker can come back for this long and go on with what it held. 10,000.
+    pub resume_grace_ms: u64,
+    /// A client's session outlives its connection for this long. 30,000.
+    pub detach_ms: u64,
+    /// A task that no ready worker serves is rejected after this long, or at its deadline. 5,000.
+    pub no_worker_wait_ms: u64,
+    /// A worker may take this long to confirm a CANCEL before that counts as its fault. 5,000.
+    pub cancel_grace_ms: u64,
+    /// At shutdown, running tasks may take this long to finish. 10,000.
+    pub drain_ms: u64,
+    /// A connection that is being closed may take this long to read its last frames. 1,000.
+    pub close_flush_ms: u64,
+}
+
+/// The key `[scheduling]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct SchedulingConfig {
+    /// `"least_loaded"` (the default) or `"round_robin"`.
+    pub policy: Policy,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Its file can't be read.
+    #[error("cannot read the configuration {path}: {source}", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not TOML, has a key that does not exist, or a value of the wrong type.
+    #[error("{path}: {problem}", path = path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The place, the key, and what is wrong there.
+        problem: String,
+    },
+    /// A value that is not allowed.
+    #[error("{key} {problem}")]
+    Value {
+        /// The key, `limits.max_connections`.
+        key: &'static str,
+        /// What is wrong with its value, to be read after the key.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it can't be read, is not TOML, or a key or value is wrong; the error names it.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Where the certificate comes from; `None` when the configuration doesn't say.
+    pub(crate) fn tls(&self) -> Option<Tls> {
+        match (&self.tls.cert_file, &self.tls.key_file) {
+            (Some(cert), Some(key)) => Some(Tls::Files { cert: cert.clone(), key: key.clone() }),
+            _ if self.tls.dev => Some(Tls::Dev { names: self.tls.dev_names.clone() }),
+            _ => None,
+        }
+    }
+
+    /// What a connection may send.
+    pub(crate) fn frame_limits(&self) -> Limits {
+        Limits {
+            max_header_bytes: self.limits.max_header_bytes,
+            max_body_bytes: self.limits.max_body_bytes,
+            max_session_tasks: self.limits.max_session_tasks,
+            max_agent_attempts: self.limits.max_agent_attempts,
+        }
+    }
+
+    /// What the core needs of it.
+    pub(crate) fn core(&self, broker_id: NodeId, epoch: u64, seed: u64) -> CoreConfig {
+        let Self { limits, timing, .. } = self;
+        CoreConfig {
+            policy: self.scheduling.policy,
+            limits: self.frame_limits(),
+            hello_timeout_ms: timing.hello_timeout_ms,
+            lease_ms: timing.lease_ms,
+            ping_interval_ms: timing.ping_interval_ms,
+            probe_after_ms: timing.probe_after_ms,
+            lost_after_ms: timing.lost_after_ms,
+            resume_grace_ms: timing.resume_grace_ms,
+            detach_ms: timing.detach_ms,
+            no_worker_wait_ms: timing.no_worker_wait_ms,
+            cancel_grace_ms: timing.cancel_grace_ms,
+            max_tasks: limits.max_tasks,
+            max_queue_tasks: limits.max_queue_tasks,
+            max_queue_bytes: limits.max_queue_bytes,
+            max_agents: limits.max_agents,
+            max_sessions: limits.max_sessions,
+            max_waiters: limits.max_waiters,
+            max_detached_results: limits.max_detached_results,
+            max_detached_bytes: limits.max_detached_bytes,
+            kept_results: limits.kept_results,
+            kept_result_bytes: limits.kept_result_bytes,
+            max_nacks: limits.max_nacks,
+            ..CoreConfig::new(broker_id, epoch, seed)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::from_file(&path).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults_which_are_the_cores() {
+        let config = parse("").unwrap();
+        let id = NodeId::try_from("b").unwrap();
+        let ours = format!("{:?}", config.core(id.clone(), 1, 2));
+        assert_eq!(ours, format!("{:?}", CoreConfig::new(id, 1, 2)));
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7447");
+    }
+
+    #[test]
+    fn keys_are_read() {
+        let config = parse(
+            "listen = '[::1]:9'\n[limits]\nmax_connections = 7\n[timing]\ndrain_ms = 1\n\
+             [scheduling]\npolicy = 'round_robin'\n[tls]\ndev = true",
+        )
+        .unwrap();
+        assert_eq!(config.listen.port(), 9);
+        assert_eq!(config.limits.max_connections, 7);
+        assert_eq!(config.timing.drain_ms, 1);
+        assert_eq!(config.scheduling.policy, Policy::RoundRobin);
+        assert_eq!(config.tls(), Some(Tls::Dev { names: vec![] }));
+    }
+
+    #[test]
+    fn an_error_names_the_file_the_line_and_the_key() {
+        let error = parse("[limits]\nmax_conections = 7").unwrap_err();
+        for part in ["broker.toml", "line 2", "max_conections", "max_connections"] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        let error = parse("[limits]\nmax_connections = 'many'").unwrap_err();
+        assert!(error.contains("line 2"), "{error}");
+    }
+}

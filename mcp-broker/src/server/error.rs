@@ -1,0 +1,94 @@
+//! Why a broker does not start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::config::ConfigError;
+
+/// Why a broker does not start. Each says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address is taken.
+    #[error("{address} is in use: another program listens there; choose another address or port")]
+    AddressInUse {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The socket can't be had.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state directory, or a file in it, can't be read or written.
+    #[error("cannot use {path} of the state directory: {source}", path = path.display())]
+    StateDir {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another broker runs in the state directory.
+    #[error("another broker uses the state directory {path}; stop it, or choose another directory",
+        path = path.display())]
+    StateDirInUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file that keeps the epoch holds something else.
+    #[error("{path} should hold the broker's epoch, a number, but holds {text:?}; write one into \
+        it that is larger than any before, such as the time in ms since 1970",
+        path = path.display())]
+    Epoch {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        text: String,
+    },
+    /// The broker's name is no valid node id.
+    #[error("the broker's name {name:?} {problem}")]
+    BrokerId {
+        /// The name.
+        name: String,
+        /// What is wrong with it, to be read after it.
+        problem: String,
+    },
+    /// No certificate can be had, or it can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system gives no random numbers, or no thread.
+    #[error("the system refuses what every broker needs: {0}")]
+    System(io::Error),
+}
+
+/// Why there is no usable certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A PEM file can't be read, or holds no such thing.
+    #[error("cannot read a {what} from {path}: {problem}", path = path.display())]
+    File {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// A certificate can't be made for a name.
+    #[error("cannot make a certificate: {0}")]
+    Make(String),
+    /// Certificate and key don't work together, or not with TLS 1.3.
+    #[error("cannot use the certificate and key: {0}")]
+    Unusable(String),
+    /// A local authority is kept in the state directory, and there is none.
+    #[error("a local certificate authority needs a state directory to be kept in")]
+    NoStateDir,
+}

@@ -1,0 +1,129 @@
+//! The UDP socket, and the loop that accepts connections within the limits.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_proto::ErrorCode;
+use mcp_proto::transport::{endpoint_config, transport_config};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Endpoint, Incoming, ServerConfig};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::{self, Settings};
+use super::drivers::TrackedRuntime;
+use super::error::{StartError, TlsError};
+use super::shared::Shared;
+use crate::broker::ConnectionId;
+
+/// Asked for; the system gives what it permits (Linux: `net.core.rmem_max`). A burst that does not
+/// fit is lost and sent again.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Accepts connections.
+pub(super) struct Listener {
+    pub(super) endpoint: Endpoint,
+    pub(super) shared: Arc<Shared>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) connections: Arc<Semaphore>,
+    pub(super) handshakes: Arc<Semaphore>,
+    /// With as few free handshakes as this, peers must prove their address.
+    pub(super) retry_at: usize,
+    pub(super) tasks: TaskTracker,
+    /// Ends the listening.
+    pub(super) stop: CancellationToken,
+}
+
+impl Listener {
+    /// Runs until stopped.
+    pub(super) async fn run(self) {
+        let mut next_id = 1;
+        let mut is_refusing = false;
+        while let Some(Some(incoming)) = self.stop.run_until_cancelled(self.endpoint.accept()).await
+        {
+            let Ok(connection) = self.connections.clone().try_acquire_owned() else {
+                if !std::mem::replace(&mut is_refusing, true) {
+                    tracing::warn!("as many connections as allowed: new ones are refused");
+                }
+                incoming.refuse();
+                continue;
+            };
+            if std::mem::take(&mut is_refusing) {
+                tracing::info!("new connections are accepted again");
+            }
+            self.accept(ConnectionId(next_id), incoming, connection);
+            next_id += 1;
+        }
+    }
+
+    fn accept(&self, id: ConnectionId, incoming: Incoming, connection: OwnedSemaphorePermit) {
+        if self.handshakes.available_permits() <= self.retry_at && incoming.may_retry() {
+            // Fails only where it may not be asked, which was checked.
+            let _ = incoming.retry();
+            return;
+        }
+        let Ok(handshake) = self.handshakes.clone().try_acquire_owned() else {
+            incoming.refuse();
+            return;
+        };
+        let connecting = match incoming.accept() {
+            Ok(connecting) => connecting,
+            Err(error) => {
+                tracing::debug!(%error, "a connection came to nothing");
+                return;
+            }
+        };
+        let (shared, settings) = (self.shared.clone(), self.settings.clone());
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            connection::run(shared, settings, id, connecting, handshake, stop).await;
+            drop(connection);
+        });
+    }
+}
+
+/// Opens the endpoint.
+pub(super) fn bind(
+    address: SocketAddr,
+    tls: rustls::ServerConfig,
+    idle_timeout: Duration,
+    max_incoming: usize,
+    drivers: TaskTracker,
+) -> Result<Endpoint, StartError> {
+    let crypto =
+        QuicServerConfig::try_from(tls).map_err(|error| TlsError::Unusable(error.to_string()))?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport_config(idle_timeout)));
+    config.max_incoming(max_incoming);
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
+        _ => StartError::Bind { address, source },
+    };
+    let socket = socket(address).map_err(failed)?;
+    let runtime = Arc::new(TrackedRuntime(drivers));
+    Endpoint::new(endpoint_config(), Some(config), socket, runtime).map_err(failed)
+}
+
+fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // `[::]` is for IPv4 too. Where the system can't, it is not.
+        let _ = socket.set_only_v6(false);
+    }
+    for set in [Socket::set_recv_buffer_size, Socket::set_send_buffer_size] {
+        if let Err(error) = set(&socket, SOCKET_BUFFER_BYTES) {
+            tracing::debug!(%error, "socket buffers stay as they are");
+        }
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Ends the endpoint, and with it every connection that is left.
+pub(super) fn close(endpoint: &Endpoint, code: ErrorCode, message: &str) {
+    endpoint.close(super::connections::close_code(Some(code)), message.as_bytes());
+}

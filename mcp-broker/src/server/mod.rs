@@ -1,0 +1,27 @@
+//! The shell around the core: QUIC, tasks, clocks, files.
+
+mod authority;
+mod builder;
+mod clock;
+mod config;
+mod connection;
+mod connections;
+mod drivers;
+mod epoch;
+mod error;
+mod journal;
+mod listener;
+mod running;
+mod shared;
+mod shutdown;
+mod state_dir;
+mod timer;
+mod tls;
+
+pub use builder::Builder;
+pub use config::{Config, ConfigError, LimitsConfig, SchedulingConfig, TimingConfig, TlsConfig};
+pub use error::{StartError, TlsError};
+pub use journal::MemoryJournal;
+pub use running::Broker;
+pub use state_dir::default_state_dir;
+pub use tls::Tls;

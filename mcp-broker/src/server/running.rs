@@ -1,0 +1,120 @@
+//! A broker that runs inside this process.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mcp_proto::ErrorCode;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::builder::Builder;
+use super::listener;
+use super::shared::Shared;
+use super::shutdown;
+use super::state_dir::{ADDRESS_FILE, StateDir};
+use crate::broker::{AgentView, Stats};
+
+/// A running broker. Made by [`Broker::builder`].
+///
+/// Dropping it stops it at once: every connection is closed with SHUTTING_DOWN, and tasks that were
+/// in flight end `lost` at their clients. [`Broker::shutdown`] stops it in order.
+pub struct Broker {
+    running: Running,
+    local_addr: SocketAddr,
+    ca_pem: Option<String>,
+    drain: Duration,
+}
+
+/// What a broker consists of while it runs; ends it when dropped.
+pub(super) struct Running {
+    pub(super) shared: Arc<Shared>,
+    /// None once it has ended.
+    pub(super) endpoint: Option<quinn::Endpoint>,
+    /// Tasks of QUIC itself.
+    pub(super) drivers: TaskTracker,
+    pub(super) stop_accepting: CancellationToken,
+    /// Ends the timer, and the watch over the core.
+    pub(super) stop: CancellationToken,
+    /// Connections, and the broker's other tasks.
+    pub(super) tasks: TaskTracker,
+    pub(super) journal: Option<JoinHandle<()>>,
+    pub(super) close_flush: Duration,
+    pub(super) state: Option<StateDir>,
+}
+
+impl Broker {
+    /// A builder of a broker with default settings: on a free port of 127.0.0.1, with a certificate
+    /// of its own, keeping nothing.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(super) fn new(
+        running: Running,
+        local_addr: SocketAddr,
+        ca_pem: Option<String>,
+        drain: Duration,
+    ) -> Self {
+        Self { running, local_addr, ca_pem, drain }
+    }
+
+    /// The address it listens on, with the port that it got.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The authority that its peers must trust, PEM, when it made its certificate itself.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
+    }
+
+    /// The workers that are online, and those that are lost when `include_lost`.
+    pub fn agents(&self, include_lost: bool) -> Vec<AgentView> {
+        self.running.shared.view(|core, now| core.agents(now, include_lost))
+    }
+
+    /// Counters since the start, and gauges of now.
+    pub fn stats(&self) -> Stats {
+        self.running.shared.view(|core, _| core.stats())
+    }
+
+    /// Waits until the broker has failed, which is a fault of its own: its core panicked and every
+    /// connection was closed with INTERNAL. Nothing but dropping it is left to do. Cancel-safe.
+    pub async fn failed(&self) {
+        self.running.shared.failed.cancelled().await;
+    }
+
+    /// Stops in order: no new connections; GOAWAY to all; queued tasks are rejected, running ones
+    /// may finish within the configured `timing.drain_ms` and fail after it; everything is flushed;
+    /// connections are closed with SHUTTING_DOWN. The address is free when this returns.
+    ///
+    /// Takes at most the drain time and a few seconds. When the returned future is dropped before
+    /// it is done, the broker stops at once.
+    pub async fn shutdown(mut self) {
+        let drain = self.drain;
+        shutdown::run(&mut self.running, drain).await;
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop_accepting.cancel();
+        self.stop.cancel();
+        if let Some(endpoint) = &self.endpoint {
+            listener::close(endpoint, ErrorCode::ShuttingDown, shutdown::REASON);
+        }
+        self.shared.end_journal();
+        if let Some(state) = &self.state {
+            state.remove(ADDRESS_FILE);
+        }
+    }
+}

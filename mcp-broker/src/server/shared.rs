@@ -1,0 +1,281 @@
+//! The core, shared by all connections, and the one way to use it: [`Shared::hold`].
+//!
+//! Whoever has something for the core (a connection's reader with a batch of frames, the timer, the
+//! journal, an operator) locks it briefly and handles it in place, without a hop to another task.
+//! What the core wants done is carried out in two steps:
+//!
+//! 1. while the lock is held, frames are pushed to the lanes of their destinations, so that the
+//!    core's order is the order on every wire (a CANCEL can't overtake its ROUTE);
+//! 2. after it is released, each touched lane is flushed once, and events are logged.
+//!
+//! **Order of locks: core → connection table → lane buffer, and sink → lane buffer; never back, and
+//! none across an await.** Nobody holds a sink, that is: writes to the network, while holding the
+//! core.
+
+use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+
+use super::clock::Clock;
+use super::connections::{Connections, Link};
+use super::journal::Entry;
+use crate::broker::{ConnectionId, Core, Event, Level, Mono, Now, Output};
+
+/// What all tasks of a broker share.
+pub(super) struct Shared {
+    held: Mutex<Held>,
+    pub(super) connections: Connections,
+    pub(super) clock: Clock,
+    /// The core wants to be called earlier than the timer sleeps.
+    pub(super) timer_moved: Notify,
+    /// Cancelled when the broker is shutting down and every task has its outcome.
+    pub(super) drained: CancellationToken,
+    /// Cancelled when the core panicked: what it holds can't be trusted, and the broker ends.
+    pub(super) failed: CancellationToken,
+    /// Bytes for one peer beyond which it is closed.
+    outgoing_hard_bytes: usize,
+}
+
+struct Held {
+    core: Core,
+    /// When the timer task wakes by itself.
+    timer_at: Option<Mono>,
+    is_draining: bool,
+    /// None once the broker has ended.
+    journal: Option<Sender<Entry>>,
+}
+
+/// Work that is left when the core is released. Reused, so that holding the core allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    /// Lanes to flush. One may be here twice, which costs no more than a look at it.
+    touched: Vec<Arc<Link>>,
+    overflowing: Vec<ConnectionId>,
+    events: Vec<(Event, Option<SocketAddr>)>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        core: Core,
+        clock: Clock,
+        journal: Sender<Entry>,
+        outgoing_hard_bytes: usize,
+    ) -> Self {
+        let held = Held { core, timer_at: None, is_draining: false, journal: Some(journal) };
+        Self {
+            held: Mutex::new(held),
+            connections: Connections::new(),
+            clock,
+            timer_moved: Notify::new(),
+            drained: CancellationToken::new(),
+            failed: CancellationToken::new(),
+            outgoing_hard_bytes,
+        }
+    }
+
+    /// Gives the core to `act`, carries out what it then wants done, and returns what `act` did.
+    ///
+    /// # Panics
+    /// When `act` or the core does, now or at an earlier time: the broker has then failed.
+    pub(super) fn hold<R>(&self, outbox: &mut Outbox, act: impl FnOnce(&mut Core, Now) -> R) -> R {
+        let mut held = self.lock();
+        // Read under the lock, so that time never goes back for the core.
+        let now = self.clock.now();
+        let guard = FailOnPanic(&self.failed);
+        let result = act(&mut held.core, now);
+        self.carry_out(&mut held, now, outbox);
+        std::mem::forget(guard);
+        if let Some(at) = held.core.poll_timeout()
+            && held.timer_at.is_none_or(|armed| at < armed)
+        {
+            held.timer_at = Some(at);
+            self.timer_moved.notify_one();
+        }
+        if held.is_draining && held.core.is_drained() {
+            self.drained.cancel();
+        }
+        drop(held);
+        outbox.flush();
+        result
+    }
+
+    /// Looks at the core without giving it anything to do.
+    pub(super) fn view<R>(&self, look: impl FnOnce(&Core, Now) -> R) -> R {
+        let held = self.lock();
+        look(&held.core, self.clock.now())
+    }
+
+    /// When the core wants to be called. The timer task sleeps until then.
+    pub(super) fn arm_timer(&self) -> Option<Mono> {
+        let mut held = self.lock();
+        held.timer_at = held.core.poll_timeout();
+        held.timer_at
+    }
+
+    /// Tells the core to shut down; `drained` is cancelled once it has.
+    pub(super) fn begin_shutdown(&self, drain_ms: u64) {
+        self.lock().is_draining = true;
+        self.hold(&mut Outbox::default(), |core, now| core.begin_shutdown(now, drain_ms));
+    }
+
+    /// Lets the journal's thread end after what it has been given.
+    pub(super) fn end_journal(&self) {
+        if let Ok(mut held) = self.held.lock() {
+            held.journal = None;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(|_| panic!("the broker's core has failed"))
+    }
+
+    fn carry_out(&self, held: &mut Held, now: Now, outbox: &mut Outbox) {
+        loop {
+            while let Some(output) = held.core.poll_output() {
+                self.carry_out_one(&held.journal, output, outbox);
+            }
+            // Only after all outputs: a frame for this connection must not follow its close.
+            match outbox.overflowing.pop() {
+                Some(id) => held.core.handle_overflow(now, id),
+                None => return,
+            }
+        }
+    }
+
+    fn carry_out_one(&self, journal: &Option<Sender<Entry>>, output: Output, outbox: &mut Outbox) {
+        match output {
+            Output::Send { to, message, body } => {
+                if let Some(link) = outbox.touch(to, &self.connections) {
+                    link.lane.push(&message, &body);
+                    if link.overflows(self.outgoing_hard_bytes) {
+                        outbox.overflowing.push(to);
+                    }
+                }
+            }
+            Output::Close { connection, code, message } => {
+                if let Some((_, link)) = self.connections.remove(&connection) {
+                    link.close(code, message);
+                    outbox.touched.push(link);
+                }
+            }
+            Output::Journal { seq, record } => {
+                if let Some(journal) = journal {
+                    // Fails only when the thread is gone, which told the core so.
+                    let _ = journal.send((seq, record));
+                }
+            }
+            Output::Event(event) => {
+                if LevelFilter::current() >= level(&event) {
+                    let peer = match &event {
+                        Event::PeerRefused { connection, .. } => {
+                            outbox.touch(*connection, &self.connections).map(Link::peer)
+                        }
+                        _ => None,
+                    };
+                    outbox.events.push((event, peer));
+                }
+            }
+        }
+    }
+}
+
+impl Outbox {
+    /// The connection's link, to be flushed later. `None` when it is gone.
+    fn touch(&mut self, id: ConnectionId, connections: &Connections) -> Option<&Link> {
+        // A hold mostly touches the same few.
+        const LOOK_BACK: usize = 8;
+        let from = self.touched.len().saturating_sub(LOOK_BACK);
+        let found = self.touched[from..].iter().rposition(|link| link.id == id);
+        let at = match found {
+            Some(at) => from + at,
+            None => {
+                self.touched.push(connections.get(&id)?.clone());
+                self.touched.len() - 1
+            }
+        };
+        Some(&self.touched[at])
+    }
+
+    fn flush(&mut self) {
+        for link in self.touched.drain(..) {
+            // A blocked lane wakes its writer task, and a closed one ends it.
+            link.lane.flush();
+        }
+        for (event, peer) in self.events.drain(..) {
+            log(&event, peer);
+        }
+    }
+}
+
+fn level(event: &Event) -> tracing::Level {
+    match event.level() {
+        Level::Debug => tracing::Level::DEBUG,
+        Level::Info => tracing::Level::INFO,
+        Level::Warn => tracing::Level::WARN,
+        Level::Error => tracing::Level::ERROR,
+    }
+}
+
+fn log(event: &Event, peer: Option<SocketAddr>) {
+    let peer = peer.map(tracing::field::display);
+    match event.level() {
+        Level::Debug => tracing::debug!(peer, "{event}"),
+        Level::Info => tracing::info!(peer, "{event}"),
+        Level::Warn => tracing::warn!(peer, "{event}"),
+        Level::Error => tracing::error!(peer, "{event}"),
+    }
+}
+
+/// Notices a panic of the core.
+struct FailOnPanic<'a>(&'a CancellationToken);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use mcp_proto::NodeId;
+
+    use super::*;
+    use crate::broker::CoreConfig;
+
+    fn shared() -> Shared {
+        let config = CoreConfig::new(NodeId::try_from("b").unwrap(), 1, 1);
+        let (journal, _) = super::super::journal::entries();
+        Shared::new(Core::new(config), Clock::start(), journal, 1)
+    }
+
+    #[test]
+    fn a_panic_in_the_core_ends_the_broker_and_is_not_gone_over() {
+        let shared = shared();
+        let panics = |shared: &Shared| {
+            thread::scope(|scope| {
+                let hold = || shared.hold(&mut Outbox::default(), |_, _| panic!("a fault"));
+                scope.spawn(hold).join().is_err()
+            })
+        };
+        shared.hold(&mut Outbox::default(), |_, _| ());
+        assert!(!shared.failed.is_cancelled());
+        assert!(panics(&shared));
+        assert!(shared.failed.is_cancelled());
+        assert!(thread::scope(|scope| scope.spawn(|| shared.view(|_, _| ())).join().is_err()));
+    }
+
+    #[test]
+    fn it_is_drained_once_the_core_says_so() {
+        let shared = shared();
+        shared.hold(&mut Outbox::default(), |_, _| ());
+        assert!(!shared.drained.is_cancelled());
+        shared.begin_shutdown(0);
+        assert!(shared.drained.is_cancelled());
+    }
+}

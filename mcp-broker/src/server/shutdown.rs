@@ -1,0 +1,73 @@
+//! The orderly end of a broker: nothing is dropped that its peers could still be told.
+//!
+//! 1. no new connections;
+//! 2. GOAWAY to every peer; queued and new tasks are rejected (SHUTTING_DOWN, not executed); running
+//!    ones may finish within the drain time, then they fail and their workers are told;
+//! 3. what is queued for each peer is flushed, and its connection closed with SHUTTING_DOWN;
+//! 4. the journal is synced.
+//!
+//! Each step is bounded: the whole takes at most the drain time and a few seconds, or some more when
+//! a disk hangs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_proto::ErrorCode;
+use tokio::time::{sleep, timeout};
+
+use super::connections::Link;
+use super::listener;
+use super::running::Running;
+
+/// Beyond its own limits, for a step that hangs on a fault.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// For the last packets to arrive: QUIC answers stragglers for three of its time-outs.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// For the last sync.
+const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// What peers are told when their connection is closed.
+pub(super) const REASON: &str = "the broker is shutting down; connect again later";
+
+pub(super) async fn run(running: &mut Running, drain: Duration) {
+    let Some(endpoint) = running.endpoint.clone() else {
+        return;
+    };
+    let shared = &running.shared;
+    running.stop_accepting.cancel();
+    endpoint.set_server_config(None);
+
+    shared.begin_shutdown(drain.as_millis() as u64);
+    tokio::select! {
+        () = shared.drained.cancelled() => {}
+        () = shared.failed.cancelled() => {}
+        () = sleep(drain + SLACK) => tracing::error!("tasks are left after the drain time"),
+    }
+
+    let links: Vec<Arc<Link>> = shared.connections.iter().map(|it| it.value().clone()).collect();
+    for link in links {
+        link.close(Some(ErrorCode::ShuttingDown), REASON.to_owned());
+    }
+    running.stop.cancel();
+    running.tasks.close();
+    if timeout(running.close_flush + SLACK, running.tasks.wait()).await.is_err() {
+        tracing::debug!("connections are left after the flush time");
+    }
+    listener::close(&endpoint, ErrorCode::ShuttingDown, REASON);
+    drop((endpoint, running.endpoint.take()));
+    running.drivers.close();
+    if timeout(CLOSE_LIMIT, running.drivers.wait()).await.is_err() {
+        tracing::debug!("the address is still in use");
+    }
+
+    shared.end_journal();
+    if let Some(journal) = running.journal.take() {
+        // What it was given is synced before the process goes, unless the disk hangs.
+        let ended = tokio::task::spawn_blocking(|| journal.join());
+        if timeout(JOURNAL_LIMIT, ended).await.is_err() {
+            tracing::error!("the journal does not end");
+        }
+    }
+}

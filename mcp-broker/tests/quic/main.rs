@@ -1,0 +1,14 @@
+//! The broker over real connections: peers here speak raw frames, so that they can also speak wrong
+//! ones.
+
+#![allow(clippy::unwrap_used)]
+
+mod durable;
+mod hostile;
+mod limits;
+mod order;
+mod process;
+mod round_trip;
+mod shutdown;
+mod slow;
+mod support;

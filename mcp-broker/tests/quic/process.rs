@@ -1,0 +1,173 @@
+//! The binary: what it prints, writes and returns.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use mcp_proto::{ErrorCode, Message, Outcome};
+
+use crate::support::{Dialled, RawPeer, result, send, within};
+
+struct Served {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    address: String,
+    authority: String,
+}
+
+impl Dialled for Served {
+    fn address(&self) -> SocketAddr {
+        self.address.parse().unwrap()
+    }
+
+    fn authority(&self) -> String {
+        self.authority.clone()
+    }
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-broker"));
+    for name in ["MCP_STATE", "MCP_LISTEN", "MCP_CONFIG", "MCP_LOG"] {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+impl Served {
+    async fn start(state: &Path) -> Self {
+        let dir = state.to_str().unwrap();
+        let args = ["serve", "--dev", "--listen", "127.0.0.1:0", "--state", dir];
+        let mut child =
+            command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = within("the first line", stdout.next_line()).await.unwrap().unwrap();
+        let address = line.strip_prefix("listening on ").unwrap().to_owned();
+        let authority = std::fs::read_to_string(state.join("ca.pem")).unwrap();
+        Self { child, stdout, address, authority }
+    }
+
+    async fn signal(&self, signal: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await.unwrap();
+        assert!(sent.success());
+    }
+
+    async fn stop(self, signal: &str) -> Option<i32> {
+        self.signal(signal).await;
+        self.ended().await
+    }
+
+    async fn ended(mut self) -> Option<i32> {
+        let status = within("the end", self.child.wait()).await.unwrap();
+        assert_eq!(self.stdout.next_line().await.unwrap(), None, "stdout has one line");
+        status.code()
+    }
+}
+
+/// Runs it to its end: exit code and stderr.
+async fn run(args: &[&str]) -> (Option<i32>, String) {
+    let mut child = command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = String::new();
+    let mut pipe = child.stderr.take().unwrap();
+    within("stderr", pipe.read_to_string(&mut stderr)).await.unwrap();
+    (within("the end", child.wait()).await.unwrap().code(), stderr)
+}
+
+#[tokio::test]
+async fn it_serves_until_it_is_told_to_stop_and_keeps_what_it_must() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let read = |name: &str| std::fs::read_to_string(state.join(name)).unwrap();
+
+    let first = Served::start(&state).await;
+    assert_eq!(read("address").trim(), first.address);
+    let (ca, epoch, id) = (read("ca.pem"), read("epoch"), read("broker_id"));
+    assert_eq!(first.stop("-TERM").await, Some(0));
+    assert!(!state.join("address").exists(), "nothing listens there any more");
+
+    let second = Served::start(&state).await;
+    assert_eq!((read("ca.pem"), read("broker_id")), (ca, id));
+    let number = |text: &str| text.trim().parse::<u64>().unwrap();
+    assert_eq!(number(&read("epoch")), number(&epoch) + 1);
+    assert_eq!(second.stop("-INT").await, Some(0));
+}
+
+/// A broker with a task that runs, after the first signal.
+async fn stopping(state: &Path) -> (Served, RawPeer, RawPeer, mcp_proto::Route) {
+    let broker = Served::start(state).await;
+    let mut worker = RawPeer::worker(&broker, "w", "slow", 1).await;
+    let mut client = RawPeer::client(&broker).await;
+    client.send(send("t-1", "slow"), "").await;
+    let (route, _) = worker.receive_route().await;
+    broker.signal("-TERM").await;
+    for peer in [&mut client, &mut worker] {
+        let message = peer.receive().await.message;
+        assert!(matches!(message, Message::Goaway(_)), "{message:?}");
+    }
+    (broker, client, worker, route)
+}
+
+#[tokio::test]
+async fn a_running_task_finishes_before_it_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, mut client, mut worker, route) = stopping(dir.path()).await;
+    worker.send(result(&route), "done").await;
+    assert_eq!(client.receive_deliver().await.0.outcome, Outcome::Ok);
+    client.expect_close(ErrorCode::ShuttingDown).await;
+    assert_eq!(broker.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, mut client, _worker, _) = stopping(dir.path()).await;
+    assert_eq!(broker.stop("-TERM").await, Some(143));
+    // Peers are told even then.
+    client.expect_close(ErrorCode::ShuttingDown).await;
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Served::start(dir.path()).await;
+    let state = dir.path().to_str().unwrap();
+    let (code, stderr) = run(&["serve", "--dev", "--listen=127.0.0.1:0", "--state", state]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("another broker uses the state directory"), "{stderr}");
+    first.stop("-TERM").await;
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_told() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let first = Served::start(dirs[0].path()).await;
+    let state = dirs[1].path().to_str().unwrap();
+    let (code, stderr) =
+        run(&["serve", "--dev", "--listen", &first.address, "--state", state]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains(&format!("{} is in use", first.address)), "{stderr}");
+    first.stop("-TERM").await;
+}
+
+#[tokio::test]
+async fn wrong_usage_and_configuration_are_2_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("broker.toml");
+    std::fs::write(&file, "[limits]\nmax_conections = 1\n").unwrap();
+    let file = file.to_str().unwrap();
+    for (args, expected) in [
+        (&["serve", "--config", file][..], "max_conections"),
+        (&["serve", "--listen", "here"], "127.0.0.1:7447"),
+        (&["serve"], "--dev"),
+        (&["serve", "--dev", "--state", dir.path().to_str().unwrap(), "--threads=0"], "threads"),
+        (&["serve", "--dev", "--log", "a=b=c"], "--log"),
+    ] {
+        let (code, stderr) = run(args).await;
+        assert_eq!(code, Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
+    }
+}
