@@ -1,1 +1,72 @@
-//! mcp-client
+//! The client SDK of MCP, the **Model Communication Protocol**: send tasks to a fleet of worker
+//! agents through a broker, or be one of those workers. (Not Anthropic's Model Context Protocol.)
+//!
+//! A client:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use mcp_client::{Client, Endpoint};
+//!
+//! let broker = Endpoint::new("broker.example.com:7447").ca_file("ca.pem")?;
+//! let client = Client::builder(broker).connect().await?;
+//! let reply = client.task("upper").body("hello").ttl(Duration::from_secs(5)).call().await?;
+//! assert_eq!(reply.body, "HELLO");
+//! # Ok(()) }
+//! ```
+//!
+//! A worker:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use mcp_client::{Endpoint, HandlerError, Job, Worker};
+//!
+//! let broker = Endpoint::new("broker.example.com:7447").ca_file("ca.pem")?;
+//! let worker = Worker::builder(broker)
+//!     .agent_id("upper-1")
+//!     .slots(4)
+//!     .handler("upper", |job: Job| async move {
+//!         let text = String::from_utf8(job.body.to_vec())?;
+//!         Ok::<_, HandlerError>(text.to_uppercase())
+//!     })
+//!     .start()
+//!     .await?;
+//! worker.run_until_signal(Duration::from_secs(30)).await;
+//! # Ok(()) }
+//! ```
+//!
+//! What can be relied on:
+//!
+//! * Each task ends in exactly one [`TaskEnd`], and nothing hangs: when the broker does not answer,
+//!   the SDK itself ends a task (`lost`, or `expired` if it never left) soon after its time to live.
+//! * A task that is not idempotent is never sent to a worker twice. [`TaskEnd::executed`] says
+//!   whether it ran, which decides if sending it again is safe.
+//! * Connections are made again by themselves, with back-off; tasks in flight are asked for.
+//! * Dropping a future or a handle cancels what it stood for, all the way to the worker.
+
+pub mod agents;
+pub mod backend;
+pub mod backoff;
+mod client;
+mod connect;
+mod connection;
+mod error;
+pub mod pool;
+mod task;
+pub mod worker;
+
+pub use agents::AgentInfo;
+pub use client::{Client, ClientBuilder};
+pub use connect::Endpoint;
+pub use error::{CallError, ConnectError, InvalidTask};
+pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
+pub use task::{Reply, TaskBuilder, TaskEnd, TaskHandle};
+pub use worker::{
+    Handler, HandlerError, HandlerReply, Job, Worker, WorkerBuilder, WorkerExit, WorkerStats,
+};
+
+pub use mcp_proto::{
+    ActionName, AgentId, ByteString, Bytes, ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed,
+    Hop, HopEvent, Labels, NodeId, Outcome, Priority, Task, TaskId,
+};

@@ -1,0 +1,161 @@
+//! The commands of the README, and the exit codes that scripts rely on.
+
+use std::process::{Output, Stdio};
+
+use rustix::process::Signal;
+use tokio::io::AsyncWriteExt;
+
+use crate::support::{BrokerProcess, PATIENCE, Process, until, within};
+
+async fn run(broker: &BrokerProcess, arguments: &[&str]) -> Output {
+    let mut command = broker.mcpctl(arguments);
+    within("mcpctl ends", command.stdin(Stdio::null()).output()).await.unwrap()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_call_prints_its_result_and_nothing_else() {
+    let broker = BrokerProcess::start().await;
+    let _worker = broker.worker("upper-1", 2, &["tr", "a-z", "A-Z"]).await;
+    let output = run(&broker, &["call", "work", "--data", "hello"]).await;
+    assert_eq!((code(&output), &output.stdout[..]), (Some(0), &b"HELLO"[..]), "{output:?}");
+
+    let output = run(&broker, &["agents", "ls", "-o", "json"]).await;
+    let agents: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(agents[0]["agent_id"], "upper-1");
+    assert_eq!(agents[0]["presence"], "online");
+    for field in ["node_id", "readiness", "health", "actions", "labels", "slots", "in_flight"] {
+        assert!(agents[0].get(field).is_some(), "{field} is missing");
+    }
+    assert!(agents[0]["last_seen_ms"].is_u64());
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_serves_is_rejected() {
+    let broker = BrokerProcess::start().await;
+    let output = run(&broker, &["call", "nothing", "--ttl", "500ms"]).await;
+    assert_eq!((code(&output), output.stdout.len()), (Some(4), 0));
+    assert!(stderr(&output).contains("NO_WORKER"), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_handlers_failure_shows_the_tail_of_its_errors() {
+    let broker = BrokerProcess::start().await;
+    let _worker = broker.worker("w", 1, &["sh", "-c", "echo that went wrong >&2; exit 7"]).await;
+    let output = run(&broker, &["call", "work"]).await;
+    assert_eq!(code(&output), Some(1));
+    assert!(stderr(&output).contains("that went wrong"), "{output:?}");
+}
+
+/// Whether a process is there whose command line has this in it.
+fn is_running(mark: &str) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        // Not the worker, whose own arguments have it too.
+        let is_worker = command.windows(6).any(|it| it == b"--exec");
+        !is_worker && command.windows(mark.len()).any(|it| it == mark.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn at_its_deadline_a_task_expires_and_its_process_ends_with_its_children() {
+    let broker = BrokerProcess::start().await;
+    // A number that nothing else on this machine sleeps for.
+    let mark = format!("3600.{}1", std::process::id());
+    let script = format!("sleep {mark} & sleep {mark}");
+    let _worker = broker.worker("w", 1, &["sh", "-c", &script]).await;
+    let call = broker.mcpctl(&["call", "work", "--ttl", "1s"]).output();
+    let call = tokio::spawn(call);
+    until("the handler runs", || async { is_running(&mark) }).await;
+    let output = within("the call ends", call).await.unwrap().unwrap();
+    assert_eq!(code(&output), Some(3), "{output:?}");
+    until("its processes are gone", || async { !is_running(&mark) }).await;
+}
+
+#[tokio::test]
+async fn an_interrupted_call_cancels_its_task() {
+    let broker = BrokerProcess::start().await;
+    let mark = format!("3600.{}2", std::process::id());
+    let _worker = broker.worker("w", 1, &["sleep", &mark]).await;
+    let mut call = Process::start(&mut broker.mcpctl(&["call", "work", "--ttl", "60s"]));
+    until("the handler runs", || async { is_running(&mark) }).await;
+    call.signal(Signal::INT);
+    assert_eq!(call.ended().await.code(), Some(130));
+    until("its process is gone", || async { !is_running(&mark) }).await;
+}
+
+#[tokio::test]
+async fn without_a_broker_a_call_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = BrokerProcess::start().await;
+    let ca = broker.state().join("ca.pem");
+    let ca = ca.to_str().unwrap();
+    let output = run(&broker, &["call", "x", "--no-such-flag"]).await;
+    assert_eq!(code(&output), Some(2));
+    let mut command = tokio::process::Command::new(crate::support::program("mcpctl"));
+    command.args(["--broker", "127.0.0.1:9", "--ca", ca, "call", "x"]).current_dir(dir.path());
+    command.env_remove("MCP_STATE");
+    let output = within("mcpctl ends", command.output()).await.unwrap();
+    assert_eq!(code(&output), Some(5), "{output:?}");
+    assert!(stderr(&output).contains("127.0.0.1:9"), "{output:?}");
+}
+
+#[tokio::test]
+async fn send_answers_each_line_and_goes_on_after_a_bad_one() {
+    let broker = BrokerProcess::start().await;
+    let _worker = broker.worker("w", 2, &["cat"]).await;
+    let mut child = broker
+        .mcpctl(&["send", "--file", "-", "--in-flight", "2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let line = |id: &str| {
+        format!(
+            "{{\"mcp_version\":\"1.0\",\"task_id\":\"{id}\",\"action\":\"work\",\
+             \"payload\":{{\"n\":1}},\"ttl\":{}}}\n",
+            PATIENCE.as_secs()
+        )
+    };
+    let input = format!("{}not json\n{}", line("a"), line("b"));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let output = within("send ends", child.wait_with_output()).await.unwrap();
+    assert!(stderr(&output).contains("line 2: "), "{output:?}");
+    let mut ids: Vec<String> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let result: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!((&result["outcome"], &result["executed"]), (&"ok".into(), &"yes".into()));
+            assert_eq!(result["context_trace"]["hops"][0]["event"], "completed");
+            result["task_id"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    ids.sort();
+    assert_eq!(ids, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_terminated_worker_finishes_first() {
+    let broker = BrokerProcess::start().await;
+    let mut worker = broker.worker("w", 1, &["sh", "-c", "sleep 0.5; echo done"]).await;
+    let client = broker.client().await;
+    let task = client.task("work").ttl(PATIENCE).send().await.unwrap();
+    until("the task runs", || async {
+        client.agents(false).await.unwrap().iter().any(|agent| agent.in_flight == 1)
+    })
+    .await;
+    worker.signal(Signal::TERM);
+    let end = within("the task ends", task).await;
+    assert_eq!(end.body, "done\n", "{end:?}");
+    assert_eq!(worker.ended().await.code(), Some(0));
+}

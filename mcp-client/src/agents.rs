@@ -1,0 +1,62 @@
+//! The broker's list of agents.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mcp_proto::{ErrorCode, ErrorInfo, Outcome};
+use serde::{Deserialize, Serialize};
+
+use crate::client::Client;
+use crate::error::CallError;
+use crate::task::TaskEnd;
+
+/// The built-in action that lists agents.
+const AGENTS_LIST: &str = "mcp.admin.agents.list";
+
+/// An agent as the broker sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentInfo {
+    /// The broker's name for it.
+    pub node_id: String,
+    /// Its own name.
+    pub agent_id: String,
+    /// `online`, `lost` or `offline`.
+    pub presence: String,
+    /// `standby`, `ready` or `draining`.
+    pub readiness: String,
+    /// `ok`, `suspect` or `ejected`.
+    pub health: String,
+    /// What it serves.
+    pub actions: Vec<String>,
+    /// Its capability labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Handlers that may run at once.
+    pub slots: u32,
+    /// Attempts that it holds.
+    pub in_flight: u32,
+    /// Since the last sign of life, ms.
+    pub last_seen_ms: u64,
+}
+
+impl Client {
+    /// The agents that the broker knows: those online, or, with `all`, also the lost ones.
+    pub async fn agents(&self, all: bool) -> Result<Vec<AgentInfo>, CallError> {
+        let task = self
+            .task(AGENTS_LIST)
+            .body(if all { r#"{"all":true}"# } else { "{}" })
+            .content_type("application/json")
+            .idempotent(true)
+            .ttl(Duration::from_secs(10));
+        let end = task.send().await?.await;
+        if end.outcome != Outcome::Ok {
+            return Err(end.into());
+        }
+        serde_json::from_slice(&end.body).map_err(|error| {
+            let message = format!("the broker's list of agents can't be read: {error}");
+            let error = ErrorInfo::new(ErrorCode::InvalidMessage, message);
+            let error = Some(Box::new(error.task(end.task_id.clone())));
+            TaskEnd { outcome: Outcome::Failed, error, ..end }.into()
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! Ready-made handlers, each a feature.
+
+#[cfg(all(feature = "exec", unix))]
+pub mod exec;

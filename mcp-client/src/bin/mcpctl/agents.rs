@@ -1,0 +1,157 @@
+//! `mcpctl agents`: the workers that the broker knows.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use mcp_client::AgentInfo;
+
+use crate::exit::{self, Exit, Failure};
+use crate::global::{Global, Output};
+use crate::{connect, latency, report, signals};
+
+const EXAMPLES: &str = "\
+Examples:
+  mcpctl agents ls
+  mcpctl agents ls -o json | jq -r '.[] | select(.in_flight == .slots) | .agent_id'";
+
+/// Look at the worker agents
+#[derive(Debug, Args)]
+pub(crate) struct Agents {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Ls(Ls),
+}
+
+/// List the agents that are online
+///
+/// With `-o json`, an array of {node_id, agent_id, presence, readiness, health, actions, labels,
+/// slots, in_flight, last_seen_ms}.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+struct Ls {
+    /// Also those that were lost and may come back
+    #[arg(long)]
+    all: bool,
+}
+
+impl Agents {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let Command::Ls(Ls { all }) = self.command;
+        let endpoint = global.endpoint()?;
+        let [interrupted] = signals::tokens()?;
+        let client = connect::client(endpoint, &interrupted).await?;
+        let agents = tokio::select! {
+            agents = client.agents(all) => agents,
+            () = interrupted.cancelled() => return Err(Failure::cancelled()),
+        };
+        let agents = match agents {
+            Ok(agents) => agents,
+            Err(error) => {
+                let end = connect::end_of(error)?;
+                let message = report::explain(&end, "");
+                return Err(Failure::new(Exit::of(end.outcome), message));
+            }
+        };
+        client.close().await;
+        print(&agents, global.output)?;
+        Ok(Exit::Ok)
+    }
+}
+
+fn print(agents: &[AgentInfo], output: Output) -> io::Result<()> {
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(agents)?,
+        Output::Table if agents.is_empty() => {
+            return writeln!(
+                io::stderr(),
+                "no agents; start one with `mcpctl worker --action NAME --exec CMD`"
+            );
+        }
+        Output::Table => table(agents),
+    };
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+fn table(agents: &[AgentInfo]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "NODE",
+        "AGENT",
+        "PRESENCE",
+        "READINESS",
+        "HEALTH",
+        "SLOTS",
+        "SEEN",
+        "ACTIONS",
+        "LABELS",
+    ]);
+    for agent in agents {
+        let labels: Vec<_> =
+            agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        table.add_row([
+            agent.node_id.clone(),
+            agent.agent_id.clone(),
+            agent.presence.clone(),
+            agent.readiness.clone(),
+            agent.health.clone(),
+            format!("{}/{}", agent.in_flight, agent.slots),
+            format!("{} ago", latency::show(Duration::from_millis(agent.last_seen_ms))),
+            agent.actions.join(","),
+            labels.join(","),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_one_row_with_its_used_slots() {
+        let agent = AgentInfo {
+            node_id: "n-1".to_owned(),
+            agent_id: "upper-1".to_owned(),
+            presence: "online".to_owned(),
+            readiness: "ready".to_owned(),
+            health: "ok".to_owned(),
+            actions: vec!["upper".to_owned(), "lower".to_owned()],
+            labels: [("gpu".to_owned(), "a100".to_owned())].into(),
+            slots: 4,
+            in_flight: 1,
+            last_seen_ms: 250,
+        };
+        let table = table(&[agent]);
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|it| it.split("  ").filter(|it| !it.is_empty()).map(str::trim).collect())
+            .collect();
+        assert_eq!(rows[0][0], "NODE");
+        assert_eq!(
+            rows[1],
+            [
+                "n-1",
+                "upper-1",
+                "online",
+                "ready",
+                "ok",
+                "1/4",
+                "250 ms ago",
+                "upper,lower",
+                "gpu=a100"
+            ]
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! `mcpctl call`: sends one task and prints its result.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use mcp_client::{ActionName, Client, Outcome, Priority, TaskBuilder, TaskEnd, TaskId};
+use mcp_proto::limits::MAX_DISCARDED_FRAME_BYTES;
+use tokio_util::sync::CancellationToken;
+
+use crate::connect;
+use crate::exit::{self, Exit, Failure};
+use crate::global::{Global, Output};
+use crate::{parse, report, signals};
+
+const EXAMPLES: &str = "\
+Examples:
+  mcpctl call upper --data hello
+  mcpctl call summarize --file report.txt --ttl 2m > summary.txt
+  git diff | mcpctl call review - --idempotent --label gpu=a100
+  mcpctl call upper --data hello -o json | jq .context_trace";
+
+/// Send one task and print its result
+///
+/// The result goes to stdout as it came, and nothing else does. With `-o json`, one object goes
+/// there instead: {task_id, outcome, executed, body, error, context_trace}.
+///
+/// Ctrl-C cancels the task, at the worker too; a second one does not wait for that.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+pub(crate) struct Call {
+    /// What to ask for: an action that a worker serves
+    action: ActionName,
+
+    /// The task's input
+    #[arg(long, value_name = "TEXT", group = "input")]
+    data: Option<String>,
+
+    /// File with the task's input
+    #[arg(long, value_name = "FILE", group = "input")]
+    file: Option<PathBuf>,
+
+    /// Read the task's input from stdin
+    #[arg(value_name = "-", group = "input", value_parser = ["-"], hide_possible_values = true)]
+    stdin: Option<String>,
+
+    /// Time to live: the task ends when it has no result by then
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::ttl)]
+    ttl: Duration,
+
+    /// Running it twice does no harm: then it is sent again when its worker or the broker is lost
+    #[arg(long)]
+    idempotent: bool,
+
+    /// Require a worker with this label; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
+    label: Vec<(String, String)>,
+
+    /// Prefer the worker that had the last tasks with this key
+    #[arg(long, value_name = "KEY")]
+    affinity_key: Option<String>,
+
+    /// Which of the waiting tasks goes first
+    #[arg(long, value_enum, default_value = "normal", value_name = "CLASS")]
+    priority: PriorityArg,
+
+    /// A header for the handler; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
+    header: Vec<(String, String)>,
+
+    /// What the input is, such as application/json
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+
+    /// The task's id, 1 to 64 printable characters; a new UUID when not given
+    #[arg(long, value_name = "ID")]
+    id: Option<TaskId>,
+
+    /// On whose account
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PriorityArg {
+    Low,
+    Normal,
+    High,
+    Urgent,
+}
+
+impl From<PriorityArg> for Priority {
+    fn from(priority: PriorityArg) -> Self {
+        match priority {
+            PriorityArg::Low => Priority::Low,
+            PriorityArg::Normal => Priority::Normal,
+            PriorityArg::High => Priority::High,
+            PriorityArg::Urgent => Priority::Urgent,
+        }
+    }
+}
+
+impl Call {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let endpoint = global.endpoint()?;
+        let body = self.body()?;
+        let [interrupted] = signals::tokens()?;
+        let client = connect::client(endpoint, &interrupted).await?;
+        let worker = self.worker();
+        let end = self.send(&client, body, &interrupted).await?;
+        let exit = if interrupted.is_cancelled() { Exit::Cancelled } else { Exit::of(end.outcome) };
+        print(&end, global.output)?;
+        client.close().await;
+        if end.outcome != Outcome::Ok && global.output == Output::Table {
+            return Err(Failure::new(exit, report::explain(&end, &worker)));
+        }
+        Ok(exit)
+    }
+
+    /// The options of a worker that would serve the task.
+    fn worker(&self) -> String {
+        let labels = self.label.iter().map(|(key, value)| format!(" --label {key}={value}"));
+        format!("--action {}{}", self.action, labels.collect::<String>())
+    }
+
+    fn body(&self) -> Result<Vec<u8>, Failure> {
+        match (&self.data, &self.file, &self.stdin) {
+            (Some(data), _, _) => Ok(data.clone().into_bytes()),
+            (None, Some(path), _) if path.as_os_str() != "-" => File::open(path)
+                .and_then(read)
+                .map_err(|error| cannot_read(&path.display().to_string(), &error)),
+            (None, Some(_), _) | (None, None, Some(_)) => {
+                read(io::stdin()).map_err(|error| cannot_read("stdin", &error))
+            }
+            (None, None, None) => Ok(Vec::new()),
+        }
+    }
+
+    async fn send(
+        self,
+        client: &Client,
+        body: Vec<u8>,
+        interrupted: &CancellationToken,
+    ) -> Result<TaskEnd, Failure> {
+        let sent = tokio::select! {
+            sent = self.task(client, body).send() => sent,
+            () = interrupted.cancelled() => return Err(Failure::cancelled()),
+        };
+        match sent {
+            Ok(mut handle) => Ok(tokio::select! {
+                end = &mut handle => end,
+                () = interrupted.cancelled() => {
+                    handle.cancel();
+                    handle.await
+                }
+            }),
+            Err(error) => connect::end_of(error),
+        }
+    }
+
+    fn task(self, client: &Client, body: Vec<u8>) -> TaskBuilder {
+        let mut task = client
+            .task(self.action)
+            .body(body)
+            .ttl(self.ttl)
+            .idempotent(self.idempotent)
+            .priority(self.priority.into());
+        for (key, value) in self.label {
+            task = task.label(key, value);
+        }
+        for (key, value) in self.header {
+            task = task.header(key, value);
+        }
+        if let Some(id) = self.id {
+            task = task.id(id);
+        }
+        if let Some(content_type) = self.content_type {
+            task = task.content_type(content_type);
+        }
+        if let Some(key) = self.affinity_key {
+            task = task.affinity_key(key);
+        }
+        if let Some(tenant) = self.tenant {
+            task = task.tenant(tenant);
+        }
+        task
+    }
+}
+
+/// Reads to the end, but not more than any broker would look at.
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    let read = from.take(MAX_DISCARDED_FRAME_BYTES as u64 + 1).read_to_end(&mut body)?;
+    if read > MAX_DISCARDED_FRAME_BYTES {
+        return Err(io::Error::other(format!("longer than {MAX_DISCARDED_FRAME_BYTES} bytes")));
+    }
+    Ok(body)
+}
+
+fn cannot_read(what: &str, error: &io::Error) -> Failure {
+    Failure::usage(format_args!("cannot read the input from {what}: {error}"))
+}
+
+fn print(end: &TaskEnd, output: Output) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match output {
+        Output::Json => {
+            let mut line = Vec::new();
+            report::json_line(end, &mut line);
+            stdout.write_all(&line)?;
+        }
+        Output::Table => {
+            stdout.write_all(&end.body)?;
+            let is_open_line = end.body.last().is_some_and(|byte| *byte != b'\n');
+            if is_open_line && stdout.is_terminal() {
+                stdout.write_all(b"\n")?;
+            }
+        }
+    }
+    stdout.flush()
+}

@@ -1,0 +1,155 @@
+//! `mcpctl`: the command line of MCP, the Model Communication Protocol. Sends tasks, serves
+//! actions with programs, and looks at the broker's agents. One file a command.
+
+mod agents;
+mod call;
+mod connect;
+mod exit;
+mod global;
+mod latency;
+mod parse;
+mod report;
+mod send;
+mod signals;
+#[cfg(unix)]
+mod worker;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Exit, Failure};
+use global::Global;
+
+const EXAMPLES: &str = "\
+Try it, in three terminals:
+  mcp-broker serve --dev --state D
+  mcpctl --state D worker --action upper --exec tr a-z A-Z
+  mcpctl --state D call upper --data hello
+
+Which broker: --state, or --broker with --ca; else MCP_STATE, MCP_BROKER and MCP_CA; else the one
+that `mcp-broker serve --dev` runs on this machine.";
+
+/// Send tasks to worker agents through an MCP (Model Communication Protocol) broker, or be one
+#[derive(Debug, Parser)]
+#[command(
+    name = "mcpctl",
+    version,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP)
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Call(Box<call::Call>),
+    Send(send::Send),
+    #[cfg(unix)]
+    Worker(worker::WorkerArgs),
+    Agents(agents::Agents),
+}
+
+impl Cli {
+    async fn run(self) -> Result<Exit, Failure> {
+        match self.command {
+            Command::Call(command) => command.run(&self.global).await,
+            Command::Send(command) => command.run(&self.global).await,
+            #[cfg(unix)]
+            Command::Worker(command) => command.run(&self.global).await,
+            Command::Agents(command) => command.run(&self.global).await,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = run(cli).unwrap_or_else(|failure| {
+        if !failure.message.is_empty() {
+            // There is nowhere left to tell it when stderr is closed.
+            let _ = writeln!(io::stderr(), "mcpctl: {}", failure.message);
+        }
+        failure.exit
+    });
+    ExitCode::from(exit as u8)
+}
+
+fn run(cli: Cli) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(cli.run());
+    // A name look-up may still be running.
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn broker_options_go_before_and_after_the_command() {
+        for line in ["mcpctl --state D -o json agents ls", "mcpctl agents ls -o json --state D"] {
+            let cli = parse(line).unwrap();
+            assert_eq!(cli.global.output, global::Output::Json, "{line}");
+        }
+    }
+
+    #[test]
+    fn all_that_follows_exec_is_the_command() {
+        let line = "mcpctl worker --action a --action b --exec git --state log -- --action";
+        let Command::Worker(worker) = parse(line).unwrap().command else { panic!() };
+        assert_eq!(worker.exec(), ["git", "--state", "log", "--", "--action"]);
+    }
+
+    #[test]
+    fn input_comes_from_one_place() {
+        for line in ["call up", "call up -", "call up --data x", "call up --file -"] {
+            assert!(parse(&format!("mcpctl {line}")).is_ok(), "{line}");
+        }
+        for line in ["call up - --data x", "call up --data x --file y", "call up hello"] {
+            assert!(parse(&format!("mcpctl {line}")).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_arguments_exit_with_2_and_name_the_argument() {
+        for (line, named) in [
+            ("call no*", "no*"),
+            ("call up --ttl 30", "30s"),
+            ("call up --label gpu", "gpu"),
+            ("call up --priority max", "low, normal, high, urgent"),
+            ("worker --action a --slots 0 --exec cat", "--slots"),
+            ("worker --action a", "--exec"),
+            ("send", "--file"),
+        ] {
+            let error = parse(&format!("mcpctl {line}")).unwrap_err();
+            assert_eq!(error.exit_code(), Exit::Usage as i32, "{line}");
+            assert!(error.to_string().contains(named), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_tells_the_exit_statuses() {
+        for command in ["", "call ", "send ", "worker ", "agents ls "] {
+            let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();
+            assert!(help.contains("Exit status:\n    0  "), "{command}");
+        }
+    }
+}

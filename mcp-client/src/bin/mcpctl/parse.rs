@@ -1,0 +1,81 @@
+//! How argument texts become values.
+
+use std::time::Duration;
+
+use mcp_proto::limits::MAX_TTL_MS;
+
+/// A duration as people write it: a number and one of `ms`, `s`, `m`, `h`, `d`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) =
+        text.split_at(text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len()));
+    let unit_s = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        "" => return Err(format!("has no unit; say {text}s or {text}ms")),
+        _ => return Err(format!("has unit {unit:?}; there are ms, s, m, h and d: 250ms, 30s, 5m")),
+    };
+    // `parse` would also take "inf", "1e9" and "-1".
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err("is not a number and a unit: 250ms, 30s, 5m, 2h".to_owned());
+    }
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+    Duration::try_from_secs_f64(number * unit_s).map_err(|_| "is too long".to_owned())
+}
+
+/// A task's time to live: a duration from 1 ms to 7 days.
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    let is_allowed = ttl >= Duration::from_millis(1) && ttl <= Duration::from_millis(MAX_TTL_MS);
+    if is_allowed { Ok(ttl) } else { Err("is out of range; 1ms to 7d are allowed".to_owned()) }
+}
+
+/// `KEY=VALUE`; the value may be empty and may hold further `=`.
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("is not KEY=VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_a_number_and_a_unit() {
+        let ms = |text| duration(text).map(|it| it.as_millis());
+        assert_eq!(ms("250ms"), Ok(250));
+        assert_eq!(ms("30s"), Ok(30_000));
+        assert_eq!(ms("1.5s"), Ok(1_500));
+        assert_eq!(ms("5m"), Ok(300_000));
+        assert_eq!(ms("2h"), Ok(7_200_000));
+        assert_eq!(ms("1d"), Ok(86_400_000));
+        for wrong in ["", "s", "-1s", "1e9s", "infs", "1..2s", "5 m", "3w", "99999999999999999999d"]
+        {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(duration("30").unwrap_err(), "has no unit; say 30s or 30ms");
+    }
+
+    #[test]
+    fn a_ttl_is_within_what_the_protocol_allows() {
+        assert!(ttl("1ms").is_ok());
+        assert!(ttl("7d").is_ok());
+        for wrong in ["0s", "0.5ms", "8d"] {
+            assert_eq!(ttl(wrong).unwrap_err(), "is out of range; 1ms to 7d are allowed");
+        }
+    }
+
+    #[test]
+    fn a_value_may_be_empty_and_hold_equals_signs() {
+        let pair = |key: &str, value: &str| Ok((key.to_owned(), value.to_owned()));
+        assert_eq!(key_value("gpu=a100"), pair("gpu", "a100"));
+        assert_eq!(key_value("q=a=b"), pair("q", "a=b"));
+        assert_eq!(key_value("empty="), pair("empty", ""));
+        assert!(key_value("gpu").is_err());
+        assert!(key_value("=x").is_err());
+    }
+}

@@ -1,0 +1,226 @@
+//! `mcpctl worker`: a worker whose handler is a program.
+
+use std::convert::Infallible;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use mcp_client::backend::exec::Exec;
+use mcp_client::{ActionName, AgentId, Endpoint, Worker, WorkerExit};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use uuid::Uuid;
+
+use crate::exit::{Exit, Failure};
+use crate::global::{Global, cannot_connect};
+use crate::{parse, signals};
+
+/// How often the connection is looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a worker that is told to stop at once may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+const EXAMPLES: &str = "\
+Examples:
+  mcpctl worker --action upper --exec tr a-z A-Z
+  mcpctl worker --action resize --slots 4 --label gpu=a100 --exec ./resize.sh --width 800
+  mcpctl worker --action say --exec sh -c 'echo \"hello, $(cat)\"'";
+
+const EXIT_HELP: &str = "\
+Exit status:
+    0  drained
+    1  another process took over the agent id
+    2  wrong arguments, or there is no such program
+    4  the broker refuses the worker
+    5  cannot connect
+  130  stopped by a second signal";
+
+/// Serve an action by running a program for each task
+///
+/// The program gets the task's input on stdin, and what it writes to stdout is the result. It need
+/// not read its input. If it exits with anything but 0, the task fails with the end of its stderr.
+/// When the task is cancelled or its time is over, the program and its children are killed.
+///
+/// In its environment it finds MCP_TASK_ID, MCP_ACTION, MCP_ATTEMPT, MCP_CONTENT_TYPE, MCP_TTL_MS,
+/// TRACEPARENT and TRACESTATE, those that the task has.
+///
+/// Ctrl-C or SIGTERM drains the worker: it finishes what it holds and takes nothing new. A second
+/// one ends it at once, with the programs that run.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", EXIT_HELP))]
+pub(crate) struct WorkerArgs {
+    /// An action to serve; may be repeated
+    #[arg(long = "action", value_name = "NAME", required = true)]
+    actions: Vec<ActionName>,
+
+    /// Tasks that may run at once
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    slots: u32,
+
+    /// The agent's own stable name; another process with the same one takes its place. Made of the
+    /// action and a random part when not given
+    #[arg(long, value_name = "ID")]
+    agent_id: Option<AgentId>,
+
+    /// A label that tasks can require; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
+    label: Vec<(String, String)>,
+
+    /// How long a drain waits for the tasks that run
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration)]
+    drain_timeout: Duration,
+
+    /// The program and its arguments: everything that follows
+    #[arg(
+        long,
+        required = true,
+        num_args = 1..,
+        allow_hyphen_values = true,
+        value_names = ["CMD", "ARGS"]
+    )]
+    exec: Vec<OsString>,
+}
+
+impl WorkerArgs {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let endpoint = global.endpoint()?;
+        let [drain, stop] = signals::tokens()?;
+        let drain_timeout = self.drain_timeout;
+        let about = self.about();
+        let worker = tokio::select! {
+            worker = self.start(endpoint) => worker?,
+            () = drain.cancelled() => return Err(Failure::cancelled()),
+        };
+        note(&worker, format_args!("registered as {} ({about})", worker.node_id()));
+
+        let exit = tokio::select! {
+            exit = worker.closed() => exit,
+            never = watch(&worker) => match never {},
+            () = drain.cancelled() => {
+                let running = worker.stats().running;
+                note(&worker, format_args!("drains: {running} running"));
+                tokio::select! {
+                    exit = worker.drain(drain_timeout) => exit,
+                    () = stop.cancelled() => {
+                        // Ends the programs; whether the broker hears of it is not waited for.
+                        let _ = timeout(STOP_TIMEOUT, worker.drain(Duration::ZERO)).await;
+                        return Ok(Exit::Cancelled);
+                    }
+                }
+            }
+        };
+        match exit {
+            WorkerExit::Drained => {
+                note(&worker, format_args!("drained"));
+                Ok(Exit::Ok)
+            }
+            WorkerExit::Replaced => Err(Failure::new(
+                Exit::Failed,
+                format_args!(
+                    "another process registered as {} and took over\n\
+                     give each worker an --agent-id of its own",
+                    worker.agent_id()
+                ),
+            )),
+            WorkerExit::Refused(info) => Err(Failure::new(Exit::Rejected, info)),
+            exit => Err(Failure::new(Exit::Failed, format_args!("stopped: {exit:?}"))),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn exec(&self) -> &[OsString] {
+        &self.exec
+    }
+
+    fn about(&self) -> String {
+        let actions: Vec<_> = self.actions.iter().map(ActionName::as_str).collect();
+        format!("actions: {}, slots: {}", actions.join(", "), self.slots)
+    }
+
+    async fn start(self, endpoint: Endpoint) -> Result<Worker, Failure> {
+        let Some((program, args)) = self.exec.split_first() else {
+            return Err(Failure::usage("--exec needs a program"));
+        };
+        if !is_found(program) {
+            return Err(Failure::usage(format_args!(
+                "there is no program {}: check its name and PATH",
+                program.display()
+            )));
+        }
+        let mut builder = Worker::builder(endpoint.clone()).slots(self.slots);
+        builder = match self.agent_id {
+            Some(id) => builder.agent_id(id),
+            None => builder.agent_id(new_agent_id(self.actions[0].as_str())),
+        };
+        for (key, value) in self.label {
+            builder = builder.label(key, value);
+        }
+        for action in self.actions {
+            builder = builder.handler(action, Exec::new(program, args));
+        }
+        builder.start().await.map_err(|error| cannot_connect(Some(&endpoint), &error))
+    }
+}
+
+/// A name that says what the agent does and that no other process has.
+fn new_agent_id(action: &str) -> String {
+    let random = Uuid::now_v7().as_u128() as u32;
+    format!("{}-{random:08x}", &action[..action.len().min(100)])
+}
+
+/// Whether the program can be there: a path that is a file, or a name in PATH.
+fn is_found(program: &OsStr) -> bool {
+    let path = Path::new(program);
+    if path.components().count() > 1 {
+        return path.is_file();
+    }
+    let directories = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&directories).any(|directory| directory.join(path).is_file())
+}
+
+/// Tells when the connection breaks and when it is back.
+async fn watch(worker: &Worker) -> Infallible {
+    let mut ticks = interval(WATCH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut was_connected, mut connections) = (true, worker.stats().connections);
+    loop {
+        ticks.tick().await;
+        let (is_connected, now) = (worker.is_connected(), worker.stats().connections);
+        if is_connected && now != connections {
+            note(worker, format_args!("reconnected as {}", worker.node_id()));
+        } else if was_connected && !is_connected {
+            note(worker, format_args!("disconnected; tries again until the broker answers"));
+        }
+        (was_connected, connections) = (is_connected, now);
+    }
+}
+
+fn note(worker: &Worker, what: std::fmt::Arguments<'_>) {
+    // Nobody may be reading any more; the worker works on.
+    let _ = writeln!(io::stderr(), "worker {} {what}", worker.agent_id());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_looked_up_as_the_shell_does() {
+        assert!(is_found("sh".as_ref()));
+        assert!(is_found("/bin/sh".as_ref()));
+        assert!(!is_found("no-such-program-here".as_ref()));
+        assert!(!is_found("./no-such-program-here".as_ref()));
+        assert!(!is_found("/bin".as_ref()));
+    }
+
+    #[test]
+    fn made_up_names_are_valid_and_differ() {
+        let action = "a".repeat(128);
+        let id = new_agent_id(&action);
+        assert!(AgentId::try_from(id.as_str()).is_ok());
+        assert_ne!(id, new_agent_id(&action));
+    }
+}

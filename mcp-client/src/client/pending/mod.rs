@@ -1,0 +1,472 @@
+//! The tasks without an outcome: what was sent, what must be asked for, and when to give up.
+//! Synchronous: told the time, pushes frames to an [`Outbox`], returns the ends of tasks.
+//!
+//! ```text
+//!                connected: SEND              DELIVER
+//!   Unsent ─────────────────────────▶ Sent ───────────────▶ (end)
+//!     ▲ ▲                              │  ▲
+//!     │ └─ DELIVER rejected(SHUTTING_DOWN)│ STATUS queued or running
+//!     │                                │  │
+//!     │            connected: FETCH    ▼  │
+//!     │ STATUS unknown,               Asked ── STATUS unknown, not idempotent ──▶ lost
+//!     └──────── idempotent ─────────────┘
+//! ```
+//!
+//! Each ends by itself soon after its time to live: `expired` when it never left, else `lost`.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use mcp_proto::{
+    Cancel, ContextTrace, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, Message, Outcome,
+    Send, TaskId, TaskState,
+};
+
+use crate::connection::Outbox;
+use crate::task::TaskEnd;
+
+/// How long after its time to live a task that was sent waits for the broker's word on it.
+const END_MARGIN: Duration = Duration::from_secs(2);
+
+/// Deadlines are looked at in steps of this.
+const STEP: Duration = Duration::from_millis(20);
+
+/// The tasks without an outcome. `W` is who waits for one.
+pub(super) struct Pending<W> {
+    tasks: HashMap<TaskId, Entry<W>>,
+    /// No task ends by itself before this.
+    earliest: Option<Instant>,
+    /// Whether there is a connection on which tasks may be sent.
+    is_accepting: bool,
+    /// Whether there is a connection.
+    is_connected: bool,
+    /// Tasks on the wire of this connection: sent or asked for.
+    on_wire: usize,
+    /// Order of arrival.
+    next_order: u64,
+}
+
+/// A task to send.
+pub(super) struct Submission<W> {
+    pub(super) id: TaskId,
+    pub(super) task: EncodedTask,
+    pub(super) body: Bytes,
+    pub(super) deadline: Instant,
+    pub(super) is_idempotent: bool,
+    pub(super) waiter: W,
+}
+
+/// A task's end, for who waited for it.
+pub(super) type Ended<W> = (W, TaskEnd);
+
+struct Entry<W> {
+    task: EncodedTask,
+    body: Bytes,
+    deadline: Instant,
+    is_idempotent: bool,
+    state: State,
+    /// The client wants it to end.
+    is_cancelled: bool,
+    /// A broker that does not know it any more had taken it, perhaps.
+    may_have_run: bool,
+    /// Why it was not taken on an earlier connection.
+    refusal: Option<Box<ErrorInfo>>,
+    order: u64,
+    /// Handles that want its end; when the last one is dropped, it is cancelled.
+    interested: u32,
+    waiter: Option<W>,
+    /// Who sent the same task again.
+    more_waiters: Vec<W>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The broker does not have it.
+    Unsent,
+    /// The broker may have it.
+    Sent,
+    /// The broker was asked whether it has it.
+    Asked,
+}
+
+impl<W> Pending<W> {
+    pub(super) fn new() -> Self {
+        Self {
+            tasks: HashMap::new(),
+            earliest: None,
+            is_accepting: false,
+            is_connected: false,
+            on_wire: 0,
+            next_order: 0,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// How many the broker owes an answer for, on this connection.
+    pub(super) fn on_wire(&self) -> usize {
+        self.on_wire
+    }
+
+    /// Adds a task, and sends it if there is a connection. Returns whether the next time-out is
+    /// earlier than it was.
+    pub(super) fn submit(
+        &mut self,
+        submission: Submission<W>,
+        now: Instant,
+        mut out: impl Outbox,
+        ended: &mut Vec<Ended<W>>,
+    ) -> bool {
+        let Submission { id, task, body, deadline, is_idempotent, waiter } = submission;
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            if is_same(entry, &task, &body) {
+                entry.interested += 1;
+                entry.more_waiters.push(waiter);
+            } else {
+                let message = "another task with this id, and another action or body, is in flight: \
+                               give it an id of its own";
+                let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
+                ended.push((waiter, local_end(id, Outcome::Rejected, Executed::No, error)));
+            }
+            return false;
+        }
+        let mut entry = Entry {
+            task,
+            body,
+            deadline,
+            is_idempotent,
+            state: State::Unsent,
+            is_cancelled: false,
+            may_have_run: false,
+            refusal: None,
+            order: self.next_order,
+            interested: 1,
+            waiter: Some(waiter),
+            more_waiters: Vec::new(),
+        };
+        self.next_order += 1;
+        if self.is_accepting {
+            send(&mut entry, now, &mut out);
+            self.on_wire += 1;
+        }
+        let ends_at = entry.ends_at();
+        self.tasks.insert(id, entry);
+        self.note(ends_at)
+    }
+
+    /// The client wants a task to end.
+    pub(super) fn cancel(&mut self, id: &TaskId, mut out: impl Outbox, ended: &mut Vec<Ended<W>>) {
+        let Some(entry) = self.tasks.get_mut(id) else { return };
+        if entry.is_cancelled {
+            return;
+        }
+        entry.is_cancelled = true;
+        match entry.state {
+            State::Unsent => {
+                let error = ErrorInfo::new(ErrorCode::Cancelled, "cancelled before it was sent");
+                let executed = entry.executed();
+                self.end(id, Outcome::Cancelled, executed, error, ended);
+            }
+            State::Sent | State::Asked if self.is_connected => {
+                out.push(&Message::Cancel(Cancel::Task(id.clone())), &Bytes::new());
+            }
+            // The broker is told at the next connection; who waits need not.
+            State::Sent | State::Asked => {
+                let message = "cancelled while there was no connection to the broker";
+                let error = ErrorInfo::new(ErrorCode::Cancelled, message);
+                let end = local_end(id.clone(), Outcome::Cancelled, Executed::Maybe, error);
+                entry.resolve(end, ended);
+            }
+        }
+    }
+
+    /// A handle was dropped before the end.
+    pub(super) fn abandon(&mut self, id: &TaskId, out: impl Outbox, ended: &mut Vec<Ended<W>>) {
+        if let Some(entry) = self.tasks.get_mut(id) {
+            entry.interested = entry.interested.saturating_sub(1);
+            if entry.interested == 0 {
+                self.cancel(id, out, ended);
+            }
+        }
+    }
+
+    /// There is a connection: asks for what was sent before, and sends the rest, in order.
+    pub(super) fn connected(&mut self, now: Instant, mut out: impl Outbox) {
+        self.is_connected = true;
+        self.is_accepting = true;
+        let mut all: Vec<_> = self.tasks.iter_mut().collect();
+        all.sort_unstable_by_key(|(_, entry)| entry.order);
+        for (id, entry) in all {
+            match entry.state {
+                // Its time is up; the next time-out ends it.
+                State::Unsent if entry.deadline <= now => continue,
+                State::Unsent => send(entry, now, &mut out),
+                State::Sent | State::Asked => {
+                    if entry.is_cancelled {
+                        out.push(&Message::Cancel(Cancel::Task(id.clone())), &Bytes::new());
+                    }
+                    out.push(&Message::Fetch(id.clone()), &Bytes::new());
+                    entry.state = State::Asked;
+                }
+            }
+            self.on_wire += 1;
+        }
+    }
+
+    /// The broker will close the connection: what is not sent yet waits for the next one.
+    pub(super) fn going_away(&mut self) {
+        self.is_accepting = false;
+    }
+
+    /// There is no connection any more.
+    pub(super) fn disconnected(&mut self) {
+        self.is_connected = false;
+        self.is_accepting = false;
+        self.on_wire = 0;
+    }
+
+    /// DELIVER. `sends_again`: whether there will be another connection. Returns whether the next
+    /// time-out is earlier than it was.
+    pub(super) fn delivered(
+        &mut self,
+        deliver: Deliver,
+        body: Bytes,
+        now: Instant,
+        sends_again: bool,
+        ended: &mut Vec<Ended<W>>,
+    ) -> bool {
+        let Some(entry) = self.tasks.get_mut(&deliver.task_id) else { return false };
+        let is_shutting_down = deliver.outcome == Outcome::Rejected
+            && deliver.executed == Executed::No
+            && deliver.error.as_ref().is_some_and(|it| it.code == ErrorCode::ShuttingDown);
+        if is_shutting_down && sends_again && !entry.is_cancelled && now < entry.deadline {
+            if entry.state != State::Unsent {
+                self.on_wire -= 1;
+            }
+            entry.state = State::Unsent;
+            entry.refusal = deliver.error;
+            let ends_at = entry.ends_at();
+            self.is_accepting = false;
+            return self.note(ends_at);
+        }
+        let executed = match deliver.executed {
+            Executed::No if entry.may_have_run => Executed::Maybe,
+            executed => executed,
+        };
+        let end = TaskEnd {
+            task_id: deliver.task_id,
+            outcome: deliver.outcome,
+            executed,
+            body,
+            content_type: deliver.content_type,
+            error: deliver.error,
+            trace: deliver.trace,
+        };
+        self.end_with(end, ended);
+        false
+    }
+
+    /// STATUS. Returns whether the next time-out is earlier than it was.
+    pub(super) fn status(
+        &mut self,
+        id: &TaskId,
+        state: TaskState,
+        now: Instant,
+        mut out: impl Outbox,
+        ended: &mut Vec<Ended<W>>,
+    ) -> bool {
+        let Some(entry) = self.tasks.get_mut(id).filter(|entry| entry.state == State::Asked) else {
+            return false;
+        };
+        match state {
+            TaskState::Queued | TaskState::Running => entry.state = State::Sent,
+            TaskState::Unknown if entry.is_cancelled => {
+                let message = "cancelled; the broker does not know it any more";
+                let error = ErrorInfo::new(ErrorCode::Cancelled, message);
+                self.end(id, Outcome::Cancelled, Executed::Maybe, error, ended);
+            }
+            TaskState::Unknown if entry.is_idempotent && now < entry.deadline => {
+                entry.may_have_run = true;
+                if self.is_accepting {
+                    send(entry, now, &mut out);
+                } else {
+                    entry.state = State::Unsent;
+                    self.on_wire -= 1;
+                    let ends_at = entry.ends_at();
+                    return self.note(ends_at);
+                }
+            }
+            TaskState::Unknown => {
+                let message = "the connection to the broker broke, and the broker does not know \
+                               the task: it may have run; mark it idempotent if it may run twice";
+                let error = ErrorInfo::new(ErrorCode::BrokerLost, message);
+                self.end(id, Outcome::Lost, Executed::Maybe, error, ended);
+            }
+        }
+        false
+    }
+
+    /// A task's DELIVER came, but can't be used.
+    pub(super) fn undeliverable(
+        &mut self,
+        id: &TaskId,
+        outcome: Outcome,
+        executed: Executed,
+        error: ErrorInfo,
+        ended: &mut Vec<Ended<W>>,
+    ) {
+        self.end(id, outcome, executed, error, ended);
+    }
+
+    /// When to call [`expire`](Self::expire) next.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.earliest
+    }
+
+    /// Ends the tasks whose time is up.
+    pub(super) fn expire(&mut self, now: Instant, ended: &mut Vec<Ended<W>>) {
+        if self.earliest.is_none_or(|earliest| earliest > now) {
+            return;
+        }
+        let mut earliest: Option<Instant> = None;
+        let mut due = Vec::new();
+        for (id, entry) in &self.tasks {
+            let ends_at = entry.ends_at();
+            if ends_at <= now {
+                due.push(id.clone());
+            } else if earliest.is_none_or(|earliest| ends_at < earliest) {
+                earliest = Some(ends_at);
+            }
+        }
+        self.earliest = earliest.map(|earliest| earliest.max(now + STEP));
+        for id in due {
+            self.time_is_up(&id, ended);
+        }
+    }
+
+    fn time_is_up(&mut self, id: &TaskId, ended: &mut Vec<Ended<W>>) {
+        let Some(entry) = self.tasks.get_mut(id) else { return };
+        if entry.state == State::Unsent {
+            let message = "its time to live ran out before there was a connection to send it on";
+            let mut error = ErrorInfo::new(ErrorCode::Expired, message);
+            error.causes.extend(entry.refusal.take().map(|refusal| mcp_proto::Cause {
+                code: refusal.code,
+                message: refusal.message,
+                node_id: refusal.node_id,
+            }));
+            let executed = entry.executed();
+            self.end(id, Outcome::Expired, executed, error, ended);
+        } else {
+            let message = "the broker did not say what became of it within its time to live";
+            let error = ErrorInfo::new(ErrorCode::BrokerLost, message);
+            self.end(id, Outcome::Lost, Executed::Maybe, error, ended);
+        }
+    }
+
+    /// Ends all tasks: there will be no connection any more.
+    pub(super) fn give_up(&mut self, code: ErrorCode, message: &str, ended: &mut Vec<Ended<W>>) {
+        self.disconnected();
+        self.earliest = None;
+        for (id, mut entry) in self.tasks.drain() {
+            let executed = entry.executed();
+            let error = ErrorInfo::new(code, message);
+            entry.resolve(local_end(id, Outcome::Lost, executed, error), ended);
+        }
+    }
+
+    fn end(
+        &mut self,
+        id: &TaskId,
+        outcome: Outcome,
+        executed: Executed,
+        error: ErrorInfo,
+        ended: &mut Vec<Ended<W>>,
+    ) {
+        self.end_with(local_end(id.clone(), outcome, executed, error), ended);
+    }
+
+    fn end_with(&mut self, end: TaskEnd, ended: &mut Vec<Ended<W>>) {
+        let Some(mut entry) = self.tasks.remove(&end.task_id) else { return };
+        if entry.state != State::Unsent && self.is_connected {
+            self.on_wire -= 1;
+        }
+        entry.resolve(end, ended);
+    }
+
+    /// Notes when a task ends by itself. Returns whether that is earlier than all others.
+    fn note(&mut self, ends_at: Instant) -> bool {
+        let is_earliest = self.earliest.is_none_or(|earliest| ends_at < earliest);
+        if is_earliest {
+            self.earliest = Some(ends_at);
+        }
+        is_earliest
+    }
+}
+
+impl<W> Entry<W> {
+    fn ends_at(&self) -> Instant {
+        match self.state {
+            State::Unsent => self.deadline,
+            State::Sent | State::Asked => self.deadline + END_MARGIN,
+        }
+    }
+
+    /// Whether it ran, as far as is known here.
+    fn executed(&self) -> Executed {
+        match self.state {
+            State::Unsent if !self.may_have_run => Executed::No,
+            State::Unsent | State::Sent | State::Asked => Executed::Maybe,
+        }
+    }
+
+    fn resolve(&mut self, end: TaskEnd, ended: &mut Vec<Ended<W>>) {
+        for waiter in self.more_waiters.drain(..) {
+            ended.push((waiter, end.clone()));
+        }
+        ended.extend(self.waiter.take().map(|waiter| (waiter, end)));
+    }
+}
+
+fn send<W>(entry: &mut Entry<W>, now: Instant, out: &mut impl Outbox) {
+    let rest = entry.deadline.saturating_duration_since(now);
+    let ttl_ms = (rest.as_micros().div_ceil(1000) as u64).max(1);
+    out.push(&Message::Send(Send { task: entry.task.clone(), ttl_ms }), &entry.body);
+    entry.state = State::Sent;
+}
+
+/// Whether action and body are the same: what the broker goes by.
+fn is_same<W>(entry: &Entry<W>, task: &EncodedTask, body: &Bytes) -> bool {
+    if entry.body != *body {
+        return false;
+    }
+    match (entry.task.decode(), task.decode()) {
+        (Ok(one), Ok(other)) => one.action == other.action,
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
+
+/// An end that is decided here.
+pub(super) fn local_end(
+    task_id: TaskId,
+    outcome: Outcome,
+    executed: Executed,
+    error: ErrorInfo,
+) -> TaskEnd {
+    TaskEnd {
+        error: Some(Box::new(error.task(task_id.clone()))),
+        task_id,
+        outcome,
+        executed,
+        body: Bytes::new(),
+        content_type: ByteString::new(),
+        trace: ContextTrace::default(),
+    }
+}

@@ -1,0 +1,427 @@
+//! A client's session: the pending tasks, and the connection they are sent on.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use mcp_proto::{
+    Ack, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, Limits, MCP_VERSION, Message,
+    MessageKind, NodeId, Outcome, SessionId, Task, TaskId,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::ids::TaskIds;
+use super::pending::{Ended, Pending, Submission, local_end};
+use crate::connection::{self, Control, Dialer, Link, Peer, Received, SDK, Stop, Timeouts};
+use crate::error::{CallError, ConnectError};
+use crate::task::{TaskEnd, check_encoded};
+
+/// With more than this waiting to be written, tasks wait before they are sent.
+const LANE_SOFT_LIMIT_BYTES: usize = 1024 * 1024;
+
+/// More tasks at once than any broker should allow.
+const MAX_SESSION_TASKS: u32 = 1 << 20;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) reconnects: bool,
+    pub(super) max_pending_bytes: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { reconnects: true, max_pending_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// Shared by the client, the handles of its tasks, and the I/O task.
+pub(crate) struct Session {
+    settings: Settings,
+    state: Mutex<State>,
+    ids: TaskIds,
+    /// Room for tasks, as the broker allows.
+    room: Arc<Semaphore>,
+    /// Room for bytes of bodies.
+    bytes: Arc<Semaphore>,
+    max_body_bytes: AtomicU32,
+    control: Control,
+    stopped: CancellationToken,
+}
+
+struct State {
+    pending: Pending<Waiter>,
+    link: Option<Arc<Link>>,
+    session_id: Option<SessionId>,
+    broker_id: Option<NodeId>,
+    /// How much room for tasks was given out in all.
+    room_given: u32,
+    /// Why nothing can be sent any more.
+    closed: Option<Arc<ConnectError>>,
+}
+
+/// Who waits for a task's end, and the room that the task takes until then.
+struct Waiter {
+    end: oneshot::Sender<TaskEnd>,
+    _room: OwnedSemaphorePermit,
+    _bytes: Option<OwnedSemaphorePermit>,
+}
+
+/// A task that was submitted.
+pub(crate) struct Ticket {
+    pub(crate) id: TaskId,
+    pub(crate) end: oneshot::Receiver<TaskEnd>,
+}
+
+impl Session {
+    /// Connects, and starts the I/O task.
+    pub(super) async fn open(
+        mut dialer: Dialer,
+        settings: Settings,
+        timeouts: Timeouts,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let session = Arc::new(Self {
+            settings,
+            state: Mutex::new(State {
+                pending: Pending::new(),
+                link: None,
+                session_id: None,
+                broker_id: None,
+                room_given: 0,
+                closed: None,
+            }),
+            ids: TaskIds::new(),
+            room: Arc::new(Semaphore::new(0)),
+            bytes: Arc::new(Semaphore::new(settings.max_pending_bytes as usize)),
+            max_body_bytes: AtomicU32::new(0),
+            control: Control::default(),
+            stopped: CancellationToken::new(),
+        });
+        let (connection, ack) = dialer.dial(session.hello(), timeouts.connect).await?;
+        session.connected(&connection.link, &ack);
+        tokio::spawn(connection::run(session.clone(), dialer, connection, timeouts));
+        Ok(session)
+    }
+
+    pub(super) fn next_task_id(&self) -> Option<TaskId> {
+        self.ids.next()
+    }
+
+    /// Takes a task, once there is room for it, and sends it when there is a connection.
+    pub(crate) async fn submit(
+        &self,
+        task: Task,
+        body: Bytes,
+        ttl: Duration,
+    ) -> Result<Ticket, CallError> {
+        let max = self.max_body_bytes.load(Ordering::Relaxed);
+        if body.len() > max as usize {
+            let message = format!(
+                "the body has {} bytes; the broker takes at most {max}: send a reference to it \
+                 instead",
+                body.len()
+            );
+            let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
+            return Err(local_end(task.id, Outcome::Rejected, Executed::No, error).into());
+        }
+        let encoded = task.encode();
+        check_encoded(encoded.0.len())?;
+        let deadline = Instant::now() + ttl;
+        let body_bytes = (body.len() as u32).min(self.settings.max_pending_bytes);
+        let bytes = match body_bytes {
+            0 => None,
+            count => Some(self.acquire(&self.bytes, count, &task.id, deadline).await?),
+        };
+        let room = self.acquire(&self.room, 1, &task.id, deadline).await?;
+
+        let (end, ended_at) = oneshot::channel();
+        let mut submission = Some(Submission {
+            id: task.id.clone(),
+            task: encoded,
+            body,
+            deadline,
+            is_idempotent: task.idempotent,
+            waiter: Waiter { end, _room: room, _bytes: bytes },
+        });
+        while let Some(it) = submission.take() {
+            let Some((it, link)) = self.try_submit(it)? else { break };
+            let wait = link.drained(LANE_SOFT_LIMIT_BYTES / 2);
+            if tokio::time::timeout_at(deadline.into(), wait).await.is_err() {
+                return Err(late(&task.id));
+            }
+            submission = Some(it);
+        }
+        Ok(Ticket { id: task.id, end: ended_at })
+    }
+
+    /// Submits, or returns the link that has no room.
+    #[allow(clippy::type_complexity)]
+    fn try_submit(
+        &self,
+        submission: Submission<Waiter>,
+    ) -> Result<Option<(Submission<Waiter>, Arc<Link>)>, CallError> {
+        let mut ended = Vec::new();
+        {
+            let mut state = self.lock();
+            if let Some(error) = &state.closed {
+                return Err(CallError::Connect(error.clone()));
+            }
+            let State { pending, link, .. } = &mut *state;
+            if let Some(link) = link
+                && link.queued_bytes() > LANE_SOFT_LIMIT_BYTES
+            {
+                return Ok(Some((submission, link.clone())));
+            }
+            if pending.submit(submission, Instant::now(), link.as_deref(), &mut ended) {
+                self.control.wake.notify_one();
+            }
+            if let Some(link) = link {
+                link.flush_soon();
+            }
+        }
+        tell(ended);
+        Ok(None)
+    }
+
+    async fn acquire(
+        &self,
+        semaphore: &Arc<Semaphore>,
+        count: u32,
+        id: &TaskId,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, CallError> {
+        match semaphore.clone().try_acquire_many_owned(count) {
+            Ok(permit) => return Ok(permit),
+            Err(TryAcquireError::Closed) => return Err(self.closed_error()),
+            Err(TryAcquireError::NoPermits) => {}
+        }
+        let wait = semaphore.clone().acquire_many_owned(count);
+        match tokio::time::timeout_at(deadline.into(), wait).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(self.closed_error()),
+            Err(_) => Err(late(id)),
+        }
+    }
+
+    fn closed_error(&self) -> CallError {
+        let closed = self.lock().closed.clone();
+        CallError::Connect(closed.unwrap_or_else(|| Arc::new(ConnectError::Closed)))
+    }
+
+    pub(crate) fn cancel(&self, id: &TaskId) {
+        self.change(|state, ended| state.pending.cancel(id, state.link.as_deref(), ended));
+    }
+
+    pub(crate) fn abandon(&self, id: &TaskId) {
+        self.change(|state, ended| state.pending.abandon(id, state.link.as_deref(), ended));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State, &mut Vec<Ended<Waiter>>)) {
+        let mut ended = Vec::new();
+        {
+            let mut state = self.lock();
+            change(&mut state, &mut ended);
+            if let Some(link) = &state.link {
+                link.flush_soon();
+            }
+        }
+        tell(ended);
+    }
+
+    pub(super) fn begin_close(&self) {
+        self.lock().closed.get_or_insert_with(|| Arc::new(ConnectError::Closed));
+        self.control.leave.cancel();
+    }
+
+    pub(super) async fn closed(&self) {
+        self.stopped.cancelled().await;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().closed.is_some()
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.lock().link.is_some()
+    }
+
+    pub(super) fn broker_id(&self) -> Option<NodeId> {
+        self.lock().broker_id.clone()
+    }
+
+    pub(super) fn session_id(&self) -> Option<SessionId> {
+        self.lock().session_id.clone()
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.lock().pending.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_room(&self, state: &mut State, limits: &Limits) {
+        let wanted = limits.max_session_tasks.clamp(1, MAX_SESSION_TASKS);
+        if wanted > state.room_given {
+            self.room.add_permits((wanted - state.room_given) as usize);
+            state.room_given = wanted;
+        } else {
+            let taken = self.room.forget_permits((state.room_given - wanted) as usize);
+            state.room_given -= taken as u32;
+        }
+    }
+}
+
+fn tell(ended: Vec<Ended<Waiter>>) {
+    for (waiter, end) in ended {
+        // Who dropped the handle does not want to know.
+        let _ = waiter.end.send(end);
+    }
+}
+
+/// The time to live ran out before there was room to send.
+fn late(id: &TaskId) -> CallError {
+    let message = "its time to live ran out before there was room to send it: fewer tasks in \
+                   flight, or smaller ones, get through faster";
+    let error = ErrorInfo::new(ErrorCode::Expired, message);
+    local_end(id.clone(), Outcome::Expired, Executed::No, error).into()
+}
+
+impl Peer for Session {
+    fn hello(&self) -> Hello {
+        Hello {
+            mcp_version: ByteString::from_static(MCP_VERSION),
+            sdk: ByteString::from_static(SDK),
+            features: Vec::new(),
+            client: true,
+            session_id: self.session_id(),
+            worker: None,
+        }
+    }
+
+    fn connected(self: &Arc<Self>, link: &Arc<Link>, ack: &Ack) {
+        self.max_body_bytes.store(ack.limits.max_body_bytes, Ordering::Relaxed);
+        let mut state = self.lock();
+        self.give_room(&mut state, &ack.limits);
+        state.broker_id = Some(ack.broker_id.clone());
+        state.session_id.clone_from(&ack.session_id);
+        state.link = Some(link.clone());
+        state.pending.connected(Instant::now(), &**link);
+        link.flush_soon();
+    }
+
+    fn disconnected(&self) {
+        let mut state = self.lock();
+        state.link = None;
+        state.pending.disconnected();
+    }
+
+    fn received(self: &Arc<Self>, batch: &mut Vec<Received>) {
+        let now = Instant::now();
+        let mut ended = Vec::with_capacity(batch.len());
+        {
+            let mut state = self.lock();
+            for received in batch.drain(..) {
+                self.receive(&mut state, received, now, &mut ended);
+            }
+        }
+        tell(ended);
+    }
+
+    fn going_away(&self, _goaway: &Goaway) {
+        self.lock().pending.going_away();
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Instant> {
+        let mut ended = Vec::new();
+        let next = {
+            let mut state = self.lock();
+            state.pending.expire(now, &mut ended);
+            state.pending.next_timeout()
+        };
+        tell(ended);
+        next
+    }
+
+    fn is_owed(&self) -> bool {
+        self.lock().pending.on_wire() > 0
+    }
+
+    fn may_leave(&self) -> bool {
+        self.lock().pending.on_wire() == 0
+    }
+
+    fn reconnects(&self, _error: Option<&ConnectError>) -> bool {
+        self.settings.reconnects
+    }
+
+    fn stopped(&self, stop: Stop) {
+        let error = match stop {
+            Stop::Left => ConnectError::Closed,
+            Stop::Replaced(info) => ConnectError::Refused(Box::new(info)),
+            Stop::Failed(error) => error,
+        };
+        let message = error.to_string();
+        let mut ended = Vec::new();
+        {
+            let mut state = self.lock();
+            state.closed.get_or_insert_with(|| Arc::new(error));
+            state.pending.give_up(ErrorCode::BrokerLost, &message, &mut ended);
+        }
+        tell(ended);
+        self.room.close();
+        self.bytes.close();
+        self.stopped.cancel();
+    }
+
+    fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Session {
+    fn receive(
+        &self,
+        state: &mut State,
+        received: Received,
+        now: Instant,
+        ended: &mut Vec<Ended<Waiter>>,
+    ) {
+        let State { pending, link, .. } = state;
+        match received {
+            Received::Frame(Frame { message: Message::Deliver(deliver), body }) => {
+                let sends_again = self.settings.reconnects;
+                if pending.delivered(deliver, body, now, sends_again, ended) {
+                    self.control.wake.notify_one();
+                }
+            }
+            Received::Frame(Frame { message: Message::Status(id, task_state), .. }) => {
+                if pending.status(&id, task_state, now, link.as_deref(), ended) {
+                    self.control.wake.notify_one();
+                }
+                if let Some(link) = link {
+                    link.flush_soon();
+                }
+            }
+            // Accepted: the end will follow. Nothing else concerns a client's tasks.
+            Received::Frame(_) => {}
+            Received::TooLarge(Message::Deliver(deliver), body_bytes) => {
+                let message = format!("its result has {body_bytes} bytes, more than can be taken");
+                let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
+                let executed = deliver.executed;
+                pending.undeliverable(&deliver.task_id, Outcome::Failed, executed, error, ended);
+            }
+            Received::TooLarge(..) => {}
+            Received::Invalid(invalid) => {
+                if let (MessageKind::Deliver, Some(id)) = (invalid.kind, &invalid.task_id) {
+                    let error = ErrorInfo::new(ErrorCode::InvalidMessage, invalid.to_string());
+                    pending.undeliverable(id, Outcome::Lost, Executed::Maybe, error, ended);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Making a connection: addresses, handshake, HELLO.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use mcp_proto::{
+    Ack, ErrorCode, ErrorInfo, Frame, Hello, Incoming, MCP_VERSION, Message, transport,
+};
+use quinn::ConnectionError;
+use tokio::time::Instant;
+
+use super::{Connection, End, tls};
+use crate::connect::{Endpoint, Target};
+use crate::error::ConnectError;
+
+/// Most addresses of a host that are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// The next address is tried when the one before has not answered for this long.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// When one address has refused for good, the others get this long.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// QUIC's transport error for a server that takes no connections.
+const CONNECTION_REFUSED: u64 = 0x2;
+
+/// Makes connections to one broker. Holds a UDP socket for each address family it needed.
+pub(crate) struct Dialer {
+    target: Target,
+    config: quinn::ClientConfig,
+    v4: Option<quinn::Endpoint>,
+    v6: Option<quinn::Endpoint>,
+}
+
+impl Dialer {
+    pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, ConnectError> {
+        let config = tls::quic_config(endpoint)?;
+        Ok(Self { target: endpoint.target()?, config, v4: None, v6: None })
+    }
+
+    /// Connects and opens a session, all within `timeout`.
+    pub(crate) async fn dial(
+        &mut self,
+        hello: Hello,
+        timeout: Duration,
+    ) -> Result<(Connection, Box<Ack>), ConnectError> {
+        let deadline = Instant::now() + timeout;
+        let addresses = self.resolve(deadline).await?;
+        let quic = self.race(&addresses, deadline, timeout).await?;
+        let address = quic.remote_address();
+        match tokio::time::timeout_at(deadline, open(quic, hello)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let problem = format!("no answer to HELLO within {timeout:?}");
+                Err(ConnectError::Broken { address, problem })
+            }
+        }
+    }
+
+    async fn resolve(&self, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
+        let Target { host, port, .. } = &self.target;
+        let unknown = |problem: String| ConnectError::UnknownHost { host: host.clone(), problem };
+        let lookup = tokio::net::lookup_host((host.as_str(), *port));
+        let found = tokio::time::timeout_at(deadline, lookup)
+            .await
+            .map_err(|_| unknown("no answer in time".to_owned()))?
+            .map_err(|error| unknown(error.to_string()))?;
+        let addresses: Vec<_> = found.take(MAX_ADDRESSES).collect();
+        if addresses.is_empty() {
+            return Err(unknown("it has no address".to_owned()));
+        }
+        Ok(addresses)
+    }
+
+    /// Tries the addresses, each a little after the one before; the first to answer is taken.
+    async fn race(
+        &mut self,
+        addresses: &[SocketAddr],
+        mut deadline: Instant,
+        timeout: Duration,
+    ) -> Result<quinn::Connection, ConnectError> {
+        let mut attempts = FuturesUnordered::new();
+        let mut rest = addresses.iter();
+        let mut failure: Option<ConnectError> = None;
+        let mut next_at = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                Some(result) = attempts.next() => match result {
+                    Ok(quic) => return Ok(quic),
+                    Err(error) => {
+                        next_at = Instant::now();
+                        keep_clearest(&mut failure, error, &mut deadline);
+                    }
+                },
+                () = tokio::time::sleep_until(next_at), if rest.len() > 0 => {
+                    next_at = Instant::now() + STAGGER;
+                    if let Some(address) = rest.next() {
+                        match self.connect(*address) {
+                            Ok(attempt) => attempts.push(attempt),
+                            Err(error) => {
+                                next_at = Instant::now();
+                                keep_clearest(&mut failure, error, &mut deadline);
+                            }
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => break,
+                else => break,
+            }
+            if attempts.is_empty() && rest.len() == 0 {
+                break;
+            }
+        }
+        let address = addresses[addresses.len() - 1];
+        Err(failure.unwrap_or(ConnectError::Unreachable { address, after: timeout }))
+    }
+
+    fn connect(
+        &mut self,
+        address: SocketAddr,
+    ) -> Result<impl Future<Output = Result<quinn::Connection, ConnectError>> + use<>, ConnectError>
+    {
+        let endpoint = self.socket(address)?;
+        let name = self.target.server_name.clone();
+        let connecting = endpoint.connect_with(self.config.clone(), address, &name).map_err(
+            |error| match error {
+                quinn::ConnectError::InvalidServerName(name) => ConnectError::Config {
+                    field: "server_name",
+                    problem: format!("{name:?} is not a DNS name or an IP address"),
+                },
+                quinn::ConnectError::EndpointStopping => {
+                    // Its socket failed; the next attempt opens another.
+                    *self.slot(address) = None;
+                    ConnectError::Socket { problem: error.to_string() }
+                }
+                error => ConnectError::Socket { problem: error.to_string() },
+            },
+        )?;
+        Ok(async move { connecting.await.map_err(|error| refusal(address, &name, &error)) })
+    }
+
+    fn slot(&mut self, address: SocketAddr) -> &mut Option<quinn::Endpoint> {
+        if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
+    }
+
+    fn socket(&mut self, address: SocketAddr) -> Result<quinn::Endpoint, ConnectError> {
+        let slot = self.slot(address);
+        if let Some(endpoint) = slot {
+            return Ok(endpoint.clone());
+        }
+        let any: SocketAddr = match address {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let unusable = |error: std::io::Error| ConnectError::Socket { problem: error.to_string() };
+        let socket = UdpSocket::bind(any).map_err(unusable)?;
+        let config = transport::endpoint_config();
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(config, None, socket, runtime).map_err(unusable)?;
+        Ok(slot.insert(endpoint).clone())
+    }
+}
+
+/// Of several failures, the one that says most; after one that won't pass, the rest is not waited
+/// for as long.
+fn keep_clearest(failure: &mut Option<ConnectError>, error: ConnectError, deadline: &mut Instant) {
+    if !error.is_transient() {
+        *deadline = (*deadline).min(Instant::now() + GRACE);
+    }
+    if failure.as_ref().is_none_or(ConnectError::is_transient) {
+        *failure = Some(error);
+    }
+}
+
+/// What a failed handshake, or a connection closed before ACK, means.
+fn refusal(address: SocketAddr, server_name: &str, error: &ConnectionError) -> ConnectError {
+    let broken = || ConnectError::Broken { address, problem: error.to_string() };
+    match error {
+        ConnectionError::TransportError(it) => {
+            tls::handshake_error(address, server_name, it.code.into(), &it.reason)
+                .unwrap_or_else(broken)
+        }
+        ConnectionError::ConnectionClosed(it) => {
+            let code = u64::from(it.error_code);
+            if code == CONNECTION_REFUSED {
+                let message = "it takes no more connections now: try again later";
+                return refused(ErrorInfo::new(ErrorCode::LimitExceeded, message));
+            }
+            let reason = String::from_utf8_lossy(&it.reason);
+            tls::handshake_error(address, server_name, code, &reason).unwrap_or_else(broken)
+        }
+        ConnectionError::VersionMismatch => ConnectError::Protocol {
+            address,
+            problem: "it speaks no version of QUIC that is spoken here".to_owned(),
+        },
+        ConnectionError::TimedOut => {
+            ConnectError::Unreachable { address, after: transport::IDLE_TIMEOUT }
+        }
+        ConnectionError::ApplicationClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => broken(),
+    }
+}
+
+fn refused(info: ErrorInfo) -> ConnectError {
+    let info = Box::new(info);
+    match info.code {
+        ErrorCode::UnsupportedVersion => ConnectError::Version(info),
+        _ => ConnectError::Refused(info),
+    }
+}
+
+/// HELLO, and the answer to it.
+async fn open(
+    quic: quinn::Connection,
+    hello: Hello,
+) -> Result<(Connection, Box<Ack>), ConnectError> {
+    let address = quic.remote_address();
+    let protocol = |problem: String| ConnectError::Protocol { address, problem };
+    let ended = |end: End| match end {
+        End::Closed { code: Some(code), message } => refused(ErrorInfo::new(code, message)),
+        End::Closed { code: None, message } => ConnectError::Broken { address, problem: message },
+        End::Broken(problem) => ConnectError::Broken { address, problem },
+        End::Violation(_, problem) => protocol(problem),
+        End::Silent(_) | End::Left => {
+            ConnectError::Broken { address, problem: "it ended".to_owned() }
+        }
+    };
+
+    let roles = hello.roles();
+    let (send, recv) = quic
+        .open_bi()
+        .await
+        .map_err(|error| ConnectError::Broken { address, problem: error.to_string() })?;
+    let mut connection = Connection::new(quic, send, recv);
+    connection.link.lane.push(&Message::Hello(Box::new(hello)), &Bytes::new());
+    connection.link.flush_soon();
+    loop {
+        let Some(incoming) = connection.next().map_err(|error| protocol(error.to_string()))? else {
+            connection.read().await.map_err(ended)?;
+            continue;
+        };
+        match incoming {
+            Incoming::Frame(Frame { message: Message::Ack(ack), .. }) => {
+                check(&ack)?;
+                connection.reader.session.open(roles);
+                return Ok((connection, ack));
+            }
+            Incoming::Frame(Frame { message: Message::Error(info), .. }) => {
+                return Err(refused(*info));
+            }
+            Incoming::Frame(Frame { message: Message::Goaway(goaway), .. }) => {
+                return Err(refused(ErrorInfo::new(goaway.code, goaway.message)));
+            }
+            Incoming::Frame(Frame { message, .. }) | Incoming::BodyTooLarge { message, .. } => {
+                return Err(protocol(format!("it answers HELLO with {}", message.kind())));
+            }
+            Incoming::Invalid(invalid) => return Err(protocol(invalid.to_string())),
+            Incoming::Unknown { .. } => {}
+        }
+    }
+}
+
+fn check(ack: &Ack) -> Result<(), ConnectError> {
+    let major = |version: &str| version.split('.').next().map(str::to_owned);
+    if major(&ack.mcp_version) != major(MCP_VERSION) {
+        let message = format!(
+            "it speaks {}, and {MCP_VERSION} is spoken here: use a client of its version",
+            ack.mcp_version
+        );
+        return Err(refused(ErrorInfo::new(ErrorCode::UnsupportedVersion, message)));
+    }
+    Ok(())
+}

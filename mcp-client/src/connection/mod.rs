@@ -1,0 +1,285 @@
+//! One connection to a broker: its lane, and the frames that arrive on it.
+
+mod dial;
+mod driver;
+mod liveness;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mcp_proto::lane::Lane;
+use mcp_proto::{
+    DecodeError, ErrorCode, ErrorInfo, Frame, FrameCodec, Goaway, Incoming, InvalidMessage, Limits,
+    Message, Session, Side,
+};
+use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
+use tokio::io::AsyncReadExt;
+
+pub(crate) use dial::Dialer;
+pub(crate) use driver::{Control, Peer, Stop, Timeouts, run};
+
+/// What HELLO says of this SDK.
+pub(crate) const SDK: &str = concat!("mcp-client-rust/", env!("CARGO_PKG_VERSION"));
+
+/// A read takes up to this much.
+const READ_BYTES: usize = 64 * 1024;
+
+/// With less room than this, the next read gets a new buffer.
+const MIN_READ_BYTES: usize = 16 * 1024;
+
+/// The broker does not read what is sent to it.
+const MAX_QUEUED_BYTES: usize = 256 * 1024 * 1024;
+
+/// How long closing waits for what is still to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where frames to the broker go.
+pub(crate) trait Outbox {
+    /// Appends a frame.
+    fn push(&mut self, message: &Message, body: &Bytes);
+}
+
+/// The sending half: what tasks and handlers use.
+pub(crate) struct Link {
+    quic: quinn::Connection,
+    lane: Lane<SendStream>,
+}
+
+impl Outbox for &Link {
+    fn push(&mut self, message: &Message, body: &Bytes) {
+        self.lane.push(message, body);
+    }
+}
+
+/// No connection: nothing to send to.
+impl Outbox for Option<&Link> {
+    fn push(&mut self, message: &Message, body: &Bytes) {
+        if let Some(link) = self {
+            link.lane.push(message, body);
+        }
+    }
+}
+
+impl<O: Outbox> Outbox for &mut O {
+    fn push(&mut self, message: &Message, body: &Bytes) {
+        (**self).push(message, body);
+    }
+}
+
+#[cfg(test)]
+impl Outbox for Vec<Frame> {
+    fn push(&mut self, message: &Message, body: &Bytes) {
+        Vec::push(self, Frame { message: message.clone(), body: body.clone() });
+    }
+}
+
+impl Link {
+    /// Lets the writer task write what was pushed.
+    pub(crate) fn flush_soon(&self) {
+        self.lane.flush_soon();
+    }
+
+    /// Bytes pushed and not yet written.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.lane.queued_bytes()
+    }
+
+    /// Waits until at most `bytes` are queued, or the connection is gone.
+    pub(crate) async fn drained(&self, bytes: usize) {
+        self.lane.drained(bytes).await;
+    }
+
+    fn push_error(&self, code: ErrorCode, message: impl Into<String>) {
+        let error = Message::Error(Box::new(ErrorInfo::new(code, message)));
+        self.lane.push(&error, &Bytes::new());
+        self.lane.flush_soon();
+    }
+
+    /// Writes what was pushed, then closes. `None`: in an orderly way.
+    async fn close(&self, code: Option<ErrorCode>, message: &str) {
+        self.lane.finish();
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.lane.drained(0)).await;
+        self.abort(code, message);
+        // The packet that says so is written by a task of quinn's, which may end with the runtime
+        // before it came to that.
+        for _ in 0..100 {
+            if self.quic.stats().frame_tx.connection_close > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Closes at once.
+    fn abort(&self, code: Option<ErrorCode>, message: &str) {
+        let code = VarInt::from_u32(code.map_or(0, |code| code as u32));
+        self.quic.close(code, message.as_bytes());
+        self.lane.close();
+    }
+
+    /// The broker's address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.quic.remote_address()
+    }
+
+    /// Why the connection is no more.
+    fn end(&self) -> End {
+        match self.quic.close_reason() {
+            Some(ConnectionError::ApplicationClosed(close)) => End::Closed {
+                code: u32::try_from(close.error_code.into_inner())
+                    .ok()
+                    .and_then(ErrorCode::from_u32),
+                message: String::from_utf8_lossy(&close.reason).into_owned(),
+            },
+            Some(error) => End::Broken(error.to_string()),
+            None => End::Broken("the broker ended the lane".to_owned()),
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone)]
+enum End {
+    /// The broker closed it. No code: in an orderly way, or with one that is not known here.
+    Closed { code: Option<ErrorCode>, message: String },
+    /// The network, or the broker without a word.
+    Broken(String),
+    /// No sign of life.
+    Silent(Duration),
+    /// The broker did what the protocol does not allow.
+    Violation(ErrorCode, String),
+    /// This side left it, in an orderly way.
+    Left,
+}
+
+/// A connection with an open session.
+pub(crate) struct Connection {
+    pub(crate) link: Arc<Link>,
+    reader: Reader,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.link.lane.close();
+    }
+}
+
+/// A frame for the client or worker that holds the connection.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A message, and its body.
+    Frame(Frame),
+    /// A message whose body was over the limit and is dropped.
+    TooLarge(Message, usize),
+    /// A message about a task that could be read, with a field that is wrong.
+    Invalid(InvalidMessage),
+}
+
+/// The receiving half.
+struct Reader {
+    stream: RecvStream,
+    codec: FrameCodec,
+    buffer: BytesMut,
+    session: Session,
+}
+
+/// What of a batch concerns the connection itself.
+#[derive(Default)]
+struct Notices {
+    pong: Option<u64>,
+    goaway: Option<Goaway>,
+}
+
+impl Connection {
+    fn new(quic: quinn::Connection, send: SendStream, recv: RecvStream) -> Self {
+        let link = Arc::new(Link { quic, lane: Lane::new(send) });
+        let writer = link.clone();
+        tokio::spawn(async move { writer.lane.drive().await });
+        let reader = Reader {
+            stream: recv,
+            codec: FrameCodec::new(&Limits::default()),
+            buffer: BytesMut::new(),
+            session: Session::new(Side::Dialler),
+        };
+        Self { link, reader }
+    }
+
+    /// Waits for more bytes. Cancel-safe.
+    async fn read(&mut self) -> Result<(), End> {
+        let Reader { stream, buffer, .. } = &mut self.reader;
+        if buffer.capacity() - buffer.len() < MIN_READ_BYTES {
+            buffer.reserve(READ_BYTES);
+        }
+        match stream.read_buf(buffer).await {
+            Ok(0) | Err(_) => Err(self.link.end()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<Incoming>, DecodeError> {
+        self.reader.codec.decode(&mut self.reader.buffer)
+    }
+
+    /// Takes all frames that have arrived, answers those that concern the connection only, and
+    /// appends the others to `batch`.
+    fn take(&mut self, batch: &mut Vec<Received>) -> Result<Notices, End> {
+        let mut notices = Notices::default();
+        loop {
+            let incoming =
+                self.next().map_err(|error| End::Violation(error.code(), error.to_string()))?;
+            let Some(incoming) = incoming else { break };
+            match incoming {
+                Incoming::Frame(frame) => {
+                    self.check(&frame.message)?;
+                    self.take_frame(frame, &mut notices, batch);
+                }
+                Incoming::BodyTooLarge { message, body_bytes } => {
+                    self.check(&message)?;
+                    batch.push(Received::TooLarge(message, body_bytes));
+                }
+                Incoming::Unknown { kind } => {
+                    let text = format!("frame kind {kind} is not known here");
+                    self.link.push_error(ErrorCode::UnknownFrame, text);
+                }
+                Incoming::Invalid(invalid) if invalid.task_id.is_some() => {
+                    batch.push(Received::Invalid(invalid));
+                }
+                Incoming::Invalid(invalid) => {
+                    self.link.push_error(ErrorCode::InvalidMessage, invalid.to_string());
+                }
+            }
+        }
+        if self.link.queued_bytes() > MAX_QUEUED_BYTES {
+            let text = "the broker does not read".to_owned();
+            return Err(End::Violation(ErrorCode::SlowConsumer, text));
+        }
+        Ok(notices)
+    }
+
+    fn check(&self, message: &Message) -> Result<(), End> {
+        let kind = message.kind();
+        let unexpected = |error: mcp_proto::UnexpectedFrame| {
+            End::Violation(ErrorCode::UnexpectedFrame, error.to_string())
+        };
+        self.reader.session.check_received(kind).map_err(unexpected)
+    }
+
+    fn take_frame(&self, frame: Frame, notices: &mut Notices, batch: &mut Vec<Received>) {
+        match frame.message {
+            Message::Ping(ping) => {
+                self.link.lane.push(&Message::Pong(ping.seq), &Bytes::new());
+                self.link.lane.flush_soon();
+            }
+            Message::Goaway(goaway) => notices.goaway = Some(goaway),
+            Message::Error(error) => tracing::warn!(%error, "the broker reports an error"),
+            Message::Pong(seq) => {
+                notices.pong = Some(seq);
+                batch.push(Received::Frame(frame));
+            }
+            _ => batch.push(Received::Frame(frame)),
+        }
+    }
+}

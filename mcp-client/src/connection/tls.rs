@@ -1,0 +1,87 @@
+//! TLS: whom to trust, and what to do when it fails.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_proto::{ALPN, transport};
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::connect::{Ca, Endpoint};
+use crate::error::ConnectError;
+
+/// Before a round trip has been measured. Short, so that the first packets are repeated soon (after
+/// three times this, then doubling): a broker that is just starting is found quickly.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
+
+/// TLS alert 120: the server speaks none of the offered protocols.
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// QUIC settings for connections to `endpoint`.
+pub(super) fn quic_config(endpoint: &Endpoint) -> Result<quinn::ClientConfig, ConnectError> {
+    let ca = endpoint.ca().ok_or(ConnectError::NoTrust)?;
+    let roots = roots(ca)?;
+    let unusable = |problem: String| ConnectError::Ca { from: ca.from.to_string(), problem };
+    let mut tls = rustls::ClientConfig::builder_with_provider(transport::crypto_provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| unusable(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
+
+    let mut transport = transport::transport_config(transport::IDLE_TIMEOUT);
+    // The broker opens no streams.
+    transport.max_concurrent_bidi_streams(0u8.into()).initial_rtt(INITIAL_RTT);
+    let mut config = quinn::ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+fn roots(ca: &Ca) -> Result<RootCertStore, ConnectError> {
+    let unusable = |problem: String| ConnectError::Ca { from: ca.from.to_string(), problem };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca.pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("it has no certificate (-----BEGIN CERTIFICATE-----)".to_owned()));
+    }
+    Ok(roots)
+}
+
+/// What a failed handshake means. `code` is the QUIC transport error's.
+pub(super) fn handshake_error(
+    address: SocketAddr,
+    server_name: &str,
+    code: u64,
+    reason: &str,
+) -> Option<ConnectError> {
+    // Transport errors 0x100 to 0x1ff are TLS alerts.
+    let alert = u8::try_from(code.checked_sub(0x100)?).ok()?;
+    if alert == NO_APPLICATION_PROTOCOL {
+        let alpn = String::from_utf8_lossy(ALPN);
+        let problem = format!("it is a QUIC server, but not of the protocol {alpn}");
+        return Some(ConnectError::Protocol { address, problem });
+    }
+    let what_to_do = if reason.contains("UnknownIssuer") || reason.contains("BadSignature") {
+        "its certificate is not signed by the authority that was given: use this broker's own \
+         ca.pem"
+            .to_owned()
+    } else if reason.contains("NotValidForName") || reason.contains("not valid for name") {
+        format!(
+            "its certificate is not for {server_name:?}: connect by a name that it is for, or set \
+             Endpoint::server_name"
+        )
+    } else if reason.contains("Expired") || reason.contains("NotValidYet") {
+        "its certificate is not valid at this time: check the clock here, or renew the certificate"
+            .to_owned()
+    } else {
+        format!("check the broker's certificate and the authority that was given (alert {alert})")
+    };
+    Some(ConnectError::Tls { address, problem: format!("{what_to_do} [{reason}]") })
+}

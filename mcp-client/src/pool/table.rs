@@ -1,0 +1,339 @@
+//! The pool's book-keeping. Synchronous; `C` is a connection, `W` tells one who waits.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::connect::Endpoint;
+
+pub(super) struct Table<C, W> {
+    max_open: usize,
+    max_idle: usize,
+    open: HashMap<Endpoint, Entry<C>>,
+    /// Places given to those who waited and not taken yet: they count as open.
+    granted: usize,
+    /// In order of arrival.
+    waiters: VecDeque<(Endpoint, W)>,
+    next_number: u64,
+    is_closed: bool,
+    is_swept: bool,
+}
+
+struct Entry<C> {
+    /// Tells it from an earlier one to the same broker.
+    number: u64,
+    connection: C,
+    users: usize,
+    idle_since: Option<Instant>,
+}
+
+/// A place for a connection. Not a number of its own: one is like the other.
+#[derive(Debug, Default)]
+pub(super) struct Place(());
+
+/// What asking for a connection comes to.
+pub(super) enum Take<C, W> {
+    Lent {
+        number: u64,
+        client: C,
+        /// What had to go for it.
+        evicted: Option<C>,
+        /// Who waited for the same broker, and may look again.
+        again: Vec<W>,
+    },
+    Wait,
+    Closed,
+}
+
+impl<C: Clone, W> Table<C, W> {
+    pub(super) fn new(max_open: usize, max_idle: usize) -> Self {
+        Self {
+            max_open,
+            max_idle,
+            open: HashMap::new(),
+            granted: 0,
+            waiters: VecDeque::new(),
+            next_number: 0,
+            is_closed: false,
+            is_swept: false,
+        }
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn idle(&self) -> usize {
+        self.open.values().filter(|entry| entry.users == 0).count()
+    }
+
+    /// Lends a connection to `endpoint`, or makes `waiter` wait. With a `place` it was its turn.
+    pub(super) fn take(
+        &mut self,
+        endpoint: &Endpoint,
+        place: Option<Place>,
+        is_usable: impl Fn(&C) -> bool,
+        new: impl FnOnce() -> C,
+        waiter: W,
+    ) -> Take<C, W> {
+        let has_place = place.is_some();
+        if let Some(place) = place {
+            self.give_up(place);
+        }
+        if self.is_closed {
+            return Take::Closed;
+        }
+        if let Some(entry) = self.open.get_mut(endpoint) {
+            if !is_usable(&entry.connection) {
+                entry.connection = new();
+            }
+            entry.users += 1;
+            entry.idle_since = None;
+            let (number, client) = (entry.number, entry.connection.clone());
+            return Take::Lent { number, client, evicted: None, again: Vec::new() };
+        }
+        let mut evicted = None;
+        let is_turn = has_place || self.waiters.is_empty();
+        if is_turn && self.open.len() + self.granted >= self.max_open {
+            evicted = self.evict_oldest();
+        }
+        if !is_turn || self.open.len() + self.granted >= self.max_open {
+            self.waiters.push_back((endpoint.clone(), waiter));
+            return Take::Wait;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let client = new();
+        let entry = Entry { number, connection: client.clone(), users: 1, idle_since: None };
+        self.open.insert(endpoint.clone(), entry);
+        let (same, others) = self.waiters.drain(..).partition(|(wanted, _)| wanted == endpoint);
+        self.waiters = others;
+        let same: VecDeque<_> = same;
+        let again = same.into_iter().map(|(_, waiter)| waiter).collect();
+        Take::Lent { number, client, evicted, again }
+    }
+
+    /// Ends one use. Returns connections to be closed.
+    pub(super) fn give_back(
+        &mut self,
+        endpoint: &Endpoint,
+        number: u64,
+        now: Instant,
+        is_usable: impl Fn(&C) -> bool,
+    ) -> Vec<C> {
+        let Some(entry) = self.open.get_mut(endpoint).filter(|entry| entry.number == number) else {
+            return Vec::new();
+        };
+        entry.users -= 1;
+        if entry.users > 0 {
+            return Vec::new();
+        }
+        entry.idle_since = Some(now);
+        let is_wanted = is_usable(&entry.connection) && !self.is_closed && self.waiters.is_empty();
+        let gone = if !is_wanted {
+            self.open.remove(endpoint).map(|entry| entry.connection)
+        } else if self.idle() > self.max_idle {
+            self.evict_oldest()
+        } else {
+            None
+        };
+        gone.into_iter().collect()
+    }
+
+    /// A place was not taken.
+    pub(super) fn give_up(&mut self, _place: Place) {
+        self.granted -= 1;
+    }
+
+    /// The next one who waits, when there is a place for it.
+    pub(super) fn grant(&mut self) -> Option<(W, Place)> {
+        if self.open.len() + self.granted >= self.max_open {
+            return None;
+        }
+        let (_, waiter) = self.waiters.pop_front()?;
+        self.granted += 1;
+        Some((waiter, Place(())))
+    }
+
+    /// Those idle for `idle_timeout` and more go.
+    pub(super) fn expire(&mut self, now: Instant, idle_timeout: Duration) -> Vec<C> {
+        let is_over = |entry: &Entry<C>| {
+            entry.idle_since.is_some_and(|since| now.duration_since(since) >= idle_timeout)
+        };
+        let gone = self.open.extract_if(|_, entry| is_over(entry));
+        gone.map(|(_, entry)| entry.connection).collect()
+    }
+
+    /// Since when the one that has been idle longest is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.open.values().filter_map(|entry| entry.idle_since).min()
+    }
+
+    /// Whether a sweep is to be started: something is idle, and none is under way.
+    pub(super) fn begin_sweep(&mut self) -> bool {
+        let begins = !self.is_swept && self.idle_since().is_some();
+        self.is_swept |= begins;
+        begins
+    }
+
+    pub(super) fn end_sweep(&mut self) {
+        self.is_swept = false;
+    }
+
+    /// Nothing is lent any more. Who waits is dropped; the idle ones are returned.
+    pub(super) fn close(&mut self) -> Vec<C> {
+        self.is_closed = true;
+        self.waiters.clear();
+        let idle = self.open.extract_if(|_, entry| entry.users == 0);
+        idle.map(|(_, entry)| entry.connection).collect()
+    }
+
+    fn evict_oldest(&mut self) -> Option<C> {
+        let idle = self.open.iter().filter(|(_, entry)| entry.users == 0);
+        let oldest = idle.min_by_key(|(_, entry)| entry.idle_since)?.0.clone();
+        self.open.remove(&oldest).map(|entry| entry.connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Pool = Table<u32, &'static str>;
+
+    fn at(name: &str) -> Endpoint {
+        Endpoint::new(name)
+    }
+
+    fn take(pool: &mut Pool, name: &'static str) -> Option<(u64, u32, Option<u32>)> {
+        take_with(pool, name, None).map(|(number, client, evicted, _)| (number, client, evicted))
+    }
+
+    fn take_with(
+        pool: &mut Pool,
+        name: &'static str,
+        place: Option<Place>,
+    ) -> Option<(u64, u32, Option<u32>, Vec<&'static str>)> {
+        let made = pool.next_number as u32;
+        match pool.take(&at(name), place, |_| true, || made, name) {
+            Take::Lent { number, client, evicted, again } => Some((number, client, evicted, again)),
+            Take::Wait => None,
+            Take::Closed => panic!("closed"),
+        }
+    }
+
+    fn give_back(pool: &mut Pool, name: &str, number: u64, now: Instant) -> Vec<u32> {
+        pool.give_back(&at(name), number, now, |_| true)
+    }
+
+    #[test]
+    fn users_of_one_broker_share_a_connection() {
+        let mut pool = Pool::new(2, 2);
+        assert_eq!(take(&mut pool, "a"), Some((0, 0, None)));
+        assert_eq!(take(&mut pool, "a"), Some((0, 0, None)));
+        assert_eq!(pool.open(), 1);
+        let now = Instant::now();
+        give_back(&mut pool, "a", 0, now);
+        assert_eq!(pool.idle(), 0);
+        give_back(&mut pool, "a", 0, now);
+        assert_eq!(pool.idle(), 1);
+        assert_eq!(take(&mut pool, "a"), Some((0, 0, None)));
+    }
+
+    #[test]
+    fn the_longest_idle_connection_makes_room() {
+        let mut pool = Pool::new(2, 2);
+        let now = Instant::now();
+        take(&mut pool, "a");
+        take(&mut pool, "b");
+        give_back(&mut pool, "b", 1, now);
+        give_back(&mut pool, "a", 0, now + Duration::from_secs(1));
+        assert_eq!(take(&mut pool, "c"), Some((2, 2, Some(1))));
+    }
+
+    #[test]
+    fn who_waits_is_served_in_order_and_newcomers_do_not_overtake() {
+        let mut pool = Pool::new(1, 1);
+        let now = Instant::now();
+        take(&mut pool, "a");
+        assert_eq!(take(&mut pool, "b"), None);
+        assert_eq!(take(&mut pool, "c"), None);
+        // Sharing what is there takes nothing from those who wait.
+        assert!(take(&mut pool, "a").is_some());
+        assert!(pool.grant().is_none());
+        give_back(&mut pool, "a", 0, now);
+        assert_eq!(give_back(&mut pool, "a", 0, now), [0]);
+        let (first, place) = pool.grant().unwrap();
+        assert_eq!(first, "b");
+        assert!(pool.grant().is_none());
+        assert_eq!(take(&mut pool, "d"), None);
+        assert!(take_with(&mut pool, "b", Some(place)).is_some());
+        give_back(&mut pool, "b", 1, now);
+        assert_eq!(pool.grant().unwrap().0, "c");
+    }
+
+    #[test]
+    fn who_waits_for_the_same_broker_shares_the_connection_that_is_made() {
+        let mut pool = Pool::new(1, 1);
+        take(&mut pool, "a");
+        take(&mut pool, "b");
+        take(&mut pool, "c");
+        take(&mut pool, "b");
+        give_back(&mut pool, "a", 0, Instant::now());
+        let (_, place) = pool.grant().unwrap();
+        let (.., again) = take_with(&mut pool, "b", Some(place)).unwrap();
+        assert_eq!(again, ["b"]);
+        assert_eq!(pool.waiters.len(), 1);
+    }
+
+    #[test]
+    fn a_place_that_is_not_taken_goes_to_the_next() {
+        let mut pool = Pool::new(1, 1);
+        take(&mut pool, "a");
+        take(&mut pool, "b");
+        take(&mut pool, "c");
+        give_back(&mut pool, "a", 0, Instant::now());
+        let (_, place) = pool.grant().unwrap();
+        pool.give_up(place);
+        assert_eq!(pool.grant().unwrap().0, "c");
+    }
+
+    #[test]
+    fn idle_connections_are_bounded_in_number_and_time() {
+        let mut pool = Pool::new(4, 1);
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        take(&mut pool, "a");
+        take(&mut pool, "b");
+        assert!(give_back(&mut pool, "a", 0, now).is_empty());
+        assert_eq!(give_back(&mut pool, "b", 1, later), [0]);
+        assert!(pool.begin_sweep());
+        assert!(!pool.begin_sweep());
+        assert!(pool.expire(later, Duration::from_secs(1)).is_empty());
+        assert_eq!(pool.expire(later + Duration::from_secs(1), Duration::from_secs(1)), [1]);
+        assert_eq!(pool.idle_since(), None);
+    }
+
+    #[test]
+    fn a_connection_that_failed_is_not_kept() {
+        let mut pool = Pool::new(1, 1);
+        take(&mut pool, "a");
+        let gone = pool.give_back(&at("a"), 0, Instant::now(), |_| false);
+        assert_eq!((gone, pool.open()), (vec![0], 0));
+        // A late return of an earlier connection does not touch a newer one.
+        take(&mut pool, "a");
+        give_back(&mut pool, "a", 0, Instant::now());
+        assert_eq!(pool.idle(), 0);
+    }
+
+    #[test]
+    fn a_closed_pool_lends_nothing_and_keeps_nothing() {
+        let mut pool = Pool::new(2, 2);
+        let now = Instant::now();
+        take(&mut pool, "a");
+        take(&mut pool, "b");
+        give_back(&mut pool, "b", 1, now);
+        assert_eq!(pool.close(), [1]);
+        assert!(matches!(pool.take(&at("a"), None, |_| true, || 9, "a"), Take::Closed));
+        assert_eq!(give_back(&mut pool, "a", 0, now), [0]);
+    }
+}

@@ -1,0 +1,380 @@
+//! One task: building it, waiting for it, and how it ended.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use mcp_proto::limits::{
+    MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TASK_BYTES, MAX_TEXT_BYTES, MAX_TTL_MS,
+};
+use mcp_proto::{
+    ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed, Outcome, Priority, Task, TaskId,
+};
+use tokio::sync::oneshot;
+
+use crate::client::{Client, Ticket};
+use crate::error::{CallError, InvalidTask};
+use crate::worker::Job;
+
+/// Time to live of a task that does not say.
+const DEFAULT_TTL: Duration = Duration::from_secs(30);
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskEnd {
+    /// Which.
+    pub task_id: TaskId,
+    /// How.
+    pub outcome: Outcome,
+    /// Whether its handler ran: what decides if sending it again is safe.
+    pub executed: Executed,
+    /// The result.
+    pub body: Bytes,
+    /// Of the result.
+    pub content_type: ByteString,
+    /// Why, for all but `ok`.
+    pub error: Option<Box<ErrorInfo>>,
+    /// What happened on its way. Empty when the broker did not answer.
+    pub trace: ContextTrace,
+}
+
+/// The result of a task that ended `ok`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The result.
+    pub body: Bytes,
+    /// Of the result.
+    pub content_type: ByteString,
+    /// What happened on its way.
+    pub trace: ContextTrace,
+}
+
+impl TaskEnd {
+    /// The reply, if it ended `ok`.
+    pub fn into_reply(self) -> Result<Reply, CallError> {
+        match self.outcome {
+            Outcome::Ok => {
+                Ok(Reply { body: self.body, content_type: self.content_type, trace: self.trace })
+            }
+            Outcome::Failed
+            | Outcome::Expired
+            | Outcome::Cancelled
+            | Outcome::Rejected
+            | Outcome::Lost => Err(self.into()),
+        }
+    }
+}
+
+impl fmt::Display for TaskEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {} {}", self.task_id, self.outcome)?;
+        if self.outcome != Outcome::Ok {
+            write!(f, " (executed: {})", self.executed)?;
+        }
+        match &self.error {
+            Some(error) => write!(f, ": {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A task being put together. Nothing is sent before [`send`](Self::send) or
+/// [`call`](Self::call), which also report what is not valid in it.
+#[must_use = "a task is sent by send() or call()"]
+pub struct TaskBuilder {
+    client: Client,
+    /// Or what is wrong with it, the first thing.
+    task: Result<Task, InvalidTask>,
+    body: Bytes,
+    ttl: Duration,
+}
+
+impl TaskBuilder {
+    pub(crate) fn new(client: Client, task: Result<Task, InvalidTask>) -> Self {
+        Self { client, task, body: Bytes::new(), ttl: DEFAULT_TTL }
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Task)) -> Self {
+        if let Ok(task) = &mut self.task {
+            set(task);
+        }
+        self
+    }
+
+    fn refuse(mut self, invalid: InvalidTask) -> Self {
+        self.task = self.task.and(Err(invalid));
+        self
+    }
+
+    /// Its id, when it shall not be a new UUID: sending the same task again under the same id
+    /// makes the broker join the two. 1 to 64 printable ASCII bytes.
+    pub fn id<I>(self, id: I) -> Self
+    where
+        I: TryInto<TaskId>,
+        I::Error: fmt::Display,
+    {
+        match id.try_into() {
+            Ok(id) => self.with(|task| task.id = id),
+            Err(error) => self.refuse(InvalidTask::new("task_id", error)),
+        }
+    }
+
+    /// Its input. At most what the broker accepts, 64 KiB; more is rejected(BODY_TOO_LARGE)
+    /// without being sent.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Its time to live from the call of `send` or `call` on, 1 ms to 7 days. 30 s when not said.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// The content type of its body. At most 1024 bytes, as for all texts below.
+    pub fn content_type(self, content_type: impl Into<ByteString>) -> Self {
+        self.with(|task| task.content_type = content_type.into())
+    }
+
+    /// Which of the waiting tasks goes first.
+    pub fn priority(self, priority: Priority) -> Self {
+        self.with(|task| task.priority = priority)
+    }
+
+    /// On whose account.
+    pub fn tenant(self, tenant: impl Into<ByteString>) -> Self {
+        self.with(|task| task.tenant = tenant.into())
+    }
+
+    /// Tasks with the same key prefer the same worker.
+    pub fn affinity_key(self, key: impl Into<ByteString>) -> Self {
+        self.with(|task| task.affinity_key = key.into())
+    }
+
+    /// A label that its worker must have. At most 64.
+    pub fn label(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.with(|task| {
+            task.required_labels.0.insert(key.into(), value.into());
+        })
+    }
+
+    /// A header for its handler. At most 64.
+    pub fn header(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.with(|task| {
+            task.headers.insert(key.into(), value.into());
+        })
+    }
+
+    /// Whether running it twice does no harm: then it is dispatched again when its worker is lost,
+    /// and sent again when the broker is.
+    pub fn idempotent(self, idempotent: bool) -> Self {
+        self.with(|task| task.idempotent = idempotent)
+    }
+
+    /// What the broker promises for it.
+    pub fn delivery(self, delivery: Delivery) -> Self {
+        self.with(|task| task.delivery = delivery)
+    }
+
+    /// Load test: only workers labelled shadow get it.
+    pub fn shadow(self, shadow: bool) -> Self {
+        self.with(|task| task.shadow = shadow)
+    }
+
+    /// The task whose handler sends this one. Takes over its trace context, and is refused when
+    /// that makes a chain of more than 16.
+    pub fn parent(self, parent: &Task) -> Self {
+        if parent.depth >= MAX_DEPTH {
+            let problem = format!("is over {MAX_DEPTH}: too many tasks that send tasks");
+            return self.refuse(InvalidTask::new("depth", problem));
+        }
+        self.with(|task| {
+            task.parent = Some(parent.id.clone());
+            task.depth = parent.depth + 1;
+            task.traceparent = parent.traceparent.clone();
+            task.tracestate = parent.tracestate.clone();
+        })
+    }
+
+    /// Like [`parent`](Self::parent), and the time to live, if said before, is cut to what remains
+    /// of the job's.
+    pub fn child_of(self, job: &Job) -> Self {
+        let ttl = self.ttl.min(job.remaining());
+        self.parent(&job.task).ttl(ttl)
+    }
+
+    /// W3C Trace Context.
+    pub fn traceparent(self, traceparent: impl Into<ByteString>) -> Self {
+        self.with(|task| task.traceparent = traceparent.into())
+    }
+
+    /// W3C Trace Context.
+    pub fn tracestate(self, tracestate: impl Into<ByteString>) -> Self {
+        self.with(|task| task.tracestate = tracestate.into())
+    }
+
+    /// Sends it. Waits for room when the session has as many tasks as the broker allows, or when
+    /// more is waiting to be written than the connection takes; not for the outcome.
+    ///
+    /// Without a connection, and when one will be made again, the task waits for it within its
+    /// time to live. Fails when it can't be sent: the task did not run then.
+    ///
+    /// Dropping this future before it is ready sends nothing.
+    pub async fn send(self) -> Result<TaskHandle, CallError> {
+        let Self { client, task, body, ttl } = self;
+        let task = task?;
+        check(&task, ttl)?;
+        let Ticket { id, end } = client.session().submit(task, body, ttl).await?;
+        Ok(TaskHandle { id, client, end: Some(end) })
+    }
+
+    /// Sends it and waits for its reply. Dropping this future cancels the task.
+    pub async fn call(self) -> Result<Reply, CallError> {
+        self.send().await?.await.into_reply()
+    }
+}
+
+impl fmt::Debug for TaskBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskBuilder")
+            .field("task", &self.task)
+            .field("body_bytes", &self.body.len())
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the broker would take it, as far as that can be told here.
+fn check(task: &Task, ttl: Duration) -> Result<(), InvalidTask> {
+    if ttl.is_zero() || ttl > Duration::from_millis(MAX_TTL_MS) {
+        return Err(InvalidTask::new("ttl", format!("is {ttl:?}; 1 ms to 7 days are allowed")));
+    }
+    let texts = [
+        ("content_type", &task.content_type),
+        ("tenant", &task.tenant),
+        ("affinity_key", &task.affinity_key),
+        ("traceparent", &task.traceparent),
+        ("tracestate", &task.tracestate),
+    ];
+    for (field, text) in texts {
+        check_text(field, text)?;
+    }
+    let maps = [
+        ("required_labels", &task.required_labels.0, MAX_LABELS),
+        ("headers", &task.headers, MAX_HEADERS),
+    ];
+    for (field, map, max) in maps {
+        if map.len() > max {
+            let problem = format!("has {} entries; at most {max} are allowed", map.len());
+            return Err(InvalidTask::new(field, problem));
+        }
+        for text in map.iter().flat_map(|(key, value)| [key, value]) {
+            check_text(field, text)?;
+        }
+    }
+    if task.depth > MAX_DEPTH {
+        let problem = format!("is {}; at most {MAX_DEPTH} is allowed", task.depth);
+        return Err(InvalidTask::new("depth", problem));
+    }
+    Ok(())
+}
+
+fn check_text(field: &'static str, text: &str) -> Result<(), InvalidTask> {
+    if text.len() > MAX_TEXT_BYTES {
+        let problem =
+            format!("has a text of {} bytes; at most {MAX_TEXT_BYTES} are allowed", text.len());
+        return Err(InvalidTask::new(field, problem));
+    }
+    Ok(())
+}
+
+/// What was just encoded: labels and headers are also bounded together.
+pub(crate) fn check_encoded(len: usize) -> Result<(), InvalidTask> {
+    if len > MAX_TASK_BYTES {
+        let problem = format!(
+            "with its labels and headers has {len} bytes; at most {MAX_TASK_BYTES} are allowed"
+        );
+        return Err(InvalidTask::new("task", problem));
+    }
+    Ok(())
+}
+
+/// A task that was sent. A future of its end; dropped before that, it cancels the task, unless
+/// [`detach`](Self::detach)ed. Keeps the client's connection open.
+#[must_use = "a dropped handle cancels its task; detach() it to let it run"]
+pub struct TaskHandle {
+    id: TaskId,
+    client: Client,
+    /// None once the end was taken.
+    end: Option<oneshot::Receiver<TaskEnd>>,
+}
+
+impl TaskHandle {
+    /// The task's id.
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    /// Asks the broker to end the task. Its end is still to be waited for: `cancelled`, or what
+    /// had been decided before. Without a connection it ends `cancelled` at once.
+    pub fn cancel(&self) {
+        self.client.session().cancel(&self.id);
+    }
+
+    /// Lets the task run without anybody waiting for it.
+    pub fn detach(mut self) {
+        self.end = None;
+    }
+
+    /// Waits for the end of the task; the same as awaiting the handle. The future can be dropped
+    /// and this be called again, until one was ready.
+    pub async fn outcome(&mut self) -> TaskEnd {
+        self.await
+    }
+}
+
+impl Future for TaskHandle {
+    type Output = TaskEnd;
+
+    /// Panics when polled again after it was ready.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
+        let this = self.get_mut();
+        let Some(end) = &mut this.end else { panic!("TaskHandle polled after it was ready") };
+        let result = std::task::ready!(Pin::new(end).poll(cx));
+        this.end = None;
+        Poll::Ready(result.unwrap_or_else(|_| unknown_end(&this.id)))
+    }
+}
+
+/// The I/O task was dropped with its runtime.
+fn unknown_end(id: &TaskId) -> TaskEnd {
+    let message = "the client's runtime was shut down";
+    let error = ErrorInfo::new(ErrorCode::BrokerLost, message).task(id.clone());
+    TaskEnd {
+        task_id: id.clone(),
+        outcome: Outcome::Lost,
+        executed: Executed::Maybe,
+        body: Bytes::new(),
+        content_type: ByteString::new(),
+        error: Some(Box::new(error)),
+        trace: ContextTrace::default(),
+    }
+}
+
+impl Drop for TaskHandle {
+    fn drop(&mut self) {
+        if self.end.is_some() {
+            self.client.session().abandon(&self.id);
+        }
+    }
+}
+
+impl fmt::Debug for TaskHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskHandle").field("id", &self.id).finish_non_exhaustive()
+    }
+}

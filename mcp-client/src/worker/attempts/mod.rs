@@ -1,0 +1,486 @@
+//! The attempts that a worker holds: waiting, running, and finished but not confirmed.
+//! Synchronous: told the time, pushes frames to an [`Outbox`], returns the jobs to start.
+//!
+//! ```text
+//!   ROUTE ──▶ waiting ──▶ running ──▶ RESULT ─┐
+//!     │          │                            ├──▶ finished ── PONG ──▶ (gone)
+//!     └──────────┴─────── NACK ───────────────┘
+//! ```
+//!
+//! What is finished is kept until the broker is known to have it: a PONG to a PING that followed
+//! it. Over a broken connection, waiting and running attempts stay, and finished ones are sent
+//! again, as far as the broker wants to keep them.
+
+mod ending;
+mod finished;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
+use mcp_proto::{
+    Ack, AttemptId, CancelReason, ErrorCode, ErrorInfo, Executed, InvalidMessage, Message, Nack,
+    Outcome, Ping, Readiness, Task, TaskResult,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::job::{Cancellation, Job};
+use super::stats::WorkerStats;
+use crate::connection::Outbox;
+pub(super) use ending::Completion;
+use ending::{Ending, Verdict, ended_by, expired};
+use finished::Finished;
+
+/// Deadlines are looked at in steps of this.
+const STEP: Duration = Duration::from_millis(20);
+
+/// A job to start now: its handler is to be run, and [`Attempts::complete`] called once it ended.
+pub(super) struct Start {
+    pub(super) id: AttemptId,
+    pub(super) job: Job,
+}
+
+/// A ROUTE, its task looked into.
+pub(super) struct Routed {
+    pub(super) id: AttemptId,
+    pub(super) attempt: u32,
+    pub(super) ttl: Duration,
+    pub(super) task: Result<Task, InvalidMessage>,
+    pub(super) body: Bytes,
+    /// Whether there is a handler for it.
+    pub(super) is_served: bool,
+}
+
+/// The attempts that a worker holds.
+pub(super) struct Attempts {
+    slots: usize,
+    capacity: usize,
+    held: HashMap<AttemptId, Attempt>,
+    /// Attempts of `held` that wait for a slot, oldest first.
+    waiting: VecDeque<AttemptId>,
+    /// Handlers that run, those of abandoned attempts included.
+    running: usize,
+    finished: Finished,
+    /// No deadline is earlier than this.
+    earliest: Option<Instant>,
+    connection: Option<Connected>,
+    /// Of the broker that the attempts are from.
+    epoch: Option<u64>,
+    max_body_bytes: usize,
+    is_draining: bool,
+    stats: WorkerStats,
+}
+
+/// What belongs to one connection.
+struct Connected {
+    routes_received: u64,
+    ping_interval: Duration,
+    ping_at: Instant,
+}
+
+struct Attempt {
+    /// Until it is started.
+    job: Option<Job>,
+    cancellation: CancellationToken,
+    deadline: Instant,
+    arrived_at: Instant,
+    started_at: Option<Instant>,
+    ending: Option<Ending>,
+}
+
+impl Attempts {
+    pub(super) fn new(slots: u32, prefetch: u32) -> Self {
+        Self {
+            slots: slots as usize,
+            capacity: slots as usize + prefetch as usize,
+            held: HashMap::new(),
+            waiting: VecDeque::new(),
+            running: 0,
+            finished: Finished::default(),
+            earliest: None,
+            connection: None,
+            epoch: None,
+            max_body_bytes: 0,
+            is_draining: false,
+            stats: WorkerStats::default(),
+        }
+    }
+
+    pub(super) fn stats(&self) -> WorkerStats {
+        WorkerStats {
+            running: self.running as u32,
+            waiting: self.waiting.len() as u32,
+            ..self.stats
+        }
+    }
+
+    /// Whether nothing is left to do or to be confirmed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.finished.is_empty()
+    }
+
+    /// Whether the broker owes a PONG.
+    pub(super) fn is_owed(&self) -> bool {
+        self.finished.is_owed()
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        if self.is_draining { Readiness::Draining } else { Readiness::Ready }
+    }
+
+    /// What to list in HELLO: everything whose RESULT or NACK may not have arrived.
+    pub(super) fn held_for_hello(&self) -> Vec<AttemptId> {
+        let mut ids = self.held_ids();
+        let room = (MAX_AGENT_ATTEMPTS as usize).saturating_sub(ids.len());
+        ids.extend(self.finished.newest_ids().take(room));
+        ids
+    }
+
+    fn held_ids(&self) -> Vec<AttemptId> {
+        let is_ours = |attempt: &Attempt| attempt.ending != Some(Ending::Abandoned);
+        self.held.iter().filter(|(_, it)| is_ours(it)).map(|(id, _)| *id).collect()
+    }
+
+    /// There is a connection: drops what the broker does not keep, sends again what it does.
+    pub(super) fn connected(
+        &mut self,
+        ack: &Ack,
+        now: Instant,
+        mut out: impl Outbox,
+        starts: &mut Vec<Start>,
+    ) {
+        let ping_interval = Duration::from_millis(u64::from(ack.ping_interval_ms.max(100)));
+        self.connection =
+            Some(Connected { routes_received: 0, ping_interval, ping_at: now + ping_interval });
+        self.max_body_bytes = ack.limits.max_body_bytes as usize;
+        self.stats.connections += 1;
+
+        // Attempts of an earlier epoch of the broker are nobody's.
+        let is_same_epoch = self.epoch.replace(ack.epoch) == Some(ack.epoch);
+        let keep: HashSet<AttemptId> =
+            if is_same_epoch { ack.keep.iter().copied().collect() } else { HashSet::new() };
+        let dropped: Vec<_> = self.held.keys().filter(|id| !keep.contains(id)).copied().collect();
+        for id in dropped {
+            self.abandon(id);
+        }
+        self.finished.resend(&keep, &mut out);
+        if self.is_draining {
+            self.report(&mut out);
+        }
+        self.start_waiting(now, &mut out, starts);
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        self.connection = None;
+        self.finished.disconnected();
+    }
+
+    fn abandon(&mut self, id: AttemptId) {
+        let Some(attempt) = self.held.get_mut(&id) else { return };
+        if attempt.ending == Some(Ending::Abandoned) {
+            return;
+        }
+        self.stats.abandoned += 1;
+        if attempt.started_at.is_some() {
+            attempt.ending = Some(Ending::Abandoned);
+            attempt.cancellation.cancel();
+        } else {
+            self.remove_waiting(id);
+        }
+    }
+
+    fn remove_waiting(&mut self, id: AttemptId) -> Option<Attempt> {
+        self.waiting.retain(|waiting| *waiting != id);
+        self.held.remove(&id)
+    }
+
+    /// ROUTE. Returns whether the next time-out may be earlier than it was.
+    pub(super) fn route(
+        &mut self,
+        routed: Routed,
+        now: Instant,
+        mut out: impl Outbox,
+        starts: &mut Vec<Start>,
+    ) -> bool {
+        let Routed { id, attempt, ttl, task, body, is_served } = routed;
+        if let Some(connection) = &mut self.connection {
+            connection.routes_received += 1;
+        }
+        if self.held.contains_key(&id) {
+            tracing::warn!(attempt = %id, "the broker routes an attempt that is held already");
+            return false;
+        }
+        self.stats.received += 1;
+        let task = match task {
+            Ok(task) => task,
+            Err(invalid) => {
+                let error = ErrorInfo::new(ErrorCode::InvalidTask, invalid.to_string());
+                self.finish_unstarted(id, Outcome::Failed, error, 0, &mut out);
+                return false;
+            }
+        };
+        if self.is_draining {
+            self.nack(id, ErrorCode::ShuttingDown, "the worker is leaving", &mut out);
+            return false;
+        }
+        if !is_served {
+            let message = format!("the worker does not serve {}", task.action);
+            self.nack(id, ErrorCode::UnknownAction, &message, &mut out);
+            return false;
+        }
+        if self.held_count() >= self.capacity {
+            self.nack(id, ErrorCode::AllBusy, "all slots of the worker are taken", &mut out);
+            return false;
+        }
+        let cancellation = CancellationToken::new();
+        let deadline = now + ttl;
+        let job =
+            Job { task, body, deadline, attempt, cancellation: Cancellation(cancellation.clone()) };
+        self.held.insert(
+            id,
+            Attempt {
+                job: Some(job),
+                cancellation,
+                deadline,
+                arrived_at: now,
+                started_at: None,
+                ending: None,
+            },
+        );
+        self.waiting.push_back(id);
+        self.start_waiting(now, &mut out, starts);
+        let is_earliest = self.earliest.is_none_or(|earliest| deadline < earliest);
+        if is_earliest {
+            self.earliest = Some(deadline);
+        }
+        is_earliest
+    }
+
+    /// Those that count towards slots and prefetch.
+    fn held_count(&self) -> usize {
+        if self.held.len() < self.capacity { self.held.len() } else { self.held_ids().len() }
+    }
+
+    /// ROUTE with a body over the limit.
+    pub(super) fn route_too_large(&mut self, id: AttemptId, bytes: usize, mut out: impl Outbox) {
+        if let Some(connection) = &mut self.connection {
+            connection.routes_received += 1;
+        }
+        self.stats.received += 1;
+        let message = format!("its body has {bytes} bytes, more than the worker can take");
+        let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
+        self.finish_unstarted(id, Outcome::Failed, error, 0, &mut out);
+    }
+
+    /// Starts what waits, as far as there are slots. Without a connection nothing is started: the
+    /// broker may be giving it to somebody else.
+    fn start_waiting(&mut self, now: Instant, out: &mut impl Outbox, starts: &mut Vec<Start>) {
+        while self.running < self.slots && self.connection.is_some() {
+            let Some(id) = self.waiting.pop_front() else { return };
+            let Some(attempt) = self.held.get_mut(&id) else { continue };
+            if attempt.deadline <= now {
+                let queue_us = micros(now - attempt.arrived_at);
+                self.held.remove(&id);
+                self.finish_unstarted(id, Outcome::Expired, expired(), queue_us, out);
+            } else if let Some(job) = attempt.job.take() {
+                attempt.started_at = Some(now);
+                self.running += 1;
+                starts.push(Start { id, job });
+            }
+        }
+    }
+
+    /// CANCEL.
+    pub(super) fn cancel(
+        &mut self,
+        id: AttemptId,
+        reason: CancelReason,
+        now: Instant,
+        mut out: impl Outbox,
+    ) {
+        // Unknown: it is finished, and the broker will see.
+        let Some(attempt) = self.held.get_mut(&id) else { return };
+        if attempt.started_at.is_some() {
+            if attempt.ending.is_none() {
+                attempt.ending = Some(Ending::Cancelled(reason));
+                attempt.cancellation.cancel();
+            }
+            return;
+        }
+        if let Some(attempt) = self.remove_waiting(id) {
+            let (outcome, error) = ended_by(Ending::Cancelled(reason));
+            let queue_us = micros(now - attempt.arrived_at);
+            self.finish_unstarted(id, outcome, error, queue_us, &mut out);
+        }
+    }
+
+    /// A handler ended.
+    pub(super) fn complete(
+        &mut self,
+        id: AttemptId,
+        completion: Completion,
+        now: Instant,
+        mut out: impl Outbox,
+        starts: &mut Vec<Start>,
+    ) {
+        let Some(attempt) = self.held.remove(&id) else { return };
+        self.running -= 1;
+        if matches!(completion, Completion::Panicked(_)) {
+            self.stats.panics += 1;
+        }
+        if attempt.ending != Some(Ending::Abandoned) {
+            let started_at = attempt.started_at.unwrap_or(now);
+            let Verdict { outcome, error, reply } =
+                completion.judge(attempt.ending, self.max_body_bytes);
+            let result = TaskResult {
+                attempt_id: id,
+                outcome,
+                executed: Executed::Yes,
+                content_type: reply.content_type,
+                error,
+                queue_us: micros(started_at - attempt.arrived_at),
+                work_us: micros(now - started_at),
+            };
+            self.finish(result, reply.body, &mut out);
+        }
+        self.start_waiting(now, &mut out, starts);
+    }
+
+    fn finish_unstarted(
+        &mut self,
+        id: AttemptId,
+        outcome: Outcome,
+        error: ErrorInfo,
+        queue_us: u64,
+        out: &mut impl Outbox,
+    ) {
+        let result = TaskResult {
+            attempt_id: id,
+            outcome,
+            executed: Executed::No,
+            content_type: ByteString::new(),
+            error: Some(Box::new(error)),
+            queue_us,
+            work_us: 0,
+        };
+        self.finish(result, Bytes::new(), out);
+    }
+
+    fn finish(&mut self, result: TaskResult, body: Bytes, out: &mut impl Outbox) {
+        match result.outcome {
+            Outcome::Ok => self.stats.ok += 1,
+            Outcome::Expired => self.stats.expired += 1,
+            Outcome::Cancelled => self.stats.cancelled += 1,
+            Outcome::Failed | Outcome::Rejected | Outcome::Lost => self.stats.failed += 1,
+        }
+        self.push_finished(result.attempt_id, Message::Result(result), body, out);
+    }
+
+    fn nack(&mut self, id: AttemptId, code: ErrorCode, message: &str, out: &mut impl Outbox) {
+        self.stats.nacked += 1;
+        let error = Some(Box::new(ErrorInfo::new(code, message)));
+        let nack = Message::Nack(Nack { attempt_id: id, error });
+        self.push_finished(id, nack, Bytes::new(), out);
+    }
+
+    fn push_finished(
+        &mut self,
+        id: AttemptId,
+        message: Message,
+        body: Bytes,
+        out: &mut impl Outbox,
+    ) {
+        let is_connected = self.connection.is_some();
+        if is_connected {
+            out.push(&message, &body);
+        }
+        self.finished.add(id, message, body);
+        let is_last = self.is_draining && self.held.is_empty();
+        if is_connected && (is_last || self.finished.wants_ping()) {
+            let seq = self.finished.ping();
+            out.push(&Message::Ping(Ping::probe(seq)), &Bytes::new());
+        }
+    }
+
+    /// PING with all that a worker says in it.
+    fn report(&mut self, out: &mut impl Outbox) {
+        let held = self.held_ids();
+        let readiness = Some(self.readiness());
+        let Some(connection) = &mut self.connection else { return };
+        let routes_received = connection.routes_received;
+        let seq = self.finished.ping();
+        out.push(&Message::Ping(Ping { seq, readiness, routes_received, held }), &Bytes::new());
+    }
+
+    /// PONG.
+    pub(super) fn pong(&mut self, seq: u64) {
+        self.finished.pong(seq);
+    }
+
+    /// When to call [`timeout`](Self::timeout) next.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let ping_at = self.connection.as_ref().map(|connection| connection.ping_at);
+        [self.earliest, ping_at].into_iter().flatten().min()
+    }
+
+    /// Ends what has run out of time, and says PING when that is due.
+    pub(super) fn timeout(&mut self, now: Instant, mut out: impl Outbox) {
+        if self.earliest.is_some_and(|earliest| earliest <= now) {
+            let due: Vec<_> = self
+                .held
+                .iter()
+                .filter(|(_, attempt)| attempt.ending.is_none() && attempt.deadline <= now)
+                .map(|(id, _)| *id)
+                .collect();
+            for id in due {
+                self.cancel(id, CancelReason::Expired, now, &mut out);
+            }
+            let open = self.held.values().filter(|attempt| attempt.ending.is_none());
+            let earliest = open.map(|attempt| attempt.deadline).min();
+            self.earliest = earliest.map(|earliest| earliest.max(now + STEP));
+        }
+        if let Some(connection) = &mut self.connection
+            && connection.ping_at <= now
+        {
+            connection.ping_at = now + connection.ping_interval;
+            self.report(&mut out);
+        }
+    }
+
+    /// Takes nothing new from now on.
+    pub(super) fn begin_drain(&mut self, mut out: impl Outbox) {
+        if !self.is_draining {
+            self.is_draining = true;
+            self.report(&mut out);
+        }
+    }
+
+    /// Hands back what never started, and cancels the rest.
+    pub(super) fn end_drain(&mut self, mut out: impl Outbox) {
+        while let Some(id) = self.waiting.pop_front() {
+            self.held.remove(&id);
+            self.nack(id, ErrorCode::ShuttingDown, "the worker is leaving", &mut out);
+        }
+        for attempt in self.held.values_mut() {
+            attempt.ending.get_or_insert(Ending::Leaving);
+            attempt.cancellation.cancel();
+        }
+    }
+
+    /// The worker has ended: stops all handlers.
+    pub(super) fn stop(&mut self) {
+        self.disconnected();
+        let all: Vec<_> = self.held.keys().copied().collect();
+        for id in all {
+            self.abandon(id);
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros() as u64
+}

@@ -1,0 +1,49 @@
+//! One attempt at a task, as its handler sees it.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mcp_proto::Task;
+
+/// One attempt at a task, as its handler sees it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The task.
+    pub task: Task,
+    /// Its input.
+    pub body: Bytes,
+    /// When its time to live runs out; the handler's future is dropped then.
+    pub deadline: Instant,
+    /// 1 for the task's first attempt.
+    pub attempt: u32,
+    pub(crate) cancellation: Cancellation,
+}
+
+impl Job {
+    /// What remains of the time to live.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Tells when the attempt is cancelled or its time to live has run out. The handler's own
+    /// future is dropped then; this is for what it started elsewhere, such as threads.
+    pub fn cancelled(&self) -> Cancellation {
+        self.cancellation.clone()
+    }
+}
+
+/// Tells when an attempt is over.
+#[derive(Debug, Clone)]
+pub struct Cancellation(pub(crate) tokio_util::sync::CancellationToken);
+
+impl Cancellation {
+    /// Whether the attempt is over.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Waits until the attempt is over.
+    pub async fn wait(&self) {
+        self.0.cancelled().await;
+    }
+}

@@ -1,0 +1,324 @@
+//! A worker's registration: the attempts it holds, its handlers, and the connection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytestring::ByteString;
+use mcp_proto::{
+    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, ErrorCode, ErrorInfo, Frame, Goaway,
+    Hello, MCP_VERSION, Message, NodeId, Route, WorkerHello,
+};
+use tokio::sync::watch;
+
+use super::WorkerExit;
+use super::attempts::{Attempts, Completion, Routed, Start};
+use super::handler::Handler;
+use super::run::run;
+use super::stats::WorkerStats;
+use crate::connection::{self, Control, Dialer, Link, Peer, Received, SDK, Stop, Timeouts};
+use crate::error::ConnectError;
+
+/// After the end of a drain, handlers that can't be stopped and results that can't be delivered are
+/// waited for this long.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Shared by the worker, its handlers' tasks, and the I/O task.
+pub(super) struct Registration {
+    /// What it says of itself, but for what it holds.
+    hello: WorkerHello,
+    handlers: HashMap<ActionName, Arc<dyn Handler>>,
+    state: Mutex<State>,
+    control: Control,
+    exit: watch::Sender<Option<WorkerExit>>,
+}
+
+struct State {
+    attempts: Attempts,
+    link: Option<Arc<Link>>,
+    node_id: NodeId,
+    drain: Option<Drain>,
+}
+
+struct Drain {
+    /// When to hand back and cancel what is left; then, when to leave regardless.
+    limit_at: Instant,
+    is_over: bool,
+}
+
+impl Registration {
+    /// Connects and registers, and starts the I/O task.
+    pub(super) async fn open(
+        mut dialer: Dialer,
+        hello: WorkerHello,
+        handlers: HashMap<ActionName, Arc<dyn Handler>>,
+        timeouts: Timeouts,
+    ) -> Result<Arc<Self>, ConnectError> {
+        let attempts = Attempts::new(hello.slots, hello.prefetch);
+        let (connection, ack) = dialer.dial(as_hello(hello.clone()), timeouts.connect).await?;
+        let node_id = ack.node_id.clone().ok_or_else(|| ConnectError::Protocol {
+            address: connection.link.address(),
+            problem: "it registers a worker without a node_id".to_owned(),
+        })?;
+        let registration = Arc::new(Self {
+            hello,
+            handlers,
+            state: Mutex::new(State { attempts, link: None, node_id, drain: None }),
+            control: Control::default(),
+            exit: watch::Sender::new(None),
+        });
+        registration.connected(&connection.link, &ack);
+        tokio::spawn(connection::run(registration.clone(), dialer, connection, timeouts));
+        Ok(registration)
+    }
+
+    pub(super) fn agent_id(&self) -> &AgentId {
+        &self.hello.agent_id
+    }
+
+    pub(super) fn node_id(&self) -> NodeId {
+        self.lock().node_id.clone()
+    }
+
+    pub(super) fn handler(&self, action: &ActionName) -> Option<Arc<dyn Handler>> {
+        self.handlers.get(action).cloned()
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.lock().link.is_some()
+    }
+
+    pub(super) fn stats(&self) -> WorkerStats {
+        self.lock().attempts.stats()
+    }
+
+    pub(super) fn begin_drain(&self, limit: Duration) {
+        let now = Instant::now();
+        let limit_at = now.checked_add(limit).unwrap_or_else(|| now + Duration::from_secs(1 << 32));
+        self.change(|state| {
+            let drain = state.drain.get_or_insert(Drain { limit_at, is_over: false });
+            if !drain.is_over {
+                drain.limit_at = drain.limit_at.min(limit_at);
+            }
+            state.attempts.begin_drain(state.link.as_deref());
+        });
+        self.control.wake.notify_one();
+    }
+
+    pub(super) async fn closed(&self) -> WorkerExit {
+        let mut exit = self.exit.subscribe();
+        match exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone().unwrap_or(WorkerExit::Drained),
+            // Not possible: the sender is in self.
+            Err(_) => WorkerExit::Drained,
+        }
+    }
+
+    /// Changes the state, and writes what came of it.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        if let Some(link) = &state.link {
+            link.flush_soon();
+        }
+        if state.drain.is_some() && state.attempts.is_idle() {
+            self.control.leave.cancel();
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Peer for Registration {
+    fn hello(&self) -> Hello {
+        let state = self.lock();
+        as_hello(WorkerHello {
+            held: state.attempts.held_for_hello(),
+            readiness: state.attempts.readiness(),
+            ..self.hello.clone()
+        })
+    }
+
+    fn connected(self: &Arc<Self>, link: &Arc<Link>, ack: &Ack) {
+        let mut starts = Vec::new();
+        self.change(|state| {
+            if let Some(node_id) = &ack.node_id {
+                state.node_id.clone_from(node_id);
+            }
+            state.link = Some(link.clone());
+            state.attempts.connected(ack, Instant::now(), &**link, &mut starts);
+        });
+        self.start(starts);
+    }
+
+    fn disconnected(&self) {
+        let mut state = self.lock();
+        state.link = None;
+        state.attempts.disconnected();
+    }
+
+    fn received(self: &Arc<Self>, batch: &mut Vec<Received>) {
+        let now = Instant::now();
+        // What can be done without the lock is.
+        let batch: Vec<_> = batch.drain(..).map(|received| self.look_into(received)).collect();
+        let mut starts = Vec::new();
+        self.change(|state| {
+            for event in batch {
+                self.handle(state, event, now, &mut starts);
+            }
+        });
+        self.start(starts);
+    }
+
+    /// It goes on with what it holds until the broker closes the connection.
+    fn going_away(&self, _goaway: &Goaway) {}
+
+    fn may_leave(&self) -> bool {
+        false
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Instant> {
+        self.change(|state| {
+            let State { attempts, link, drain, .. } = state;
+            attempts.timeout(now, link.as_deref());
+            if let Some(drain) = drain
+                && drain.limit_at <= now
+            {
+                if drain.is_over || link.is_none() {
+                    self.control.leave.cancel();
+                }
+                attempts.end_drain(link.as_deref());
+                *drain = Drain { limit_at: now + DRAIN_GRACE, is_over: true };
+            }
+            let drain_at = drain.as_ref().map(|drain| drain.limit_at);
+            [attempts.next_timeout(), drain_at].into_iter().flatten().min()
+        })
+    }
+
+    fn is_owed(&self) -> bool {
+        self.lock().attempts.is_owed()
+    }
+
+    fn reconnects(&self, error: Option<&ConnectError>) -> bool {
+        match error {
+            // The broker itself said no, and would again.
+            Some(error @ (ConnectError::Refused(_) | ConnectError::Version(_))) => {
+                error.is_transient()
+            }
+            Some(_) | None => true,
+        }
+    }
+
+    fn stopped(&self, stop: Stop) {
+        let exit = match stop {
+            Stop::Left => WorkerExit::Drained,
+            Stop::Replaced(info) => refused(Box::new(info)),
+            Stop::Failed(ConnectError::Refused(info) | ConnectError::Version(info)) => {
+                refused(info)
+            }
+            Stop::Failed(error) => {
+                refused(Box::new(ErrorInfo::new(ErrorCode::Internal, error.to_string())))
+            }
+        };
+        {
+            let mut state = self.lock();
+            state.link = None;
+            state.attempts.stop();
+        }
+        self.exit.send_replace(Some(exit));
+    }
+
+    fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+fn as_hello(worker: WorkerHello) -> Hello {
+    Hello {
+        mcp_version: ByteString::from_static(MCP_VERSION),
+        sdk: ByteString::from_static(SDK),
+        features: Vec::new(),
+        client: false,
+        session_id: None,
+        worker: Some(worker),
+    }
+}
+
+fn refused(info: Box<ErrorInfo>) -> WorkerExit {
+    match info.code {
+        ErrorCode::Replaced => WorkerExit::Replaced,
+        _ => WorkerExit::Refused(info),
+    }
+}
+
+/// A frame for a worker, looked into.
+enum Event {
+    Route(Routed),
+    RouteTooLarge(AttemptId, usize),
+    Cancel(AttemptId, CancelReason),
+    Pong(u64),
+    /// Nothing that concerns a worker.
+    Other,
+}
+
+impl Registration {
+    fn look_into(&self, received: Received) -> Event {
+        match received {
+            Received::Frame(Frame { message: Message::Route(route), body }) => {
+                let Route { attempt_id, attempt, ttl_ms, task } = route;
+                let task = task.decode();
+                let is_served =
+                    task.as_ref().is_ok_and(|task| self.handlers.contains_key(&task.action));
+                let ttl = Duration::from_millis(ttl_ms);
+                Event::Route(Routed { id: attempt_id, attempt, ttl, task, body, is_served })
+            }
+            Received::Frame(Frame {
+                message: Message::Cancel(Cancel::Attempt(id, why)), ..
+            }) => Event::Cancel(id, why),
+            Received::Frame(Frame { message: Message::Pong(seq), .. }) => Event::Pong(seq),
+            Received::TooLarge(Message::Route(route), bytes) => {
+                Event::RouteTooLarge(route.attempt_id, bytes)
+            }
+            Received::Frame(_) | Received::TooLarge(..) | Received::Invalid(_) => Event::Other,
+        }
+    }
+
+    fn handle(&self, state: &mut State, event: Event, now: Instant, starts: &mut Vec<Start>) {
+        let State { attempts, link, .. } = state;
+        let out = link.as_deref();
+        match event {
+            Event::Route(routed) => {
+                if attempts.route(routed, now, out, starts) {
+                    self.control.wake.notify_one();
+                }
+            }
+            Event::RouteTooLarge(id, bytes) => attempts.route_too_large(id, bytes, out),
+            Event::Cancel(id, reason) => attempts.cancel(id, reason, now, out),
+            Event::Pong(seq) => attempts.pong(seq),
+            Event::Other => {}
+        }
+    }
+
+    /// Runs handlers.
+    pub(super) fn start(self: &Arc<Self>, starts: Vec<Start>) {
+        // Without a runtime it is being shut down, and nothing more can run.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        for start in starts {
+            runtime.spawn(run(self.clone(), start));
+        }
+    }
+
+    pub(super) fn complete(&self, id: AttemptId, completion: Completion) -> Vec<Start> {
+        let mut starts = Vec::new();
+        self.change(|state| {
+            let State { attempts, link, .. } = state;
+            let out = link.as_deref();
+            attempts.complete(id, completion, Instant::now(), out, &mut starts);
+        });
+        starts
+    }
+}

@@ -1,0 +1,514 @@
+//! The client against a broker that behaves as it should, and as it should not.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mcp_client::{CallError, Client, ErrorCode, ErrorInfo, Executed, Outcome, TaskHandle};
+use mcp_proto::{Cancel, Message, TaskState};
+use support::{FakeBroker, Peer, ack, close_code, deliver, soon};
+
+async fn send(client: &Client, id: &str) -> TaskHandle {
+    soon(client.task("upper").id(id).body("hello").send()).await.unwrap()
+}
+
+/// A task that was sent, as the broker has it.
+async fn sent(client: &Client, peer: &mut Peer, id: &str) -> TaskHandle {
+    let handle = send(client, id).await;
+    assert_eq!(peer.recv_task().await.0.id.as_str(), id);
+    handle
+}
+
+#[tokio::test]
+async fn a_call_goes_there_and_back() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let call = client
+        .task("upper")
+        .body("hello")
+        .ttl(Duration::from_secs(7))
+        .content_type("text/plain")
+        .label("gpu", "a100")
+        .header("h", "v")
+        .tenant("acme")
+        .affinity_key("k")
+        .traceparent("00-a-b-01")
+        .call();
+    let serve = async {
+        let (task, ttl_ms, body) = peer.recv_task().await;
+        assert_eq!(task.action.as_str(), "upper");
+        assert!(ttl_ms > 6000 && ttl_ms <= 7000, "{ttl_ms}");
+        assert_eq!(body, "hello");
+        assert_eq!(task.content_type, "text/plain");
+        assert_eq!(task.required_labels.0["gpu"], "a100");
+        assert_eq!(task.headers["h"], "v");
+        assert_eq!((&*task.tenant, &*task.affinity_key), ("acme", "k"));
+        assert_eq!(task.traceparent, "00-a-b-01");
+        assert_eq!(task.id.as_str().len(), 36);
+        peer.deliver_ok(&task.id, "HELLO").await;
+    };
+    let (reply, ()) = tokio::join!(soon(call), serve);
+    let reply = reply.unwrap();
+    assert_eq!(reply.body, "HELLO");
+    assert_eq!(reply.content_type, "text/plain");
+    assert_eq!(reply.trace.total_us, 7);
+    assert_eq!(client.pending(), 0);
+}
+
+#[tokio::test]
+async fn many_tasks_are_in_flight_and_end_in_any_order() {
+    const TASKS: usize = 1000;
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let mut handles = Vec::new();
+    for number in 0..TASKS {
+        handles.push(send(&client, &number.to_string()).await);
+    }
+    let mut ids = Vec::new();
+    for _ in 0..TASKS {
+        ids.push(peer.recv_task().await.0.id);
+    }
+    for id in ids.iter().rev() {
+        peer.deliver_ok(id, id.as_str().to_owned()).await;
+    }
+    for (number, handle) in handles.into_iter().enumerate() {
+        assert_eq!(soon(handle).await.body, number.to_string());
+    }
+}
+
+#[tokio::test]
+async fn each_outcome_is_an_error_of_its_kind() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let cases = [
+        (Outcome::Failed, Executed::Yes, ErrorCode::HandlerFailed, false),
+        (Outcome::Expired, Executed::Maybe, ErrorCode::Expired, false),
+        (Outcome::Cancelled, Executed::No, ErrorCode::Cancelled, false),
+        (Outcome::Rejected, Executed::No, ErrorCode::NoWorker, true),
+        (Outcome::Rejected, Executed::No, ErrorCode::DurableUnavailable, false),
+    ];
+    for (outcome, executed, code, is_retryable) in cases {
+        let serve = async {
+            let (task, ..) = peer.recv_task().await;
+            peer.send(deliver(&task.id, outcome, executed, Some(code)), "").await;
+        };
+        let (error, ()) = tokio::join!(soon(client.task("upper").call()), serve);
+        let error = error.unwrap_err();
+        assert_eq!(error.outcome(), Some(outcome));
+        assert_eq!(error.executed(), executed);
+        assert_eq!(error.code(), Some(code));
+        assert_eq!(error.is_retryable(), is_retryable, "{error}");
+        assert!(error.to_string().contains(code.name()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_valid_is_not_sent() {
+    let broker = FakeBroker::start();
+    let (client, peer) = broker.client().await;
+    let long = "x".repeat(1025);
+    let invalid = [
+        ("action", client.task("no such name")),
+        ("task_id", client.task("upper").id("a b")),
+        ("ttl", client.task("upper").ttl(Duration::ZERO)),
+        ("ttl", client.task("upper").ttl(Duration::MAX)),
+        ("tenant", client.task("upper").tenant(long.as_str())),
+        ("headers", client.task("upper").header("h", long)),
+        (
+            "required_labels",
+            (0..65).fold(client.task("upper"), |it, n| it.label(n.to_string(), "v")),
+        ),
+        (
+            "task",
+            (0..64).fold(client.task("upper"), |it, n| it.header(n.to_string(), "x".repeat(1024))),
+        ),
+    ];
+    for (field, task) in invalid {
+        match soon(task.call()).await.unwrap_err() {
+            CallError::Invalid(invalid) => assert_eq!(invalid.field, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+    let error = soon(client.task("upper").body(vec![0; 64 * 1024 + 1]).call()).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::BodyTooLarge));
+    assert_eq!((error.outcome(), error.executed()), (Some(Outcome::Rejected), Executed::No));
+    drop(client);
+    let (end, others) = peer.until_closed().await;
+    assert_eq!(close_code(&end), Some(0));
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_future_cancels_its_task() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let handle = sent(&client, &mut peer, "dropped").await;
+    drop(handle);
+    let mut call = Box::pin(client.task("upper").id("call").call());
+    tokio::select! {
+        biased;
+        _ = &mut call => unreachable!(),
+        frame = peer.recv() => {
+            let id = "dropped".try_into().unwrap();
+            assert_eq!(frame.message, Message::Cancel(Cancel::Task(id)));
+        }
+    }
+    assert_eq!(peer.recv_task().await.0.id.as_str(), "call");
+    drop(call);
+    let id = "call".try_into().unwrap();
+    assert_eq!(peer.recv().await.message, Message::Cancel(Cancel::Task(id)));
+
+    // A detached one is not; an explicit cancel is answered by the broker.
+    sent(&client, &mut peer, "detached").await.detach();
+    let mut handle = sent(&client, &mut peer, "cancelled").await;
+    handle.cancel();
+    let Message::Cancel(Cancel::Task(id)) = peer.recv().await.message else { panic!() };
+    assert_eq!(id.as_str(), "cancelled");
+    let code = Some(ErrorCode::Cancelled);
+    peer.send(deliver(&id, Outcome::Cancelled, Executed::Maybe, code), "").await;
+    assert_eq!(soon(handle.outcome()).await.outcome, Outcome::Cancelled);
+}
+
+#[tokio::test]
+async fn after_a_broken_connection_tasks_are_asked_for() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let kept = sent(&client, &mut peer, "kept").await;
+    let running = sent(&client, &mut peer, "running").await;
+    peer.close(ErrorCode::Internal as u32);
+    let mut peer = broker.accept().await;
+    assert_eq!(peer.hello().session_id.as_ref().unwrap().as_str(), "session-1");
+    let mut answer = ack();
+    answer.resumed = true;
+    peer.ack(answer).await;
+    for _ in 0..2 {
+        match peer.recv().await.message {
+            Message::Fetch(id) if id.as_str() == "kept" => peer.deliver_ok(&id, "1").await,
+            Message::Fetch(id) => {
+                peer.send(Message::Status(id.clone(), TaskState::Running), "").await;
+                peer.deliver_ok(&id, "2").await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(soon(kept).await.body, "1");
+    assert_eq!(soon(running).await.body, "2");
+}
+
+#[tokio::test]
+async fn a_broker_that_forgot_gets_only_idempotent_tasks_again() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let once = sent(&client, &mut peer, "once").await;
+    let any = client.task("upper").id("any").idempotent(true).body("hello").send().await.unwrap();
+    peer.recv_task().await;
+    peer.close(ErrorCode::Internal as u32);
+    let mut peer = broker.accept().await;
+    let mut answer = ack();
+    answer.epoch = 2;
+    peer.ack(answer).await;
+    for _ in 0..2 {
+        let Message::Fetch(id) = peer.recv().await.message else { panic!() };
+        peer.send(Message::Status(id, TaskState::Unknown), "").await;
+    }
+    let end = soon(once).await;
+    assert_eq!((end.outcome, end.executed), (Outcome::Lost, Executed::Maybe));
+    assert_eq!(end.error.unwrap().code, ErrorCode::BrokerLost);
+    let (task, _, body) = peer.recv_task().await;
+    assert_eq!((task.id.as_str(), &*body), ("any", &b"hello"[..]));
+    peer.deliver_ok(&task.id, "").await;
+    assert_eq!(soon(any).await.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn a_broker_that_never_answers_does_not_hang_anything() {
+    let broker = FakeBroker::start();
+    let (client, _peer) = broker.client().await;
+    let ttl = Duration::from_millis(100);
+    let end = soon(client.task("upper").ttl(ttl).send().await.unwrap()).await;
+    assert_eq!((end.outcome, end.executed), (Outcome::Lost, Executed::Maybe));
+}
+
+#[tokio::test]
+async fn without_a_connection_a_task_waits_for_one_within_its_time() {
+    let broker = FakeBroker::start();
+    let (client, peer) = broker.client().await;
+    peer.close(ErrorCode::Internal as u32);
+    soon(async {
+        while client.is_connected() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let ttl = Duration::from_millis(50);
+    let late = client.task("upper").ttl(ttl).send().await.unwrap();
+    let waiting = send(&client, "waiting").await;
+    let end = soon(late).await;
+    assert_eq!((end.outcome, end.executed), (Outcome::Expired, Executed::No));
+    let mut peer = broker.accept_open().await;
+    let (task, ..) = peer.recv_task().await;
+    assert_eq!(task.id.as_str(), "waiting");
+    peer.deliver_ok(&task.id, "").await;
+    assert_eq!(soon(waiting).await.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn a_stopping_broker_refuses_and_the_next_one_takes_over() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let first = sent(&client, &mut peer, "first").await;
+    let running = sent(&client, &mut peer, "running").await;
+    peer.goaway(ErrorCode::ShuttingDown, true).await;
+    let code = Some(ErrorCode::ShuttingDown);
+    peer.send(deliver(first.id(), Outcome::Rejected, Executed::No, code), "").await;
+    // The running one may end here; then nothing keeps the client.
+    peer.deliver_ok(running.id(), "").await;
+    assert_eq!(soon(running).await.outcome, Outcome::Ok);
+    let (end, others) = peer.until_closed().await;
+    assert_eq!(close_code(&end), Some(0));
+    assert!(others.is_empty(), "{others:?}");
+    let mut peer = broker.accept_open().await;
+    let (task, ..) = peer.recv_task().await;
+    assert_eq!(task.id.as_str(), "first");
+    peer.deliver_ok(&task.id, "").await;
+    assert_eq!(soon(first).await.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn a_replaced_session_does_not_come_back() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let handle = sent(&client, &mut peer, "t").await;
+    peer.goaway(ErrorCode::Replaced, false).await;
+    peer.close(ErrorCode::Replaced as u32);
+    let end = soon(handle).await;
+    assert_eq!((end.outcome, end.executed), (Outcome::Lost, Executed::Maybe));
+    assert!(client.is_closed());
+    let error = soon(client.task("upper").call()).await.unwrap_err();
+    assert!(matches!(error, CallError::Connect(_)), "{error:?}");
+    assert_eq!((error.code(), error.executed()), (Some(ErrorCode::Replaced), Executed::No));
+}
+
+#[tokio::test]
+async fn without_reconnecting_a_broken_connection_ends_everything() {
+    let broker = FakeBroker::start();
+    let connecting = Client::builder(broker.endpoint()).reconnect(false).connect();
+    let (client, mut peer) = tokio::join!(connecting, broker.accept_open());
+    let client = client.unwrap();
+    let handle = sent(&client, &mut peer, "t").await;
+    peer.close(ErrorCode::Internal as u32);
+    assert_eq!(soon(handle).await.outcome, Outcome::Lost);
+    let error = soon(client.task("upper").call()).await.unwrap_err();
+    assert!(matches!(error, CallError::Connect(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_sessions_limit_of_tasks_makes_the_next_one_wait() {
+    let broker = FakeBroker::start();
+    let connecting = Client::builder(broker.endpoint()).connect();
+    let serve = async {
+        let mut peer = broker.accept().await;
+        let mut answer = ack();
+        answer.limits.max_session_tasks = 1;
+        peer.ack(answer).await;
+        peer
+    };
+    let (client, mut peer) = tokio::join!(connecting, serve);
+    let client = client.unwrap();
+    let first = sent(&client, &mut peer, "first").await;
+    let error = soon(client.task("upper").ttl(Duration::from_millis(50)).send()).await.unwrap_err();
+    assert!(matches!(error, CallError::Expired(_)), "{error:?}");
+    assert_eq!(error.executed(), Executed::No);
+    let (second, end) = tokio::join!(send(&client, "second"), async {
+        peer.deliver_ok(first.id(), "").await;
+        soon(first).await
+    });
+    assert_eq!(end.outcome, Outcome::Ok);
+    let (task, ..) = peer.recv_task().await;
+    assert_eq!(task.id, *second.id());
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_read_holds_up_sending_but_not_receiving() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let first = sent(&client, &mut peer, "first").await;
+    let body = Bytes::from(vec![7; 64 * 1024]);
+    let ttl = Duration::from_millis(300);
+    let mut handles = Vec::new();
+    let error = loop {
+        match soon(client.task("upper").body(body.clone()).ttl(ttl).send()).await {
+            Ok(handle) => handles.push(handle),
+            Err(error) => break error,
+        }
+        assert!(handles.len() < 1000, "nothing holds it up");
+    };
+    assert!(matches!(error, CallError::Expired(_)), "{error:?}");
+    assert_eq!(error.executed(), Executed::No);
+    peer.deliver_ok(first.id(), "").await;
+    assert_eq!(soon(first).await.outcome, Outcome::Ok);
+    // When it reads again, everything comes.
+    for _ in 0..handles.len() {
+        peer.recv_task().await;
+    }
+}
+
+#[tokio::test]
+async fn closing_waits_until_what_was_sent_has_arrived() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let mut handles = Vec::new();
+    for number in 0..100 {
+        handles.push(send(&client, &number.to_string()).await);
+    }
+    let serve = async {
+        for _ in 0..100 {
+            peer.recv_task().await;
+        }
+        peer.until_closed().await
+    };
+    let ((), (end, others)) = tokio::join!(soon(client.close()), serve);
+    assert_eq!(close_code(&end), Some(0));
+    assert!(others.is_empty(), "{others:?}");
+    for handle in handles {
+        assert_eq!(soon(handle).await.outcome, Outcome::Lost);
+    }
+    let error = soon(client.task("upper").call()).await.unwrap_err();
+    assert!(matches!(error, CallError::Connect(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_last_one_to_go_closes_the_connection() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let clone = client.clone();
+    drop(client);
+    let handle = send(&clone, "t").await;
+    drop(clone);
+    // The handle keeps it.
+    let (task, ..) = peer.recv_task().await;
+    peer.deliver_ok(&task.id, "done").await;
+    assert_eq!(soon(handle).await.body, "done");
+    let (end, _) = peer.until_closed().await;
+    assert_eq!(close_code(&end), Some(0));
+}
+
+#[tokio::test]
+async fn closing_does_not_wait_for_a_broker_that_is_gone() {
+    let broker = FakeBroker::start();
+    let (client, peer) = broker.client().await;
+    peer.close(ErrorCode::Internal as u32);
+    drop(broker);
+    soon(client.close()).await;
+    assert!(client.is_closed());
+}
+
+#[tokio::test]
+async fn garbage_from_the_broker_is_answered_and_the_connection_made_again() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    for (bytes, code) in [
+        (&[0, 0, 0, 4, 0, 9, 1, 1][..], ErrorCode::Malformed),
+        (&[0xff; 8][..], ErrorCode::FrameTooLarge),
+        // A HELLO.
+        (&[0, 0, 0, 4, 0, 2, 0x0a, 0][..], ErrorCode::InvalidMessage),
+    ] {
+        peer.send_bytes(bytes).await;
+        let Message::Error(info) = peer.recv().await.message else { panic!() };
+        assert_eq!(info.code, code);
+        if code != ErrorCode::InvalidMessage {
+            let (end, _) = peer.until_closed().await;
+            assert_eq!(close_code(&end), Some(code as u64));
+            peer = broker.accept_open().await;
+        }
+    }
+    // Frames for others end the connection, too.
+    peer.route(1, "upper", 1000, "").await;
+    let Message::Error(info) = peer.recv().await.message else { panic!() };
+    assert_eq!(info.code, ErrorCode::UnexpectedFrame);
+    let mut peer = broker.accept_open().await;
+    let handle = sent(&client, &mut peer, "t").await;
+    peer.deliver_ok(handle.id(), "").await;
+    assert_eq!(soon(handle).await.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn odd_frames_are_survived() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let handle = sent(&client, &mut peer, "t").await;
+    // Kind 100; DELIVERs that nobody asked for; an ERROR; ACCEPTED; PING.
+    peer.send_bytes(&[0, 0, 0, 5, 0, 3, 0xa2, 0x06, 0x00]).await;
+    peer.deliver_ok(&"other".try_into().unwrap(), "").await;
+    let info = ErrorInfo::new(ErrorCode::UnknownFrame, "for a test");
+    peer.send(Message::Error(Box::new(info)), "").await;
+    peer.send(Message::Accepted(handle.id().clone()), "").await;
+    peer.send(Message::Ping(mcp_proto::Ping::probe(5)), "").await;
+    let Message::Error(info) = peer.recv().await.message else { panic!() };
+    assert_eq!(info.code, ErrorCode::UnknownFrame);
+    assert_eq!(peer.recv().await.message, Message::Pong(5));
+    // A result over the limit ends its task only.
+    peer.deliver_ok(handle.id(), vec![0; 64 * 1024 + 1]).await;
+    let end = soon(handle).await;
+    assert_eq!((end.outcome, end.executed), (Outcome::Failed, Executed::Yes));
+    assert_eq!(end.error.unwrap().code, ErrorCode::BodyTooLarge);
+    assert!(client.is_connected());
+}
+
+#[tokio::test]
+async fn a_silent_broker_is_asked_and_then_left() {
+    let broker = FakeBroker::start();
+    let connecting =
+        Client::builder(broker.endpoint()).silence_timeout(Duration::from_millis(300)).connect();
+    let (client, mut peer) = tokio::join!(connecting, broker.accept_open());
+    let client = client.unwrap();
+    let handle = sent(&client, &mut peer, "t").await;
+    assert!(matches!(peer.recv().await.message, Message::Ping(_)));
+    let end = peer.try_recv().await.unwrap_err();
+    // Not an orderly end: the session shall live on.
+    assert_eq!(close_code(&end), Some(ErrorCode::LeaseExpired as u64));
+    let mut peer = broker.accept_open().await;
+    let Message::Fetch(id) = peer.recv().await.message else { panic!() };
+    peer.deliver_ok(&id, "").await;
+    assert_eq!(soon(handle).await.outcome, Outcome::Ok);
+}
+
+#[tokio::test]
+async fn when_its_runtime_ends_nothing_hangs() {
+    let broker = FakeBroker::start();
+    let endpoint = broker.endpoint();
+    let other = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = Client::builder(endpoint).connect().await.unwrap();
+            client.task("upper").send().await.unwrap()
+        })
+    });
+    let mut peer = broker.accept_open().await;
+    peer.recv_task().await;
+    let handle = tokio::task::spawn_blocking(|| other.join().unwrap()).await.unwrap();
+    assert_eq!(soon(handle).await.outcome, Outcome::Lost);
+}
+
+#[tokio::test]
+async fn agents_are_listed() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let json = r#"[{"node_id":"n-1","agent_id":"a","presence":"online","readiness":"ready",
+        "health":"ok","actions":["upper"],"labels":{"gpu":"a100"},"slots":4,"in_flight":1,
+        "last_seen_ms":12,"later":true}]"#;
+    let serve = async {
+        let (task, _, body) = peer.recv_task().await;
+        assert_eq!(task.action.as_str(), "mcp.admin.agents.list");
+        assert_eq!(body, r#"{"all":true}"#);
+        peer.deliver_ok(&task.id, json).await;
+        let (task, ..) = peer.recv_task().await;
+        peer.deliver_ok(&task.id, "no json").await;
+    };
+    let calls = async { (soon(client.agents(true)).await, soon(client.agents(false)).await) };
+    let ((agents, broken), ()) = tokio::join!(calls, serve);
+    let agents = agents.unwrap();
+    assert_eq!((agents[0].agent_id.as_str(), agents[0].slots), ("a", 4));
+    assert_eq!(broken.unwrap_err().code(), Some(ErrorCode::InvalidMessage));
+}

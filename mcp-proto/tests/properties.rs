@@ -1,0 +1,408 @@
+//! Every valid message comes back from its frame as it was, and every task from its JSON form.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use mcp_proto::json::{JSON_CONTENT_TYPE, JsonTask};
+use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_TTL_MS};
+use mcp_proto::{
+    Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, ContextTrace,
+    Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Goaway,
+    Hello, Hop, HopEvent, Incoming, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome,
+    Ping, Priority, Readiness, Route, Send, SessionId, Task, TaskId, TaskResult, TaskState,
+    WorkerHello,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+proptest! {
+    #[test]
+    fn a_message_comes_back_from_its_frame(message in message(), body in vec(any::<u8>(), 0..200)) {
+        let frame = Frame { message, body: body.into() };
+        let mut bytes = BytesMut::new();
+        FrameCodec::encode(&frame, &mut bytes);
+        match FrameCodec::new(&Limits::default()).decode(&mut bytes) {
+            Ok(Some(Incoming::Frame(decoded))) => prop_assert_eq!(decoded, frame),
+            other => prop_assert!(false, "{:?}", other),
+        }
+        prop_assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn a_task_comes_back_from_its_wire_form(task in task()) {
+        prop_assert_eq!(task.encode().decode(), Ok(task));
+    }
+
+    #[test]
+    fn a_cut_or_changed_frame_is_survived(
+        message in message(),
+        cut in any::<prop::sample::Index>(),
+        change in any::<(prop::sample::Index, u8)>(),
+    ) {
+        let mut bytes = BytesMut::new();
+        FrameCodec::encode(&message.into(), &mut bytes);
+        let at = change.0.index(bytes.len());
+        bytes[at] ^= change.1;
+        let mut short = BytesMut::from(&bytes[..cut.index(bytes.len())]);
+        let _ = FrameCodec::new(&Limits::default()).decode(&mut short);
+        if let Ok(Some(Incoming::Frame(frame))) = FrameCodec::new(&Limits::default()).decode(&mut bytes)
+            && let Message::Send(send) = frame.message
+        {
+            let _ = send.task.decode();
+        }
+    }
+
+    #[test]
+    fn a_task_comes_back_from_its_json_form(it in json_task()) {
+        let json = it.to_json().unwrap();
+        prop_assert!(!json.contains('\n'));
+        prop_assert_eq!(JsonTask::from_json(json), Ok(it));
+    }
+
+    #[test]
+    fn any_json_payload_becomes_its_compact_text(value in json_value()) {
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        let json = format!(
+            r#"{{"mcp_version":"1.0","task_id":"t","action":"a","payload": {pretty} ,"ttl":1}}"#
+        );
+        let it = JsonTask::from_json(json).unwrap();
+        prop_assert_eq!(&it.body, &serde_json::to_vec(&value).unwrap());
+    }
+
+    #[test]
+    fn any_text_is_survived_as_json(
+        text in "[{}\\[\\]\",:a-z0-9 ]{0,60}|\\PC{0,60}",
+        bytes in vec(any::<u8>(), 0..60),
+        cut in any::<prop::sample::Index>(),
+        it in json_task(),
+    ) {
+        let _ = JsonTask::from_json(text);
+        let _ = JsonTask::from_json(bytes);
+        let json = it.to_json().unwrap();
+        let _ = JsonTask::from_json(&json.as_bytes()[..cut.index(json.len())]);
+    }
+}
+
+/// Boxed, as the others below: nested unboxed they overflow the stack of a test thread.
+fn message() -> BoxedStrategy<Message> {
+    let hello = hello().prop_map(|it| Message::Hello(Box::new(it)));
+    let ack = ack().prop_map(|it| Message::Ack(Box::new(it)));
+    let goaway = (code(), text(), any::<bool>()).prop_map(|(code, message, reconnect)| {
+        Message::Goaway(Goaway { code, message: message.to_string(), reconnect })
+    });
+    let session = prop_oneof![
+        hello,
+        ack,
+        ping().prop_map(Message::Ping),
+        any::<u64>().prop_map(Message::Pong),
+        goaway,
+        error().prop_map(|it| Message::Error(Box::new(it))),
+    ];
+    let ttl_ms = 1..=MAX_TTL_MS;
+    let send = (task(), ttl_ms.clone())
+        .prop_map(|(task, ttl_ms)| Message::Send(Send { task: task.encode(), ttl_ms }));
+    // What a worker is sent may have fields that this version does not know: bytes are bytes.
+    let encoded = prop_oneof![
+        task().prop_map(|task| task.encode()),
+        vec(any::<u8>(), 0..100).prop_map(|bytes| EncodedTask(bytes.into())),
+    ];
+    let route = (attempt_id(), any::<u32>(), ttl_ms, encoded).prop_map(
+        |(attempt_id, attempt, ttl_ms, task)| {
+            Message::Route(Route { attempt_id, attempt, ttl_ms, task })
+        },
+    );
+    let cancel = prop_oneof![
+        task_id().prop_map(Cancel::Task),
+        (attempt_id(), select(CancelReason::ALL))
+            .prop_map(|(id, reason)| Cancel::Attempt(id, reason)),
+    ];
+    let nack = (attempt_id(), option::of(error().prop_map(Box::new)))
+        .prop_map(|(attempt_id, error)| Message::Nack(Nack { attempt_id, error }));
+    let status =
+        (task_id(), select(TaskState::ALL)).prop_map(|(id, state)| Message::Status(id, state));
+    let tasks = prop_oneof![
+        send,
+        task_id().prop_map(Message::Accepted),
+        route,
+        result().prop_map(Message::Result),
+        deliver().prop_map(Message::Deliver),
+        cancel.prop_map(Message::Cancel),
+        nack,
+        task_id().prop_map(Message::Fetch),
+        status,
+    ];
+    prop_oneof![2 => session, 3 => tasks].boxed()
+}
+
+fn hello() -> BoxedStrategy<Hello> {
+    let worker = (
+        (id(), id(), text(), labels()),
+        vec(action(), 1..5),
+        (1..=2_000u32, 0..=2_000u32, 1..=1_000u32),
+        vec(attempt_id(), 0..5),
+        select(Readiness::ALL),
+    );
+    let worker = worker.prop_map(|(names, mut actions, numbers, held, readiness)| {
+        actions.sort();
+        actions.dedup();
+        let (agent_id, instance_id, service_type, labels) = names;
+        let (slots, prefetch, weight) = numbers;
+        WorkerHello {
+            agent_id: AgentId::try_from(agent_id).unwrap(),
+            instance_id: InstanceId::try_from(instance_id).unwrap(),
+            service_type,
+            labels: Labels(labels),
+            actions,
+            slots,
+            prefetch,
+            weight,
+            held,
+            readiness,
+        }
+    });
+    let client = option::of(id());
+    (text(), text(), vec(text(), 0..3), any::<bool>(), client, option::of(worker))
+        .prop_map(|(mcp_version, sdk, features, client, session_id, worker)| Hello {
+            mcp_version,
+            sdk,
+            features,
+            client: client || worker.is_none(),
+            session_id: session_id.map(|id| SessionId::try_from(id).unwrap()),
+            worker,
+        })
+        .boxed()
+}
+
+fn ack() -> BoxedStrategy<Ack> {
+    (
+        (text(), node_id(), any::<u64>(), vec(text(), 0..3)),
+        any::<[u32; 4]>(),
+        (option::of(node_id()), any::<u64>(), any::<u32>(), any::<u32>()),
+        vec(attempt_id(), 0..5),
+        (option::of(id()), any::<bool>(), any::<u32>()),
+    )
+        .prop_map(|(broker, limits, worker, keep, client)| Ack {
+            mcp_version: broker.0,
+            broker_id: broker.1,
+            epoch: broker.2,
+            features: broker.3,
+            limits: Limits {
+                max_header_bytes: limits[0],
+                max_body_bytes: limits[1],
+                max_session_tasks: limits[2],
+                max_agent_attempts: limits[3],
+            },
+            node_id: worker.0,
+            generation: worker.1,
+            lease_ms: worker.2,
+            ping_interval_ms: worker.3,
+            keep,
+            session_id: client.0.map(|id| SessionId::try_from(id).unwrap()),
+            resumed: client.1,
+            detach_ms: client.2,
+        })
+        .boxed()
+}
+
+fn ping() -> BoxedStrategy<Ping> {
+    let held =
+        prop_oneof![vec(attempt_id(), 0..5), vec(attempt_id(), MAX_AGENT_ATTEMPTS as usize),];
+    (any::<u64>(), option::of(select(Readiness::ALL)), any::<u64>(), held)
+        .prop_map(|(seq, readiness, routes_received, held)| Ping {
+            seq,
+            readiness,
+            routes_received,
+            held,
+        })
+        .boxed()
+}
+
+fn result() -> BoxedStrategy<TaskResult> {
+    const OUTCOMES: [Outcome; 4] =
+        [Outcome::Ok, Outcome::Failed, Outcome::Expired, Outcome::Cancelled];
+    (
+        attempt_id(),
+        select(&OUTCOMES[..]),
+        select(Executed::ALL),
+        text(),
+        option::of(error().prop_map(Box::new)),
+        any::<(u64, u64)>(),
+    )
+        .prop_map(|(attempt_id, outcome, executed, content_type, error, (queue_us, work_us))| {
+            TaskResult { attempt_id, outcome, executed, content_type, error, queue_us, work_us }
+        })
+        .boxed()
+}
+
+fn deliver() -> BoxedStrategy<Deliver> {
+    (
+        task_id(),
+        select(Outcome::ALL),
+        select(Executed::ALL),
+        text(),
+        option::of(error().prop_map(Box::new)),
+        trace(),
+    )
+        .prop_map(|(task_id, outcome, executed, content_type, error, trace)| Deliver {
+            task_id,
+            outcome,
+            executed,
+            content_type,
+            error,
+            trace,
+        })
+        .boxed()
+}
+
+fn trace() -> BoxedStrategy<ContextTrace> {
+    let hop = (
+        (node_id(), select(HopEvent::ALL), any::<u32>()),
+        any::<[u64; 4]>(),
+        (text(), any::<u32>(), text()),
+    );
+    let hop = hop.prop_map(|((node_id, event, attempt), us, (policy, candidates, reason))| Hop {
+        node_id,
+        event,
+        attempt,
+        queue_us: us[0],
+        network_us: us[1],
+        worker_queue_us: us[2],
+        work_us: us[3],
+        policy,
+        candidates,
+        reason,
+    });
+    (option::of(node_id()), any::<(u64, u64)>(), vec(hop, 0..5), any::<bool>())
+        .prop_map(|(broker_id, (total_us, queue_us), hops, truncated)| ContextTrace {
+            broker_id,
+            total_us,
+            queue_us,
+            hops,
+            truncated,
+        })
+        .boxed()
+}
+
+fn error() -> BoxedStrategy<ErrorInfo> {
+    let cause = (code(), text(), option::of(node_id()))
+        .prop_map(|(code, message, node_id)| Cause { code, message: message.to_string(), node_id });
+    (
+        code(),
+        text(),
+        option::of(task_id()),
+        option::of(node_id()),
+        option::of(1..u64::MAX),
+        vec(cause, 0..=8),
+    )
+        .prop_map(|(code, message, task_id, node_id, retry_after_ms, causes)| ErrorInfo {
+            code,
+            message: message.to_string(),
+            task_id,
+            node_id,
+            retry_after_ms,
+            causes,
+        })
+        .boxed()
+}
+
+fn task() -> BoxedStrategy<Task> {
+    (
+        (task_id(), action(), text(), select(Priority::ALL)),
+        (text(), text(), labels(), select(Delivery::ALL)),
+        (any::<bool>(), any::<bool>(), labels(), option::of(task_id())),
+        (0..=16u8, text(), text()),
+    )
+        .prop_map(|(a, b, c, d)| Task {
+            id: a.0,
+            action: a.1,
+            content_type: a.2,
+            priority: a.3,
+            tenant: b.0,
+            affinity_key: b.1,
+            required_labels: Labels(b.2),
+            delivery: b.3,
+            idempotent: c.0,
+            shadow: c.1,
+            headers: c.2,
+            parent: c.3,
+            depth: d.0,
+            traceparent: d.1,
+            tracestate: d.2,
+        })
+        .boxed()
+}
+
+/// A task whose content type and body fit each other.
+fn json_task() -> BoxedStrategy<JsonTask> {
+    let types = prop_oneof![
+        Just(JSON_CONTENT_TYPE.to_owned()),
+        Just("application/ld+json; v=1".to_owned()),
+    ];
+    let json = (types, json_value()).prop_map(|(content_type, value)| {
+        (content_type, Bytes::from(serde_json::to_vec(&value).unwrap()))
+    });
+    let text = (prop_oneof![Just("text/plain"), Just("")], any::<String>())
+        .prop_map(|(content_type, text)| (content_type.to_owned(), Bytes::from(text)));
+    let version = prop_oneof![Just("1.0"), Just("1.27")];
+    (task(), prop_oneof![json, text], 1..=MAX_TTL_MS, version)
+        .prop_map(|(task, (content_type, body), ttl_ms, version)| JsonTask {
+            mcp_version: version.into(),
+            task: Task { content_type: content_type.into(), ..task },
+            body,
+            ttl_ms,
+        })
+        .boxed()
+}
+
+fn json_value() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        any::<f64>().prop_map(Into::into),
+        any::<String>().prop_map(Into::into),
+    ];
+    leaf.prop_recursive(4, 32, 5, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..5).prop_map(serde_json::Value::from),
+            btree_map(any::<String>(), inner, 0..5).prop_map(|map| map.into_iter().collect()),
+        ]
+    })
+}
+
+fn code() -> impl Strategy<Value = ErrorCode> {
+    select(ErrorCode::ALL)
+}
+
+fn attempt_id() -> impl Strategy<Value = AttemptId> {
+    (1..=u64::MAX).prop_map(AttemptId)
+}
+
+fn id() -> impl Strategy<Value = String> {
+    "[!-~]{1,128}"
+}
+
+fn node_id() -> impl Strategy<Value = NodeId> {
+    id().prop_map(|id| NodeId::try_from(id).unwrap())
+}
+
+fn task_id() -> impl Strategy<Value = TaskId> {
+    "[!-~]{1,64}".prop_map(|id| TaskId::try_from(id).unwrap())
+}
+
+fn action() -> impl Strategy<Value = ActionName> {
+    "[A-Za-z0-9._:/-]{1,128}".prop_map(|name| ActionName::try_from(name).unwrap())
+}
+
+fn text() -> impl Strategy<Value = ByteString> {
+    prop_oneof![Just(String::new()), "[a-z ]{1,20}", "\\PC{0,40}", "[é\\x00]{512}"]
+        .prop_map(ByteString::from)
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map("\\PC{1,20}", "\\PC{0,20}", 0..5)
+}
