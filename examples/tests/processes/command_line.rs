@@ -147,13 +147,13 @@ async fn send_answers_each_line_and_goes_on_after_a_bad_one() {
 #[tokio::test]
 async fn a_terminated_worker_finishes_first() {
     let broker = BrokerProcess::start().await;
-    let mut worker = broker.worker("w", 1, &["sh", "-c", "sleep 0.5; echo done"]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let started = dir.path().join("started");
+    let script = format!("touch {}; sleep 0.5; echo done", started.display());
+    let mut worker = broker.worker("w", 1, &["sh", "-c", &script]).await;
     let client = broker.client().await;
     let task = client.task("work").ttl(PATIENCE).send().await.unwrap();
-    until("the task runs", || async {
-        client.agents(false).await.unwrap().iter().any(|agent| agent.in_flight == 1)
-    })
-    .await;
+    until("the handler runs", || async { started.exists() }).await;
     worker.signal(Signal::TERM);
     let end = within("the task ends", task).await;
     assert_eq!(end.body, "done\n", "{end:?}");
