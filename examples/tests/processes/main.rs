@@ -1,5 +1,8 @@
 //! The promises of the whole, with the real programs: started, killed, cut off, restarted.
 
+// The promises are asserted; a surprise shall panic where it is.
+#![allow(clippy::unwrap_used)]
+
 mod broker_restarts;
 mod clients_cut_off;
 mod command_line;
