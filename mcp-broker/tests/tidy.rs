@@ -1,5 +1,7 @@
 //! Holds the layering: the core knows no I/O, no clock and nothing of the server around it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

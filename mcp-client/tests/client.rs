@@ -1,5 +1,7 @@
 //! The client against a broker that behaves as it should, and as it should not.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

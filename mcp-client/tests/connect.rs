@@ -1,5 +1,7 @@
 //! Connecting: what goes wrong says what to do.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

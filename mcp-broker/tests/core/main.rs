@@ -1,6 +1,8 @@
 //! The core's rules, by its public API: no socket, no clock. Each test reads like the promise that
 //! it checks.
 
+#![allow(clippy::unwrap_used)]
+
 mod cancel;
 mod duplicates;
 mod durable;
