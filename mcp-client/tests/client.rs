@@ -1,6 +1,6 @@
 //! The client against a broker that behaves as it should, and as it should not.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::async_yields_async)]
 
 mod support;
 
