@@ -98,7 +98,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Serves `action` with `handler`: an async function of a [`Job`], or a [`Handler`]. At least
+    /// Serves `action` with `handler`: an async function of a [`Job`](super::Job), or a [`Handler`]. At least
     /// one, at most 256; the last one given for an action counts.
     pub fn handler<A, H>(mut self, action: A, handler: H) -> Self
     where
