@@ -87,13 +87,24 @@ impl Default for Timeouts {
 }
 
 /// Serves `peer` until it leaves, starting with `connection`, of which `peer` was told already.
-pub(crate) async fn run<P: Peer>(
+pub(crate) fn run<P: Peer>(
     peer: Arc<P>,
+    dialer: Dialer,
+    connection: Connection,
+    timeouts: Timeouts,
+) -> impl Future<Output = ()> + Send {
+    // Already here, for a runtime that ends before it runs this.
+    let running = Running { peer, stop: None };
+    drive(running, dialer, connection, timeouts)
+}
+
+async fn drive<P: Peer>(
+    mut running: Running<P>,
     mut dialer: Dialer,
     mut connection: Connection,
     timeouts: Timeouts,
 ) {
-    let mut running = Running { peer: &*peer, stop: None };
+    let peer = running.peer.clone();
     let mut backoff = Backoff::new();
     let stop = loop {
         let connected_at = Instant::now();
@@ -125,12 +136,12 @@ pub(crate) async fn run<P: Peer>(
 
 /// Tells the peer that its I/O task ends, also when that is because the runtime does: whoever
 /// waits for the peer must not wait for ever.
-struct Running<'a, P: Peer> {
-    peer: &'a P,
+struct Running<P: Peer> {
+    peer: Arc<P>,
     stop: Option<Stop>,
 }
 
-impl<P: Peer> Drop for Running<'_, P> {
+impl<P: Peer> Drop for Running<P> {
     fn drop(&mut self) {
         self.peer.stopped(self.stop.take().unwrap_or(Stop::Left));
     }

@@ -102,7 +102,9 @@ impl Link {
     async fn close(&self, code: Option<ErrorCode>, message: &str) {
         self.lane.finish();
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.lane.drained(0)).await;
+        eprintln!("closing {code:?} {:?}", std::time::Instant::now());
         self.abort(code, message);
+        eprintln!("{:?}", self.quic.stats().frame_tx);
         // The packet that says so is written by a task of quinn's, which may end with the runtime
         // before it came to that.
         for _ in 0..100 {
