@@ -416,7 +416,6 @@ async fn garbage_from_the_broker_is_answered_and_the_connection_made_again() {
         // A HELLO.
         (&[0, 0, 0, 4, 0, 2, 0x0a, 0][..], ErrorCode::InvalidMessage),
     ] {
-        eprintln!("case {code} rtt {:?}", peer.quic.rtt());
         peer.send_bytes(bytes).await;
         let Message::Error(info) = peer.recv().await.message else { panic!() };
         assert_eq!(info.code, code);

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use mcp_proto::lane::Lane;
 use mcp_proto::{
     DecodeError, ErrorCode, ErrorInfo, Frame, FrameCodec, Goaway, Incoming, InvalidMessage, Limits,
@@ -46,6 +48,8 @@ pub(crate) trait Outbox {
 pub(crate) struct Link {
     quic: quinn::Connection,
     lane: Lane<SendStream>,
+    /// The broker has all that was written, after the lane is finished.
+    received: Shared<BoxFuture<'static, ()>>,
 }
 
 impl Outbox for &Link {
@@ -98,17 +102,21 @@ impl Link {
         self.lane.flush_soon();
     }
 
-    /// Writes what was pushed, then closes. `None`: in an orderly way.
+    /// Writes what was pushed, waits until the broker has received it, then closes. `None`: in an
+    /// orderly way.
     async fn close(&self, code: Option<ErrorCode>, message: &str) {
         self.lane.finish();
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.lane.drained(0)).await;
-        eprintln!("closing {code:?} {:?}", std::time::Instant::now());
+        let received = async {
+            self.lane.drained(0).await;
+            self.received.clone().await;
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, received).await;
+        let sent_before = self.quic.stats().udp_tx.datagrams;
         self.abort(code, message);
-        eprintln!("{:?}", self.quic.stats().frame_tx);
         // The packet that says so is written by a task of quinn's, which may end with the runtime
         // before it came to that.
         for _ in 0..100 {
-            if self.quic.stats().frame_tx.connection_close > 0 {
+            if self.quic.stats().udp_tx.datagrams > sent_before {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -197,7 +205,8 @@ struct Notices {
 
 impl Connection {
     fn new(quic: quinn::Connection, send: SendStream, recv: RecvStream) -> Self {
-        let link = Arc::new(Link { quic, lane: Lane::new(send) });
+        let received = send.stopped().map(drop).boxed().shared();
+        let link = Arc::new(Link { quic, lane: Lane::new(send), received });
         let writer = link.clone();
         tokio::spawn(async move { writer.lane.drive().await });
         let reader = Reader {
