@@ -35,6 +35,9 @@ pub struct CoreConfig {
     pub detach_ms: u64,
     /// A task that no ready worker could take is rejected after this long.
     pub no_worker_wait_ms: u64,
+    /// For this long after its start, a broker that was restarted rejects no task for want of a
+    /// worker: those of before are coming back. 0: this is not a restart.
+    pub restart_grace_ms: u64,
     /// A worker that has not confirmed a CANCEL for this long is at fault.
     pub cancel_grace_ms: u64,
 
@@ -81,6 +84,7 @@ impl CoreConfig {
             resume_grace_ms: 10_000,
             detach_ms: 30_000,
             no_worker_wait_ms: 5_000,
+            restart_grace_ms: 0,
             cancel_grace_ms: 5_000,
             max_tasks: 4_000_000,
             max_queue_tasks: 1_000_000,

@@ -3,7 +3,6 @@
 use mcp_proto::{ActionName, ErrorCode, ErrorInfo, Labels, Message, Priority, Route};
 
 use super::balancer::Member;
-use super::ending::{End, expired_in_queue};
 use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
 use super::pool::{Choice, MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Ticket, Waiting};
@@ -93,7 +92,9 @@ impl Core {
         task.had_worker |= subqueue.ready > 0;
         let mut at = task.deadline;
         if !task.had_worker {
-            at = at.min(task.received.plus_ms(self.config.no_worker_wait_ms));
+            let wait = task.received.plus_ms(self.config.no_worker_wait_ms);
+            let started = Mono::default();
+            at = at.min(wait.max(started.plus_ms(self.config.restart_grace_ms)));
         }
         let (index, priority) = (task.subqueue, task.priority);
         let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[index]);
@@ -104,8 +105,7 @@ impl Core {
     /// Sends a queued task to the worker that was chosen, charging it in the same step.
     fn route(&mut self, now: Now, key: TaskKey, choice: Choice) {
         if self.tasks.get(key).is_some_and(|task| now.mono >= task.deadline) {
-            let executed = self.executed_so_far(key);
-            return self.end(now, key, End { executed, ..expired_in_queue() });
+            return self.expire_queued(now, key);
         }
         let queued = self.leave_queue(key);
         let Some(task) = self.tasks.get_mut(key) else { return };

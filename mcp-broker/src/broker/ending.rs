@@ -57,15 +57,29 @@ impl Core {
                     let end = End::without_result(Outcome::Rejected, executed, error);
                     self.end(now, key, end);
                 }
-                None if is_expired => {
-                    let executed = self.executed_so_far(key);
-                    self.end(now, key, End { executed, ..expired_in_queue() });
-                }
+                None if is_expired => self.expire_queued(now, key),
                 None => self.set_task_timer(key, deadline),
             },
             TaskState::Running(_) => self.set_task_timer(key, deadline),
             TaskState::Ending(_) => {}
         }
+    }
+
+    /// A task's time to live ran out before a worker had room for it.
+    pub(super) fn expire_queued(&mut self, now: Now, key: TaskKey) {
+        let subqueue = self
+            .tasks
+            .get(key)
+            .and_then(|task| self.pools.get(task.pool).map(|pool| &pool.subqueues[task.subqueue]));
+        let why = match subqueue {
+            Some(subqueue) if subqueue.ready > 0 => "all workers were busy",
+            Some(subqueue) if subqueue.eligible > 0 => "no worker for it was ready any more",
+            Some(_) | None => "no worker for it was left",
+        };
+        let message = format!("its time to live ran out while {why}");
+        let error = ErrorInfo::new(ErrorCode::Expired, message);
+        let executed = self.executed_so_far(key);
+        self.end(now, key, End::without_result(Outcome::Expired, executed, error));
     }
 
     /// Why no worker could have taken a queued task, if that is so.
@@ -208,11 +222,4 @@ impl Core {
         }
         self.finished.push(Kept { identity, fingerprint, deliver, body });
     }
-}
-
-/// Its time to live ran out before a worker had room.
-pub(super) fn expired_in_queue() -> End {
-    let message = "its time to live ran out while all workers were busy";
-    let error = ErrorInfo::new(ErrorCode::Expired, message);
-    End::without_result(Outcome::Expired, Executed::No, error)
 }

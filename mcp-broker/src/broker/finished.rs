@@ -6,7 +6,7 @@ use std::hash::BuildHasher;
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use mcp_proto::{Deliver, TaskId};
+use mcp_proto::{Deliver, Executed, Outcome, TaskId};
 
 use super::sessions::IdentityKey;
 
@@ -37,6 +37,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Whether the task did not run because there was no place for it: sent again, it is a new one.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.deliver.outcome == Outcome::Rejected && self.deliver.executed == Executed::No
+    }
+
     fn bytes(&self) -> usize {
         ENTRY_BYTES + self.body.len()
     }
@@ -115,7 +120,7 @@ fn is_kept(
 
 #[cfg(test)]
 mod tests {
-    use mcp_proto::{ContextTrace, Executed, Outcome};
+    use mcp_proto::ContextTrace;
 
     use super::super::identity::Identity;
     use super::super::sessions::Sessions;

@@ -129,7 +129,9 @@ impl Core {
                     self.handle_ping(now, agent, ping);
                 }
             }
-            (Message::Send(send), Some(session), _) => self.handle_send(now, session, send, body),
+            (Message::Send(send), Some(session), _) => {
+                self.handle_send(now, id, session, send, body);
+            }
             (Message::Cancel(Cancel::Task(task)), Some(session), _) => {
                 self.handle_cancel(now, session, &task);
             }
@@ -226,7 +228,8 @@ impl Core {
         self.refuse(now, id, (ErrorCode::HelloTimeout, message));
     }
 
-    fn handle_invalid(&mut self, id: ConnectionId, invalid: InvalidMessage) {
+    /// A message with a field that is missing or wrong. A task that can be named is rejected.
+    pub(super) fn handle_invalid(&mut self, id: ConnectionId, invalid: InvalidMessage) {
         let client = self.peers.get(&id).and_then(|peer| peer.client);
         let message = invalid.to_string();
         match (invalid.kind, invalid.task_id, client) {

@@ -112,8 +112,9 @@ impl Core {
         now: Now,
         connection: ConnectionId,
         key: AgentKey,
-        hello: WorkerHello,
+        mut hello: WorkerHello,
     ) -> (AgentKey, Vec<AttemptId>) {
+        hello.held.sort_unstable();
         self.leave_pools(key);
         let generation = self.registry.next_generation();
         let Some(agent) = self.registry.get_mut(key) else { return (key, Vec::new()) };
@@ -129,7 +130,7 @@ impl Core {
         let mut keep = Vec::new();
         for attempt_key in held {
             let id = self.attempt_ids.id(attempt_key);
-            let is_held = hello.held.contains(&id);
+            let is_held = hello.held.binary_search(&id).is_ok();
             let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
             attempt.route = 0;
             if is_held && attempt.task.is_some() {

@@ -10,7 +10,7 @@ use super::admin;
 use super::ending::End;
 use super::inflight::{Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
-use super::{Core, Now};
+use super::{ConnectionId, Core, Now};
 
 /// Bodies up to this are copied out of the read buffer that they came in, which would otherwise
 /// stay allocated as long as the task: half of the buffer's size.
@@ -28,20 +28,22 @@ struct Arrival {
 }
 
 impl Core {
-    pub(super) fn handle_send(&mut self, now: Now, session: SessionKey, send: Send, body: Bytes) {
+    pub(super) fn handle_send(
+        &mut self,
+        now: Now,
+        from: ConnectionId,
+        session: SessionKey,
+        send: Send,
+        body: Bytes,
+    ) {
         let (encoded, body) = detach(send.task, body);
         let spec = match encoded.decode() {
             Ok(spec) => spec,
-            Err(invalid) => {
-                let error = ErrorInfo::new(ErrorCode::InvalidTask, invalid.to_string());
-                match (invalid.task_id, self.sessions.get(session).and_then(|it| it.connection)) {
-                    (Some(task_id), _) => self.reject(session, task_id, error),
-                    (None, Some(connection)) => self.send_error(connection, error),
-                    (None, None) => {}
-                }
-                return;
-            }
+            Err(invalid) => return self.handle_invalid(from, invalid),
         };
+        if admin::is_builtin(&spec.action) {
+            return self.answer_builtin(now, session, spec, &body);
+        }
         let Some(identity) = self.sessions.get(session).map(|session| session.identity) else {
             return;
         };
@@ -67,7 +69,11 @@ impl Core {
     ) -> bool {
         let known = match self.tasks.find(identity, id) {
             Some(key) => self.tasks.get(key).map(|task| (task.fingerprint, Some(key))),
-            None => self.finished.find(identity, id).map(|kept| (kept.fingerprint, None)),
+            None => self
+                .finished
+                .find(identity, id)
+                .filter(|kept| !kept.is_refusal())
+                .map(|kept| (kept.fingerprint, None)),
         };
         let Some((known, in_flight)) = known else { return false };
         self.stats.duplicates += 1;
@@ -118,10 +124,6 @@ impl Core {
         if self.is_shutting_down {
             let message = "the broker is shutting down; send the task again when it is back";
             return Err(ErrorInfo::new(ErrorCode::ShuttingDown, message).retry_after_ms(1_000));
-        }
-        if admin::is_builtin(&spec.action) {
-            self.answer_builtin(now, session, spec, &body);
-            return Ok(());
         }
         let is_durable = spec.delivery == Delivery::Durable;
         if is_durable && !self.can_be_durable() {

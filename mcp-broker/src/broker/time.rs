@@ -2,7 +2,7 @@
 
 use std::ops::Add;
 
-/// A point on a clock that only goes forward: µs since an arbitrary start.
+/// A point on a clock that only goes forward: µs since the core was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Mono(pub u64);
 

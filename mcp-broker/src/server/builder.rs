@@ -16,14 +16,16 @@ use tokio_util::task::TaskTracker;
 use super::clock::Clock;
 use super::config::Config;
 use super::connection::Settings;
+use super::epoch::Epoch;
 use super::error::StartError;
 use super::journal::{self, MemoryJournal};
 use super::listener::{self, Listener};
+use super::reset::ResetKey;
 use super::running::{Broker, Running};
 use super::shared::Shared;
 use super::state_dir::{ADDRESS_FILE, Access, StateDir};
+use super::timer;
 use super::tls::{self, Tls};
-use super::{epoch, timer};
 use crate::broker::{Core, Journal};
 
 const BROKER_ID_FILE: &str = "broker_id";
@@ -106,8 +108,14 @@ impl Builder {
         let idle_timeout = Duration::from_millis(config.timing.idle_timeout_ms);
         let max_incoming = config.limits.max_handshakes;
         let drivers = TaskTracker::new();
-        let endpoint =
-            listener::bind(config.listen, tls.config, idle_timeout, max_incoming, drivers.clone())?;
+        let endpoint = listener::bind(
+            config.listen,
+            tls.config,
+            &ResetKey::open(state.as_ref())?,
+            idle_timeout,
+            max_incoming,
+            drivers.clone(),
+        )?;
         let local_addr = endpoint
             .local_addr()
             .map_err(|source| StartError::Bind { address: config.listen, source })?;
@@ -115,9 +123,12 @@ impl Builder {
         // After the address is ours: a start that fails there uses up no epoch.
         let seed = random()?;
         let broker_id = broker_id(config.broker_id.as_deref(), state.as_ref(), seed)?;
-        let epoch = epoch::next(state.as_ref())?;
+        let Epoch { epoch, is_restart } = Epoch::next(state.as_ref())?;
         let mut core = config.core(broker_id.clone(), epoch, seed);
         core.is_durable = journal.is_durable();
+        if is_restart {
+            core.restart_grace_ms = config.timing.restart_grace_ms;
+        }
         let (to_journal, entries) = journal::entries();
         let shared = Arc::new(Shared::new(
             Core::new(core),

@@ -42,6 +42,13 @@ pub enum StartError {
         /// The directory.
         path: PathBuf,
     },
+    /// The file that keeps the key of stateless resets holds something else.
+    #[error("{path} does not hold a key of 32 hexadecimal digits; delete it, and the next start \
+             makes a new one", path = path.display())]
+    ResetKey {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file that keeps the epoch holds something else.
     #[error("{path} should hold the broker's epoch, a number, but holds {text:?}; write one into \
         it that is larger than any before, such as the time in ms since 1970",

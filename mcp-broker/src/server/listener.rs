@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_proto::ErrorCode;
-use mcp_proto::transport::{endpoint_config, transport_config};
+use mcp_proto::transport::transport_config;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, Incoming, ServerConfig};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::connection::{self, Settings};
 use super::drivers::TrackedRuntime;
 use super::error::{StartError, TlsError};
+use super::reset::ResetKey;
 use super::shared::Shared;
 use crate::broker::ConnectionId;
 
@@ -90,6 +91,7 @@ impl Listener {
 pub(super) fn bind(
     address: SocketAddr,
     tls: rustls::ServerConfig,
+    reset_key: &ResetKey,
     idle_timeout: Duration,
     max_incoming: usize,
     drivers: TaskTracker,
@@ -105,7 +107,7 @@ pub(super) fn bind(
     };
     let socket = socket(address).map_err(failed)?;
     let runtime = Arc::new(TrackedRuntime(drivers));
-    Endpoint::new(endpoint_config(), Some(config), socket, runtime).map_err(failed)
+    Endpoint::new(reset_key.endpoint_config(), Some(config), socket, runtime).map_err(failed)
 }
 
 fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {

@@ -11,6 +11,7 @@ mod epoch;
 mod error;
 mod journal;
 mod listener;
+mod reset;
 mod running;
 mod shared;
 mod shutdown;

@@ -35,6 +35,26 @@ fn a_duplicate_of_a_finished_task_gets_its_result_again() {
 }
 
 #[test]
+fn a_task_that_was_refused_a_place_may_be_sent_again_under_its_id() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    it.send(client, "t");
+    it.advance(60_000);
+    let refused = (Outcome::Rejected, Executed::No, Some(ErrorCode::NoWorker));
+    assert_eq!(it.expect_end(client, "t"), refused);
+    // Still to be had by who asks.
+    it.give(client, Message::Fetch(task_id("t")));
+    assert_eq!(it.expect_end(client, "t"), refused);
+
+    let worker = it.worker("w", 1);
+    it.send(client, "t");
+    let route = it.expect_route(worker);
+    it.result(worker, route.attempt_id);
+    assert_eq!(it.expect_end(client, "t").0, Outcome::Ok);
+    assert_eq!(it.core.stats().duplicates, 0);
+}
+
+#[test]
 fn the_same_id_with_another_body_is_refused() {
     let mut it = Fixture::new();
     let client = it.client();

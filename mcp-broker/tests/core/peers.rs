@@ -85,6 +85,17 @@ fn an_unknown_kind_is_answered_and_survived() {
 }
 
 #[test]
+fn a_task_whose_id_cannot_be_read_is_answered_with_an_error() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let encoded = mcp_proto::EncodedTask(b"\x0a\x00".as_slice().into());
+    it.give(client, Message::Send(Send { task: encoded, ttl_ms: 1_000 }));
+    let error = it.expect_error(client);
+    assert_eq!(error.code, ErrorCode::InvalidMessage);
+    assert!(error.message.contains("task_id"), "{error}");
+}
+
+#[test]
 fn a_body_over_the_limit_ends_its_task_only() {
     let mut it = Fixture::new();
     let client = it.client();

@@ -73,6 +73,45 @@ fn a_task_expires_in_the_queue_unexecuted() {
 }
 
 #[test]
+fn after_a_restart_tasks_wait_for_the_workers_of_before() {
+    let mut it = Fixture::with(|config| config.restart_grace_ms = 15_000);
+    let client = it.client();
+    it.send_task(client, task("late"), 60_000);
+    it.send_task(client, task("short"), 2_000);
+    it.advance(2_000);
+    let no_worker = (Outcome::Rejected, Executed::No, Some(ErrorCode::NoWorker));
+    assert_eq!(it.expect_end(client, "short"), no_worker);
+    it.advance(12_000);
+    let worker = it.worker("w", 1);
+    let route = it.expect_route(worker);
+    it.result(worker, route.attempt_id);
+    assert_eq!(it.expect_end(client, "late").0, Outcome::Ok);
+}
+
+#[test]
+fn what_expired_in_the_queue_says_what_it_waited_for() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 1);
+    for (id, ttl_ms) in [("runs", 60_000), ("a", 1_000), ("b", 2_000)] {
+        it.send_task(client, task(id), ttl_ms);
+    }
+    it.expect_route(worker);
+    let message_of = |it: &mut Fixture, id| {
+        let deliver = it.expect_deliver(client, id);
+        assert_eq!(deliver.outcome, Outcome::Expired);
+        deliver.error.map(|error| error.message.to_string()).unwrap_or_default()
+    };
+    it.advance(1_000);
+    assert!(message_of(&mut it, "a").contains("all workers were busy"));
+    it.expect_ping(worker);
+    it.disconnect(worker, Disconnect::Orderly);
+    it.expect_end(client, "runs");
+    it.advance(1_000);
+    assert!(message_of(&mut it, "b").contains("no worker for it was left"));
+}
+
+#[test]
 fn a_task_expires_at_its_worker_and_keeps_its_slot_until_confirmed() {
     let mut it = Fixture::new();
     let client = it.client();

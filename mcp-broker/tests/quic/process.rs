@@ -39,8 +39,12 @@ fn command(args: &[&str]) -> Command {
 
 impl Served {
     async fn start(state: &Path) -> Self {
+        Self::start_at("127.0.0.1:0", state).await
+    }
+
+    async fn start_at(listen: &str, state: &Path) -> Self {
         let dir = state.to_str().unwrap();
-        let args = ["serve", "--dev", "--listen", "127.0.0.1:0", "--state", dir];
+        let args = ["serve", "--dev", "--listen", listen, "--state", dir];
         let mut child =
             command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -94,6 +98,20 @@ async fn it_serves_until_it_is_told_to_stop_and_keeps_what_it_must() {
     let number = |text: &str| text.trim().parse::<u64>().unwrap();
     assert_eq!(number(&read("epoch")), number(&epoch) + 1);
     assert_eq!(second.stop("-INT").await, Some(0));
+}
+
+#[tokio::test]
+async fn after_a_kill_the_next_start_tells_the_peers_of_the_former() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Served::start(dir.path()).await;
+    let mut client = RawPeer::client(&first).await;
+    let address = first.address.clone();
+    assert_eq!(first.stop("-KILL").await, None);
+    let second = Served::start_at(&address, dir.path()).await;
+    client.send(Message::Ping(mcp_proto::Ping::probe(1)), "").await;
+    let end = within("the end of the connection", client.quic.closed()).await;
+    assert_eq!(end, quinn::ConnectionError::Reset);
+    second.stop("-TERM").await;
 }
 
 /// A broker with a task that runs, after the first signal.

@@ -41,7 +41,7 @@ pub(crate) trait Peer: Send + Sync + 'static {
     fn going_away(&self, goaway: &Goaway);
     /// Does what is due, and says when there is more to do.
     fn timeout(&self, now: Instant) -> Option<Instant>;
-    /// Whether the broker owes an answer.
+    /// Whether anything depends on the broker being there: an answer it owes, or work for it.
     fn is_owed(&self) -> bool;
     /// After GOAWAY: whether nothing keeps this connection.
     fn may_leave(&self) -> bool;
@@ -82,7 +82,7 @@ pub(crate) struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(5), silence: Duration::from_secs(15) }
+        Self { connect: Duration::from_secs(5), silence: Duration::from_secs(6) }
     }
 }
 

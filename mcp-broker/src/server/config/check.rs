@@ -52,6 +52,7 @@ impl Config {
         for (key, ms) in [
             ("timing.resume_grace_ms", timing.resume_grace_ms),
             ("timing.no_worker_wait_ms", timing.no_worker_wait_ms),
+            ("timing.restart_grace_ms", timing.restart_grace_ms),
             ("timing.cancel_grace_ms", timing.cancel_grace_ms),
             ("timing.drain_ms", timing.drain_ms),
             ("timing.close_flush_ms", timing.close_flush_ms),

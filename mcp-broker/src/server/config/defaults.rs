@@ -61,6 +61,7 @@ impl Default for TimingConfig {
             resume_grace_ms: 10_000,
             detach_ms: 30_000,
             no_worker_wait_ms: 5_000,
+            restart_grace_ms: 15_000,
             cancel_grace_ms: 5_000,
             drain_ms: 10_000,
             close_flush_ms: 1_000,

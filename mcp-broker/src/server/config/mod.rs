@@ -146,6 +146,9 @@ pub struct TimingConfig {
     pub detach_ms: u64,
     /// A task that no ready worker serves is rejected after this long, or at its deadline. 5,000.
     pub no_worker_wait_ms: u64,
+    /// For this long after a restart no task is rejected for want of a worker: those of before are
+    /// coming back. The last of them knows after a PING interval and some seconds. 15,000.
+    pub restart_grace_ms: u64,
     /// A worker may take this long to confirm a CANCEL before that counts as its fault. 5,000.
     pub cancel_grace_ms: u64,
     /// At shutdown, running tasks may take this long to finish. 10,000.

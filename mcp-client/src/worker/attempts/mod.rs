@@ -123,9 +123,9 @@ impl Attempts {
         self.held.is_empty() && self.finished.is_empty()
     }
 
-    /// Whether the broker owes a PONG.
+    /// Whether the broker owes a PONG, or there is work that is in vain without it.
     pub(super) fn is_owed(&self) -> bool {
-        self.finished.is_owed()
+        self.finished.is_owed() || !self.held.is_empty()
     }
 
     pub(super) fn readiness(&self) -> Readiness {

@@ -303,9 +303,9 @@ fn a_ping_lists_what_is_held() {
     it.sent();
     it.pass(PING_INTERVAL);
     assert_eq!(it.sent(), ["ping ready 3 [2, 3]"]);
-    assert!(it.attempts.is_owed());
+    assert!(it.attempts.finished.is_owed());
     it.attempts.pong(0);
-    assert!(!it.attempts.is_owed());
+    assert!(!it.attempts.finished.is_owed());
     it.cancel(3, CancelReason::Client);
     it.reply(2);
     it.sent();
