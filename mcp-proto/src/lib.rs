@@ -21,6 +21,8 @@ pub mod message;
 pub mod session;
 #[cfg(feature = "quic")]
 pub mod transport;
+#[cfg(feature = "quic")]
+pub mod unreachable;
 
 /// Types generated from `proto/mcp/v1/*.proto`, with `string` fields as bytes.
 #[allow(missing_docs, clippy::all, unreachable_pub)]

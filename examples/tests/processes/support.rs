@@ -16,6 +16,8 @@ use tokio::process::{Child, Command};
 /// Longer than anything here takes, on a machine that is busy with something else.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+const CONFIG_FILE: &str = "broker.toml";
+
 /// A program of this workspace, built when it is not.
 pub(crate) fn program(name: &str) -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
@@ -81,12 +83,20 @@ pub(crate) struct BrokerProcess {
 
 impl BrokerProcess {
     pub(crate) async fn start() -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), "127.0.0.1:0").await
+        Self::start_with("").await
+    }
+
+    /// With a configuration file.
+    pub(crate) async fn start_with(config: &str) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        std::fs::write(state.path().join(CONFIG_FILE), config).unwrap();
+        Self::start_in(Arc::new(state), "127.0.0.1:0").await
     }
 
     async fn start_in(state: Arc<TempDir>, listen: &str) -> Self {
         let mut command = Command::new(program("mcp-broker"));
         command.args(["serve", "--dev", "--listen", listen, "--state"]).arg(state.path());
+        command.arg("--config").arg(state.path().join(CONFIG_FILE));
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = Process::start(&mut command);
         let stdout = process.child.stdout.take().unwrap();

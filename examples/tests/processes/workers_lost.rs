@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::proxy::Proxy;
 use crate::support::{
-    BrokerProcess, Ledger, counting_worker, ends_of, send_many, until, until_listed,
+    BrokerProcess, Ledger, PATIENCE, counting_worker, ends_of, send_many, until, until_listed,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -25,6 +25,25 @@ async fn equal_workers_share_the_tasks_equally() {
     let by_one = ends.iter().filter(|end| end.trace.hops[0].node_id == one.node_id()).count();
     assert!((400..=600).contains(&by_one), "one of two equal workers had {by_one} of 1000 tasks");
     assert_eq!((ledger.runs(), ledger.most_runs_of_a_task()), (1_000, 1));
+}
+
+/// Here its silence would not be noticed for an hour: its host tells.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_host_of_a_killed_worker_tells_that_it_is_gone() {
+    let patient = "[timing]\nprobe_after_ms = 1000\nlost_after_ms = 3600000\nlease_ms = 3600000\n";
+    let broker = BrokerProcess::start_with(patient).await;
+    let client = broker.client().await;
+    let victim = broker.worker("victim", 1, &["sleep", "60"]).await;
+    let handle = client.task("work").ttl(PATIENCE).idempotent(true).send().await.unwrap();
+    until("the task runs", || async {
+        client.agents(false).await.is_ok_and(|agents| agents[0].in_flight == 1)
+    })
+    .await;
+    victim.signal(Signal::KILL);
+    until_listed(&client, &[]).await;
+    let _other = broker.worker("other", 1, &["echo", "done"]).await;
+    assert_eq!(ends_of(vec![handle]).await[0].outcome, Outcome::Ok);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

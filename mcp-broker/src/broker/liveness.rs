@@ -82,17 +82,31 @@ impl Core {
         match self.check(now.mono, key) {
             None => {}
             Some(Check::Again(at)) => self.check_agent_at(key, at.max(now.mono.plus_ms(1))),
-            Some(Check::Probe) => {
-                let Some(agent) = self.registry.get_mut(key) else { return };
-                agent.probed = Some(now.mono);
-                let connection = agent.connection;
-                if let Some(to) = connection {
-                    self.send(to, Message::Ping(Ping::probe(now.mono.0)));
-                }
-                self.check_agent(now, key);
-            }
+            Some(Check::Probe) => self.probe(now, key),
             Some(Check::Lost(why)) => self.agent_is_lost(now, key, why),
             Some(Check::Gone) => self.agent_is_gone(now, key),
+        }
+    }
+
+    fn probe(&mut self, now: Now, key: AgentKey) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        agent.probed = Some(now.mono);
+        let connection = agent.connection;
+        if let Some(to) = connection {
+            self.send(to, Message::Ping(Ping::probe(now.mono.0)));
+        }
+        self.check_agent(now, key);
+    }
+
+    /// The network says that a worker is not there any more.
+    pub(super) fn agent_is_doubted(&mut self, now: Now, key: AgentKey) {
+        let Some(agent) = self.registry.get(key) else { return };
+        match (agent.presence, agent.probed) {
+            (Presence::Online, None) => self.probe(now, key),
+            (Presence::Online, Some(_)) => {
+                self.agent_is_lost(now, key, "nothing listens at its address any more");
+            }
+            (Presence::Lost { .. }, _) => {}
         }
     }
 

@@ -66,6 +66,15 @@ impl Core {
         }
     }
 
+    /// The network reports that nothing listens at the peer's address any more. That is no proof:
+    /// a worker is asked, and lost when another report is all that comes back. Should it be heard
+    /// after all, it goes on.
+    pub fn handle_unreachable(&mut self, now: Now, id: ConnectionId) {
+        if let Some(agent) = self.peers.get(&id).and_then(|peer| peer.agent) {
+            self.agent_is_doubted(now, agent);
+        }
+    }
+
     /// The peer sent bytes that are not a frame.
     pub fn handle_malformed(&mut self, now: Now, id: ConnectionId, error: &DecodeError) {
         self.refuse(now, id, (error.code(), error.to_string()));

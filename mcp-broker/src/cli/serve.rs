@@ -77,7 +77,7 @@ pub(super) struct Serve {
         long,
         value_name = "FILTER",
         env = "MCP_LOG",
-        default_value = "info"
+        default_value = "info,quinn_udp=error"
     )]
     log: String,
 }

@@ -24,8 +24,8 @@ use super::reset::ResetKey;
 use super::running::{Broker, Running};
 use super::shared::Shared;
 use super::state_dir::{ADDRESS_FILE, Access, StateDir};
-use super::timer;
 use super::tls::{self, Tls};
+use super::{timer, unreachable};
 use crate::broker::{Core, Journal};
 
 const BROKER_ID_FILE: &str = "broker_id";
@@ -108,7 +108,7 @@ impl Builder {
         let idle_timeout = Duration::from_millis(config.timing.idle_timeout_ms);
         let max_incoming = config.limits.max_handshakes;
         let drivers = TaskTracker::new();
-        let endpoint = listener::bind(
+        let (endpoint, reports) = listener::bind(
             config.listen,
             tls.config,
             &ResetKey::open(state.as_ref())?,
@@ -149,6 +149,13 @@ impl Builder {
             state,
         };
         spawn_tasks(&running, endpoint, &config);
+        if let Some(reports) = reports {
+            let (stop, shared) = (running.stop.clone(), running.shared.clone());
+            let reading = async move {
+                stop.run_until_cancelled(unreachable::run(shared, reports)).await;
+            };
+            running.tasks.spawn(reading);
+        }
         if let Some(state) = &running.state {
             let address = dialled(local_addr).to_string();
             state.replace(ADDRESS_FILE, &format!("{address}\n"), Access::Shared)?;

@@ -84,11 +84,13 @@ pub(super) async fn run(
     let link = Arc::new(Link::new(id, quic.clone(), send));
     let writer = tokio::spawn(write(link.clone(), quic.clone(), stopped, settings.close_flush));
     shared.connections.insert(id, link.clone());
+    shared.addresses.insert(peer, id);
     let mut outbox = Outbox::default();
     shared.hold(&mut outbox, |core, now| core.handle_connected(now, id, Identity::anonymous()));
 
     let end = read(&shared, &settings, &link, &quic, recv, &mut outbox).await;
     shared.connections.remove(&id);
+    shared.addresses.remove(peer, id);
     if !link.is_closing() {
         let how = match &end {
             End::Closed(ConnectionError::ApplicationClosed(close))

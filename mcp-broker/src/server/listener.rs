@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mcp_proto::ErrorCode;
 use mcp_proto::transport::transport_config;
+use mcp_proto::unreachable::Unreachable;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, Incoming, ServerConfig};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -87,7 +88,7 @@ impl Listener {
     }
 }
 
-/// Opens the endpoint.
+/// Opens the endpoint, and the reports about its peers where the system gives them.
 pub(super) fn bind(
     address: SocketAddr,
     tls: rustls::ServerConfig,
@@ -95,7 +96,7 @@ pub(super) fn bind(
     idle_timeout: Duration,
     max_incoming: usize,
     drivers: TaskTracker,
-) -> Result<Endpoint, StartError> {
+) -> Result<(Endpoint, Option<Unreachable>), StartError> {
     let crypto =
         QuicServerConfig::try_from(tls).map_err(|error| TlsError::Unusable(error.to_string()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
@@ -106,8 +107,13 @@ pub(super) fn bind(
         _ => StartError::Bind { address, source },
     };
     let socket = socket(address).map_err(failed)?;
+    let reports = Unreachable::watch(&socket);
+    if let Err(error) = &reports {
+        tracing::debug!(%error, "lost workers are noticed by their silence only");
+    }
     let runtime = Arc::new(TrackedRuntime(drivers));
-    Endpoint::new(reset_key.endpoint_config(), Some(config), socket, runtime).map_err(failed)
+    let endpoint = Endpoint::new(reset_key.endpoint_config(), Some(config), socket, runtime);
+    Ok((endpoint.map_err(failed)?, reports.ok()))
 }
 
 fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {

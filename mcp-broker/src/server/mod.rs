@@ -18,6 +18,7 @@ mod shutdown;
 mod state_dir;
 mod timer;
 mod tls;
+mod unreachable;
 
 pub use builder::Builder;
 pub use config::{Config, ConfigError, LimitsConfig, SchedulingConfig, TimingConfig, TlsConfig};

@@ -23,12 +23,14 @@ use tracing::level_filters::LevelFilter;
 use super::clock::Clock;
 use super::connections::{Connections, Link};
 use super::journal::Entry;
+use super::unreachable::Addresses;
 use crate::broker::{ConnectionId, Core, Event, Level, Mono, Now, Output};
 
 /// What all tasks of a broker share.
 pub(super) struct Shared {
     held: Mutex<Held>,
     pub(super) connections: Connections,
+    pub(super) addresses: Addresses,
     pub(super) clock: Clock,
     /// The core wants to be called earlier than the timer sleeps.
     pub(super) timer_moved: Notify,
@@ -69,6 +71,7 @@ impl Shared {
         Self {
             held: Mutex::new(held),
             connections: Connections::new(),
+            addresses: Addresses::default(),
             clock,
             timer_moved: Notify::new(),
             drained: CancellationToken::new(),

@@ -80,6 +80,11 @@ impl Fixture {
         self.collect();
     }
 
+    pub(crate) fn unreachable(&mut self, id: ConnectionId) {
+        self.core.handle_unreachable(self.now, id);
+        self.collect();
+    }
+
     pub(crate) fn give(&mut self, from: ConnectionId, message: Message) {
         self.give_body(from, message, "");
     }

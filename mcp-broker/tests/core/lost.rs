@@ -130,6 +130,45 @@ fn a_silent_worker_is_probed_then_lost_and_back_when_it_is_heard() {
 }
 
 #[test]
+fn a_worker_that_the_network_says_is_gone_is_asked_and_then_lost() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let (gone, other) = (it.worker("gone", 1), it.worker("other", 1));
+    it.send_task(client, idempotent("t"), 60_000);
+    let (holder, name, spare) = match it.next_for(gone) {
+        Some(_) => (gone, "gone", other),
+        None => {
+            it.expect_route(other);
+            (other, "other", gone)
+        }
+    };
+    it.unreachable(holder);
+    it.expect_ping(holder);
+    assert!(it.online().contains(&name.to_owned()), "one report may be false");
+    it.unreachable(holder);
+    assert!(!it.online().contains(&name.to_owned()));
+    let route = it.expect_route(spare);
+    it.result(spare, route.attempt_id);
+    it.expect_end(client, "t");
+    // Reports about clients, and about workers that are lost already, change nothing.
+    it.unreachable(client);
+    it.unreachable(holder);
+    it.discard();
+}
+
+#[test]
+fn a_worker_that_answers_is_there_whatever_the_network_says() {
+    let mut it = Fixture::new();
+    let worker = it.worker("w", 1);
+    for _ in 0..3 {
+        it.unreachable(worker);
+        let seq = it.expect_ping(worker);
+        it.give(worker, Message::Pong(seq));
+    }
+    assert_eq!(it.online(), ["w"]);
+}
+
+#[test]
 fn an_answered_probe_is_a_sign_of_life() {
     let mut it = Fixture::new();
     let client = it.client();
