@@ -206,17 +206,18 @@ async fn serve_until<P: Peer>(
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     loop {
         let notices = connection.take(&mut batch)?;
-        if !batch.is_empty() {
-            peer.received(&mut batch);
-            batch.clear();
-        }
+        // First: what the broker refuses after it has to be understood as its consequence.
         if let Some(notice) = notices.goaway {
             tracing::info!(code = %notice.code, message = notice.message, "the broker says goodbye");
             peer.going_away(&notice);
             *goaway = Some(notice);
         }
+        if !batch.is_empty() {
+            peer.received(&mut batch);
+            batch.clear();
+        }
         match farewell {
-            Some((seq, _)) if notices.pong == Some(seq) => return Ok(()),
+            Some((seq, _)) if notices.pong >= Some(seq) => return Ok(()),
             Some(_) => {}
             None if goaway.as_ref().is_some_and(|it| it.reconnect) && peer.may_leave() => {
                 return Ok(());

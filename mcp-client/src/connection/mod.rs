@@ -199,6 +199,8 @@ struct Reader {
 /// What of a batch concerns the connection itself.
 #[derive(Default)]
 struct Notices {
+    /// The highest number of a PONG: of the driver's own PINGs, which are above the peers', the
+    /// latest.
     pong: Option<u64>,
     goaway: Option<Goaway>,
 }
@@ -287,7 +289,7 @@ impl Connection {
             Message::Goaway(goaway) => notices.goaway = Some(goaway),
             Message::Error(error) => tracing::warn!(%error, "the broker reports an error"),
             Message::Pong(seq) => {
-                notices.pong = Some(seq);
+                notices.pong = notices.pong.max(Some(seq));
                 batch.push(Received::Frame(frame));
             }
             _ => batch.push(Received::Frame(frame)),
