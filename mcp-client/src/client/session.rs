@@ -169,10 +169,13 @@ impl Session {
                 return Err(CallError::Connect(error.clone()));
             }
             let State { pending, link, .. } = &mut *state;
-            if let Some(link) = link
-                && link.queued_bytes() > LANE_SOFT_LIMIT_BYTES
-            {
-                return Ok(Some((submission, link.clone())));
+            match link {
+                // It takes nothing more, and never drains: this is for the next one.
+                Some(link) if link.is_closed() => pending.going_away(),
+                Some(link) if link.queued_bytes() > LANE_SOFT_LIMIT_BYTES => {
+                    return Ok(Some((submission, link.clone())));
+                }
+                Some(_) | None => {}
             }
             if pending.submit(submission, Instant::now(), link.as_deref(), &mut ended) {
                 self.control.wake.notify_one();
@@ -351,12 +354,16 @@ impl Peer for Session {
         self.lock().pending.on_wire() > 0
     }
 
-    fn may_leave(&self) -> bool {
+    fn is_settled(&self) -> bool {
         self.lock().pending.on_wire() == 0
     }
 
-    fn reconnects(&self, _error: Option<&ConnectError>) -> bool {
-        self.settings.reconnects
+    fn may_leave(&self) -> bool {
+        self.is_settled()
+    }
+
+    fn reconnects(&self, error: Option<&ConnectError>) -> bool {
+        self.settings.reconnects && !error.is_some_and(ConnectError::is_final)
     }
 
     fn stopped(&self, stop: Stop) {
@@ -369,6 +376,7 @@ impl Peer for Session {
         let mut ended = Vec::new();
         {
             let mut state = self.lock();
+            state.link = None;
             state.closed.get_or_insert_with(|| Arc::new(error));
             state.pending.give_up(ErrorCode::BrokerLost, &message, &mut ended);
         }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::liveness::{Liveness, Verdict};
 use super::{Connection, Dialer, End, Link, Received};
 use crate::backoff::Backoff;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, is_final};
 
 /// A connection that held for this long makes the next waits short again.
 const STABLE: Duration = Duration::from_secs(10);
@@ -43,6 +43,8 @@ pub(crate) trait Peer: Send + Sync + 'static {
     fn timeout(&self, now: Instant) -> Option<Instant>;
     /// Whether the broker owes an answer.
     fn is_owed(&self) -> bool;
+    /// Whether nothing that was sent, or is held, matters any more.
+    fn is_settled(&self) -> bool;
     /// After GOAWAY: whether nothing keeps this connection.
     fn may_leave(&self) -> bool;
     /// Whether to connect again, after this failure.
@@ -153,7 +155,7 @@ fn replaced(end: &End, goaway: Option<&Goaway>) -> Option<ErrorInfo> {
         (Some(goaway), _) if !goaway.reconnect => {
             Some(ErrorInfo::new(goaway.code, goaway.message.clone()))
         }
-        (_, End::Closed { code: Some(code @ ErrorCode::Replaced), message }) => {
+        (_, End::Closed { code: Some(code), message }) if is_final(*code) => {
             Some(ErrorInfo::new(*code, message.clone()))
         }
         _ => None,
@@ -169,6 +171,9 @@ async fn serve<P: Peer>(
     let link = connection.link.clone();
     let end = match serve_until(peer, connection, silence_timeout, &mut goaway).await {
         Ok(()) => {
+            if !peer.is_settled() {
+                link.finish().await;
+            }
             link.close(None, "").await;
             return (End::Left, goaway);
         }
@@ -177,6 +182,7 @@ async fn serve<P: Peer>(
     match &end {
         End::Violation(code, message) => {
             link.push_error(*code, message);
+            link.finish().await;
             link.close(Some(*code), message).await;
         }
         // Not an orderly close: the session and the registration shall live on.
@@ -228,7 +234,7 @@ async fn serve_until<P: Peer>(
         tokio::select! {
             biased;
             () = &mut leave, if farewell.is_none() => {
-                if !peer.is_owed() {
+                if peer.is_settled() {
                     return Ok(());
                 }
                 probe += 1;

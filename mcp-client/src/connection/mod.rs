@@ -102,15 +102,18 @@ impl Link {
         self.lane.flush_soon();
     }
 
-    /// Writes what was pushed, waits until the broker has received it, then closes. `None`: in an
-    /// orderly way.
-    async fn close(&self, code: Option<ErrorCode>, message: &str) {
+    /// Writes what was pushed, and waits until the broker has received it.
+    async fn finish(&self) {
         self.lane.finish();
         let received = async {
             self.lane.drained(0).await;
             self.received.clone().await;
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, received).await;
+    }
+
+    /// Closes, and waits until that is sent. `None`: in an orderly way.
+    async fn close(&self, code: Option<ErrorCode>, message: &str) {
         let sent_before = self.quic.stats().udp_tx.datagrams;
         self.abort(code, message);
         // The packet that says so is written by a task of quinn's, which may end with the runtime
@@ -123,11 +126,16 @@ impl Link {
         }
     }
 
-    /// Closes at once.
+    /// Closes at once, if it is not closed already.
     fn abort(&self, code: Option<ErrorCode>, message: &str) {
         let code = VarInt::from_u32(code.map_or(0, |code| code as u32));
         self.quic.close(code, message.as_bytes());
         self.lane.close();
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lane.is_closed()
     }
 
     /// The broker's address.
@@ -172,8 +180,10 @@ pub(crate) struct Connection {
 }
 
 impl Drop for Connection {
+    /// Given up, as when no ACK came in time: not an orderly close, which would end the
+    /// registration or session that the broker may have resumed.
     fn drop(&mut self) {
-        self.link.lane.close();
+        self.link.abort(Some(ErrorCode::LeaseExpired), "given up");
     }
 }
 

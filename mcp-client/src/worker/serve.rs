@@ -203,14 +203,14 @@ impl Peer for Registration {
         self.lock().attempts.is_owed()
     }
 
+    /// Also, that the broker knows it to be draining: until then it may route.
+    fn is_settled(&self) -> bool {
+        let state = self.lock();
+        state.attempts.is_idle() && !state.attempts.is_owed()
+    }
+
     fn reconnects(&self, error: Option<&ConnectError>) -> bool {
-        match error {
-            // The broker itself said no, and would again.
-            Some(error @ (ConnectError::Refused(_) | ConnectError::Version(_))) => {
-                error.is_transient()
-            }
-            Some(_) | None => true,
-        }
+        !error.is_some_and(ConnectError::is_final)
     }
 
     fn stopped(&self, stop: Stop) {
