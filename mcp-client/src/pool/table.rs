@@ -11,8 +11,9 @@ pub(super) struct Table<C, W> {
     open: HashMap<Endpoint, Entry<C>>,
     /// Places given to those who waited and not taken yet: they count as open.
     granted: usize,
-    /// In order of arrival.
-    waiters: VecDeque<(Endpoint, W)>,
+    /// In order of arrival, which is that of their tickets.
+    waiters: VecDeque<Waiting<W>>,
+    next_ticket: u64,
     next_number: u64,
     is_closed: bool,
     is_swept: bool,
@@ -24,6 +25,12 @@ struct Entry<C> {
     connection: C,
     users: usize,
     idle_since: Option<Instant>,
+}
+
+struct Waiting<W> {
+    ticket: u64,
+    endpoint: Endpoint,
+    waiter: W,
 }
 
 /// A place for a connection. Not a number of its own: one is like the other.
@@ -40,7 +47,10 @@ pub(super) enum Take<C, W> {
         /// Who waited for the same broker, and may look again.
         again: Vec<W>,
     },
-    Wait,
+    /// Until told, or [`Table::forget`].
+    Wait {
+        ticket: u64,
+    },
     Closed,
 }
 
@@ -52,6 +62,7 @@ impl<C: Clone, W> Table<C, W> {
             open: HashMap::new(),
             granted: 0,
             waiters: VecDeque::new(),
+            next_ticket: 0,
             next_number: 0,
             is_closed: false,
             is_swept: false,
@@ -97,18 +108,20 @@ impl<C: Clone, W> Table<C, W> {
             evicted = self.evict_oldest();
         }
         if !is_turn || self.open.len() + self.granted >= self.max_open {
-            self.waiters.push_back((endpoint.clone(), waiter));
-            return Take::Wait;
+            let ticket = self.next_ticket;
+            self.next_ticket += 1;
+            self.waiters.push_back(Waiting { ticket, endpoint: endpoint.clone(), waiter });
+            return Take::Wait { ticket };
         }
         let number = self.next_number;
         self.next_number += 1;
         let client = new();
         let entry = Entry { number, connection: client.clone(), users: 1, idle_since: None };
         self.open.insert(endpoint.clone(), entry);
-        let (same, others) = self.waiters.drain(..).partition(|(wanted, _)| wanted == endpoint);
+        let (same, others) = self.waiters.drain(..).partition(|it| it.endpoint == *endpoint);
         self.waiters = others;
         let same: VecDeque<_> = same;
-        let again = same.into_iter().map(|(_, waiter)| waiter).collect();
+        let again = same.into_iter().map(|it| it.waiter).collect();
         Take::Lent { number, client, evicted, again }
     }
 
@@ -139,6 +152,13 @@ impl<C: Clone, W> Table<C, W> {
         gone.into_iter().collect()
     }
 
+    /// One who waited has gone, if it was not told before.
+    pub(super) fn forget(&mut self, ticket: u64) {
+        if let Ok(at) = self.waiters.binary_search_by_key(&ticket, |it| it.ticket) {
+            self.waiters.remove(at);
+        }
+    }
+
     /// A place was not taken.
     pub(super) fn give_up(&mut self, _place: Place) {
         self.granted -= 1;
@@ -149,7 +169,7 @@ impl<C: Clone, W> Table<C, W> {
         if self.open.len() + self.granted >= self.max_open {
             return None;
         }
-        let (_, waiter) = self.waiters.pop_front()?;
+        let Waiting { waiter, .. } = self.waiters.pop_front()?;
         self.granted += 1;
         Some((waiter, Place(())))
     }
@@ -216,7 +236,7 @@ mod tests {
         let made = pool.next_number as u32;
         match pool.take(&at(name), place, |_| true, || made, name) {
             Take::Lent { number, client, evicted, again } => Some((number, client, evicted, again)),
-            Take::Wait => None,
+            Take::Wait { .. } => None,
             Take::Closed => panic!("closed"),
         }
     }
@@ -295,6 +315,26 @@ mod tests {
         let (_, place) = pool.grant().unwrap();
         pool.give_up(place);
         assert_eq!(pool.grant().unwrap().0, "c");
+    }
+
+    #[test]
+    fn who_gave_up_waiting_is_forgotten() {
+        let mut pool = Pool::new(1, 1);
+        take(&mut pool, "a");
+        let mut tickets = Vec::new();
+        for name in ["b", "c"] {
+            match pool.take(&at(name), None, |_| true, || 9, name) {
+                Take::Wait { ticket } => tickets.push(ticket),
+                Take::Lent { .. } | Take::Closed => panic!("{name}"),
+            }
+        }
+        pool.forget(tickets[0]);
+        pool.forget(tickets[0]);
+        assert_eq!(pool.waiters.len(), 1);
+        pool.forget(tickets[1]);
+        // Nobody is left who would want its place.
+        assert!(give_back(&mut pool, "a", 0, Instant::now()).is_empty());
+        assert_eq!(pool.idle(), 1);
     }
 
     #[test]
