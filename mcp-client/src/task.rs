@@ -272,6 +272,9 @@ fn check(task: &Task, ttl: Duration) -> Result<(), InvalidTask> {
             let problem = format!("has {} entries; at most {max} are allowed", map.len());
             return Err(InvalidTask::new(field, problem));
         }
+        if map.contains_key("") {
+            return Err(InvalidTask::new(field, "has an entry without a name"));
+        }
         for text in map.iter().flat_map(|(key, value)| [key, value]) {
             check_text(field, text)?;
         }

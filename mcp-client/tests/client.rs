@@ -117,6 +117,7 @@ async fn what_is_not_valid_is_not_sent() {
         ("ttl", client.task("upper").ttl(Duration::MAX)),
         ("tenant", client.task("upper").tenant(long.as_str())),
         ("headers", client.task("upper").header("h", long)),
+        ("headers", client.task("upper").header("", "v")),
         (
             "required_labels",
             (0..65).fold(client.task("upper"), |it, n| it.label(n.to_string(), "v")),

@@ -47,6 +47,26 @@ async fn until_running(worker: &Worker) {
 }
 
 #[tokio::test]
+async fn what_is_not_valid_is_told_before_connecting() {
+    let broker = FakeBroker::start();
+    let builder = || {
+        Worker::builder(broker.endpoint())
+            .handler("a", |_: Job| async { Ok::<_, HandlerError>(()) })
+    };
+    for (named, worker) in [
+        ("handlers", Worker::builder(broker.endpoint())),
+        ("slots", builder().slots(0)),
+        ("slots", builder().slots(4096).prefetch(1)),
+        ("labels", builder().label("", "v")),
+        ("labels", builder().label("k", "v".repeat(1025))),
+        ("agent_id", builder().agent_id("a b")),
+    ] {
+        let error = soon(worker.start()).await.unwrap_err().to_string();
+        assert!(error.starts_with(named), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn it_registers_and_answers_each_attempt() {
     let broker = FakeBroker::start();
     let (worker, mut peer) = start(&broker, gate()).await;
