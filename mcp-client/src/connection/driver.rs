@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::liveness::{Liveness, Verdict};
+use super::reconnect::reconnect;
 use super::{Connection, Dialer, End, Link, Received};
 use crate::backoff::Backoff;
 use crate::error::{ConnectError, is_final};
@@ -19,10 +20,6 @@ const STABLE: Duration = Duration::from_secs(10);
 
 /// How long leaving waits until all that was sent has been processed.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The first attempt to connect again is given up after this, so that one whose packets met a
-/// broker that was still down is soon followed by another; later ones get more.
-const FIRST_REDIAL: Duration = Duration::from_secs(2);
 
 /// Numbers of PINGs that the driver sends itself; peers count from 0.
 const FIRST_PROBE: u64 = 1 << 63;
@@ -280,68 +277,4 @@ async fn serve_until<P: Peer>(
 fn ping(link: &Link, seq: u64) {
     link.lane.push(&Message::Ping(Ping::probe(seq)), &Bytes::new());
     link.flush_soon();
-}
-
-async fn reconnect<P: Peer>(
-    peer: &Arc<P>,
-    dialer: &mut Dialer,
-    backoff: &mut Backoff,
-    timeout: Duration,
-) -> Result<Connection, Stop> {
-    for attempt in 0u32.. {
-        meanwhile(&**peer, tokio::time::sleep(backoff.next_delay())).await?;
-        let patience = FIRST_REDIAL.saturating_mul(1 + attempt / 4).min(timeout);
-        let dialling = dialer.dial(peer.hello(), patience);
-        match meanwhile(&**peer, dialling).await? {
-            Ok((connection, ack)) => {
-                tracing::info!(broker = %ack.broker_id, "connected again");
-                peer.connected(&connection.link, &ack);
-                return Ok(connection);
-            }
-            Err(error) if peer.reconnects(Some(&error)) => {
-                tracing::debug!(%error, "no connection yet");
-            }
-            Err(error) => return Err(Stop::Failed(error)),
-        }
-    }
-    Err(Stop::Left)
-}
-
-/// Waits for `future`, and serves the peer's time-outs meanwhile. Fails when the peer leaves.
-async fn meanwhile<P: Peer, F: Future>(peer: &P, future: F) -> Result<F::Output, Stop> {
-    let control = peer.control();
-    let mut future = pin!(future);
-    loop {
-        let next = peer.timeout(Instant::now());
-        let timer = async {
-            match next {
-                Some(next) => tokio::time::sleep_until(next.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = control.leave.cancelled() => return Err(Stop::Left),
-            output = &mut future => return Ok(output),
-            () = control.wake.notified() => {}
-            () = timer => {}
-        }
-    }
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            End::Closed { code: Some(code), message } => {
-                write!(f, "the broker closed it: {code}: {message}")
-            }
-            End::Closed { code: None, message } => write!(f, "the broker closed it: {message}"),
-            End::Broken(problem) => f.write_str(problem),
-            End::Silent(timeout) => write!(f, "no sign of life for {timeout:?}"),
-            End::Violation(code, message) => {
-                write!(f, "the broker broke the protocol: {code}: {message}")
-            }
-            End::Left => f.write_str("left"),
-        }
-    }
 }

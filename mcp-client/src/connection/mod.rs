@@ -2,7 +2,9 @@
 
 mod dial;
 mod driver;
+mod end;
 mod liveness;
+mod reconnect;
 mod tls;
 
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ use tokio::io::AsyncReadExt;
 
 pub(crate) use dial::Dialer;
 pub(crate) use driver::{Control, Peer, Stop, Timeouts, run};
+use end::End;
 
 /// What HELLO says of this SDK.
 pub(crate) const SDK: &str = concat!("mcp-client-rust/", env!("CARGO_PKG_VERSION"));
@@ -156,21 +159,6 @@ impl Link {
             None => End::Broken("the broker ended the lane".to_owned()),
         }
     }
-}
-
-/// How a connection ended.
-#[derive(Debug, Clone)]
-enum End {
-    /// The broker closed it. No code: in an orderly way, or with one that is not known here.
-    Closed { code: Option<ErrorCode>, message: String },
-    /// The network, or the broker without a word.
-    Broken(String),
-    /// No sign of life.
-    Silent(Duration),
-    /// The broker did what the protocol does not allow.
-    Violation(ErrorCode, String),
-    /// This side left it, in an orderly way.
-    Left,
 }
 
 /// A connection with an open session.
