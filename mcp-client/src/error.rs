@@ -94,8 +94,8 @@ pub enum ConnectError {
     /// The broker refuses this session.
     #[error("the broker refuses the connection: {0}")]
     Refused(Box<ErrorInfo>),
-    /// The connection broke while it was being made.
-    #[error("the connection to {address} broke while it was being made ({problem}): try again")]
+    /// The connection broke: while it was being made, or later and no other is to be made.
+    #[error("the connection to {address} broke ({problem}): try again")]
     Broken {
         /// The broker.
         address: SocketAddr,
@@ -144,6 +144,12 @@ impl ConnectError {
         }
     }
 
+    /// Whether the broker said not to come back: it would refuse again. Everything else may pass
+    /// for one that was connected before.
+    pub(crate) fn is_final(&self) -> bool {
+        self.code().is_some_and(is_final)
+    }
+
     /// The broker's error code, when it was the broker that refused.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
@@ -151,6 +157,14 @@ impl ConnectError {
             _ => None,
         }
     }
+}
+
+/// Whether a connection that ends with this code is not to be made again.
+pub(crate) fn is_final(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Replaced | ErrorCode::IdentityMismatch | ErrorCode::UnsupportedVersion
+    )
 }
 
 /// A task that can't be sent as it is.

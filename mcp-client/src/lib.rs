@@ -64,6 +64,7 @@ pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
 pub use task::{Reply, TaskBuilder, TaskEnd, TaskHandle};
 pub use worker::{
     Handler, HandlerError, HandlerReply, Job, Worker, WorkerBuilder, WorkerExit, WorkerStats,
+    WorkerStatus,
 };
 
 pub use mcp_proto::{

@@ -117,6 +117,7 @@ async fn what_is_not_valid_is_not_sent() {
         ("ttl", client.task("upper").ttl(Duration::MAX)),
         ("tenant", client.task("upper").tenant(long.as_str())),
         ("headers", client.task("upper").header("h", long)),
+        ("headers", client.task("upper").header("", "v")),
         (
             "required_labels",
             (0..65).fold(client.task("upper"), |it, n| it.label(n.to_string(), "v")),
@@ -290,6 +291,49 @@ async fn a_replaced_session_does_not_come_back() {
     let error = soon(client.task("upper").call()).await.unwrap_err();
     assert!(matches!(error, CallError::Connect(_)), "{error:?}");
     assert_eq!((error.code(), error.executed()), (Some(ErrorCode::Replaced), Executed::No));
+}
+
+#[tokio::test]
+async fn a_client_that_is_refused_for_good_does_not_come_back() {
+    let broker = FakeBroker::start();
+    for code in [ErrorCode::UnsupportedVersion, ErrorCode::IdentityMismatch] {
+        let (client, peer) = broker.client().await;
+        let handle = send(&client, "t").await;
+        peer.close(ErrorCode::Internal as u32);
+        let mut peer = broker.accept().await;
+        peer.send(Message::Error(Box::new(ErrorInfo::new(code, "for a test"))), "").await;
+        assert_eq!(soon(handle).await.outcome, Outcome::Lost);
+        let error = soon(client.task("upper").call()).await.unwrap_err();
+        assert_eq!(error.code(), Some(code), "{error:?}");
+    }
+}
+
+/// With one thread: a task that only spins would keep everything else from running.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn who_waits_for_room_on_a_connection_that_breaks_is_sent_on_the_next() {
+    let broker = FakeBroker::start();
+    let (client, peer) = broker.client().await;
+    let big = |id: &str, ttl| client.task("upper").id(id).body(vec![7; 64 * 1024]).ttl(ttl).send();
+    let mut handles = Vec::new();
+    while let Ok(handle) = soon(big(&handles.len().to_string(), Duration::from_millis(300))).await {
+        handles.push(handle);
+    }
+    let waiting = big("waiting", Duration::from_secs(60));
+    let waiting = tokio::spawn(waiting);
+    peer.close(ErrorCode::Internal as u32);
+    let mut peer = broker.accept_open().await;
+    let sent = async {
+        loop {
+            match peer.recv().await.message {
+                Message::Send(sent) => return sent.task.decode().unwrap().id,
+                // It found room before.
+                Message::Fetch(id) if id.as_str() == "waiting" => return id,
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(soon(sent).await.as_str(), "waiting");
+    soon(waiting).await.unwrap().unwrap().detach();
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mcp_client::{Client, ConnectError, Endpoint, ErrorCode, ErrorInfo};
 use mcp_proto::Message;
-use support::{Authority, FakeBroker, ack, soon};
+use support::{Authority, FakeBroker, ack, close_code, soon};
 
 async fn connect_error(endpoint: Endpoint) -> ConnectError {
     let connecting = Client::builder(endpoint).connect_timeout(Duration::from_secs(5)).connect();
@@ -153,8 +153,9 @@ async fn a_broker_of_another_major_version_is_refused() {
         peer.ack(ack).await;
         peer.until_closed().await
     };
-    let (error, _) = tokio::join!(connect_error(broker.endpoint()), answer);
+    let (error, (end, _)) = tokio::join!(connect_error(broker.endpoint()), answer);
     assert!(matches!(error, ConnectError::Version(_)), "{error:?}");
+    assert_eq!(close_code(&end), Some(ErrorCode::UnsupportedVersion as u64));
 }
 
 #[tokio::test]
@@ -162,9 +163,12 @@ async fn a_broker_that_does_not_answer_hello_is_given_up() {
     let broker = FakeBroker::start();
     let timeout = Duration::from_millis(300);
     let connecting = Client::builder(broker.endpoint()).connect_timeout(timeout).connect();
-    let (error, _peer) = tokio::join!(soon(connecting), broker.accept());
+    let give_up = async { broker.accept().await.until_closed().await };
+    let (error, (end, _)) = tokio::join!(soon(connecting), give_up);
     let error = error.unwrap_err();
     assert!(error.to_string().contains("HELLO"), "{error}");
+    // Not an orderly end: a registration that the broker resumed shall live on.
+    assert_eq!(close_code(&end), Some(ErrorCode::LeaseExpired as u64));
 }
 
 #[tokio::test]

@@ -1,5 +1,8 @@
 //! Runs a program for each task.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
@@ -107,7 +110,7 @@ impl Exec {
             HandlerError::new(format!("can't {what} {program}: {error}"))
         };
         let mut child = self.command(&job).spawn().map_err(|error| failed("start", error))?;
-        let group = Group::of(child.id());
+        let mut group = Group::of(child.id());
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
 
@@ -178,8 +181,9 @@ impl Group {
         Self(id.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
     }
 
-    fn kill(&self) {
-        if let Some(leader) = self.0 {
+    /// Once: when its leader has been waited for, the system may give its number to others.
+    fn kill(&mut self) {
+        if let Some(leader) = self.0.take() {
             // Fails when they are all gone.
             let _ = kill_process_group(leader, Signal::KILL);
         }
@@ -213,7 +217,7 @@ async fn read_all(
     output: &mut Vec<u8>,
 ) -> Result<(), Problem> {
     let Some(stdout) = stdout else { return Ok(()) };
-    let mut limited = stdout.take(max_bytes as u64 + 1);
+    let mut limited = stdout.take((max_bytes as u64).saturating_add(1));
     limited.read_to_end(output).await.map_err(Problem::Io)?;
     if output.len() > max_bytes { Err(Problem::TooLong) } else { Ok(()) }
 }

@@ -1,21 +1,19 @@
 //! A client's session: the pending tasks, and the connection they are sent on.
 
+mod peer;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use bytestring::ByteString;
-use mcp_proto::{
-    Ack, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, Limits, MCP_VERSION, Message,
-    MessageKind, NodeId, Outcome, SessionId, Task, TaskId,
-};
+use mcp_proto::{ErrorCode, ErrorInfo, Executed, Limits, NodeId, Outcome, SessionId, Task, TaskId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::ids::TaskIds;
 use super::pending::{Ended, Pending, Submission, local_end};
-use crate::connection::{self, Control, Dialer, Link, Peer, Received, SDK, Stop, Timeouts};
+use crate::connection::{self, Control, Dialer, Link, Peer, Timeouts};
 use crate::error::{CallError, ConnectError};
 use crate::task::{TaskEnd, check_encoded};
 
@@ -169,10 +167,13 @@ impl Session {
                 return Err(CallError::Connect(error.clone()));
             }
             let State { pending, link, .. } = &mut *state;
-            if let Some(link) = link
-                && link.queued_bytes() > LANE_SOFT_LIMIT_BYTES
-            {
-                return Ok(Some((submission, link.clone())));
+            match link {
+                // It takes nothing more, and never drains: this is for the next one.
+                Some(link) if link.is_closed() => pending.going_away(),
+                Some(link) if link.queued_bytes() > LANE_SOFT_LIMIT_BYTES => {
+                    return Ok(Some((submission, link.clone())));
+                }
+                Some(_) | None => {}
             }
             if pending.submit(submission, Instant::now(), link.as_deref(), &mut ended) {
                 self.control.wake.notify_one();
@@ -289,139 +290,4 @@ fn late(id: &TaskId) -> CallError {
                    flight, or smaller ones, get through faster";
     let error = ErrorInfo::new(ErrorCode::Expired, message);
     local_end(id.clone(), Outcome::Expired, Executed::No, error).into()
-}
-
-impl Peer for Session {
-    fn hello(&self) -> Hello {
-        Hello {
-            mcp_version: ByteString::from_static(MCP_VERSION),
-            sdk: ByteString::from_static(SDK),
-            features: Vec::new(),
-            client: true,
-            session_id: self.session_id(),
-            worker: None,
-        }
-    }
-
-    fn connected(self: &Arc<Self>, link: &Arc<Link>, ack: &Ack) {
-        self.max_body_bytes.store(ack.limits.max_body_bytes, Ordering::Relaxed);
-        let mut state = self.lock();
-        self.give_room(&mut state, &ack.limits);
-        state.broker_id = Some(ack.broker_id.clone());
-        state.session_id.clone_from(&ack.session_id);
-        state.link = Some(link.clone());
-        state.pending.connected(Instant::now(), &**link);
-        link.flush_soon();
-    }
-
-    fn disconnected(&self) {
-        let mut state = self.lock();
-        state.link = None;
-        state.pending.disconnected();
-    }
-
-    fn received(self: &Arc<Self>, batch: &mut Vec<Received>) {
-        let now = Instant::now();
-        let mut ended = Vec::with_capacity(batch.len());
-        {
-            let mut state = self.lock();
-            for received in batch.drain(..) {
-                self.receive(&mut state, received, now, &mut ended);
-            }
-        }
-        tell(ended);
-    }
-
-    fn going_away(&self, _goaway: &Goaway) {
-        self.lock().pending.going_away();
-    }
-
-    fn timeout(&self, now: Instant) -> Option<Instant> {
-        let mut ended = Vec::new();
-        let next = {
-            let mut state = self.lock();
-            state.pending.expire(now, &mut ended);
-            state.pending.next_timeout()
-        };
-        tell(ended);
-        next
-    }
-
-    fn is_owed(&self) -> bool {
-        self.lock().pending.on_wire() > 0
-    }
-
-    fn may_leave(&self) -> bool {
-        self.lock().pending.on_wire() == 0
-    }
-
-    fn reconnects(&self, _error: Option<&ConnectError>) -> bool {
-        self.settings.reconnects
-    }
-
-    fn stopped(&self, stop: Stop) {
-        let error = match stop {
-            Stop::Left => ConnectError::Closed,
-            Stop::Replaced(info) => ConnectError::Refused(Box::new(info)),
-            Stop::Failed(error) => error,
-        };
-        let message = error.to_string();
-        let mut ended = Vec::new();
-        {
-            let mut state = self.lock();
-            state.closed.get_or_insert_with(|| Arc::new(error));
-            state.pending.give_up(ErrorCode::BrokerLost, &message, &mut ended);
-        }
-        tell(ended);
-        self.room.close();
-        self.bytes.close();
-        self.stopped.cancel();
-    }
-
-    fn control(&self) -> &Control {
-        &self.control
-    }
-}
-
-impl Session {
-    fn receive(
-        &self,
-        state: &mut State,
-        received: Received,
-        now: Instant,
-        ended: &mut Vec<Ended<Waiter>>,
-    ) {
-        let State { pending, link, .. } = state;
-        match received {
-            Received::Frame(Frame { message: Message::Deliver(deliver), body }) => {
-                let sends_again = self.settings.reconnects;
-                if pending.delivered(deliver, body, now, sends_again, ended) {
-                    self.control.wake.notify_one();
-                }
-            }
-            Received::Frame(Frame { message: Message::Status(id, task_state), .. }) => {
-                if pending.status(&id, task_state, now, link.as_deref(), ended) {
-                    self.control.wake.notify_one();
-                }
-                if let Some(link) = link {
-                    link.flush_soon();
-                }
-            }
-            // Accepted: the end will follow. Nothing else concerns a client's tasks.
-            Received::Frame(_) => {}
-            Received::TooLarge(Message::Deliver(deliver), body_bytes) => {
-                let message = format!("its result has {body_bytes} bytes, more than can be taken");
-                let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
-                let executed = deliver.executed;
-                pending.undeliverable(&deliver.task_id, Outcome::Failed, executed, error, ended);
-            }
-            Received::TooLarge(..) => {}
-            Received::Invalid(invalid) => {
-                if let (MessageKind::Deliver, Some(id)) = (invalid.kind, &invalid.task_id) {
-                    let error = ErrorInfo::new(ErrorCode::InvalidMessage, invalid.to_string());
-                    pending.undeliverable(id, Outcome::Lost, Executed::Maybe, error, ended);
-                }
-            }
-        }
-    }
 }

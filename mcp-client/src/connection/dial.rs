@@ -217,12 +217,40 @@ fn refused(info: ErrorInfo) -> ConnectError {
     }
 }
 
-/// HELLO, and the answer to it.
+/// Opens the lane and a session on it.
 async fn open(
     quic: quinn::Connection,
     hello: Hello,
 ) -> Result<(Connection, Box<Ack>), ConnectError> {
     let address = quic.remote_address();
+    let roles = hello.roles();
+    let (send, recv) = quic
+        .open_bi()
+        .await
+        .map_err(|error| ConnectError::Broken { address, problem: error.to_string() })?;
+    let mut connection = Connection::new(quic, send, recv);
+    connection.link.lane.push(&Message::Hello(Box::new(hello)), &Bytes::new());
+    connection.link.flush_soon();
+    match answer(&mut connection).await {
+        Ok(ack) => {
+            connection.reader.session.open(roles);
+            Ok((connection, ack))
+        }
+        Err(error) => {
+            let code = match &error {
+                ConnectError::Version(_) => ErrorCode::UnsupportedVersion,
+                ConnectError::Protocol { .. } => ErrorCode::UnexpectedFrame,
+                _ => ErrorCode::Internal,
+            };
+            connection.link.abort(Some(code), &error.to_string());
+            Err(error)
+        }
+    }
+}
+
+/// The answer to HELLO.
+async fn answer(connection: &mut Connection) -> Result<Box<Ack>, ConnectError> {
+    let address = connection.link.address();
     let protocol = |problem: String| ConnectError::Protocol { address, problem };
     let ended = |end: End| match end {
         End::Closed { code: Some(code), message } => refused(ErrorInfo::new(code, message)),
@@ -234,14 +262,6 @@ async fn open(
         }
     };
 
-    let roles = hello.roles();
-    let (send, recv) = quic
-        .open_bi()
-        .await
-        .map_err(|error| ConnectError::Broken { address, problem: error.to_string() })?;
-    let mut connection = Connection::new(quic, send, recv);
-    connection.link.lane.push(&Message::Hello(Box::new(hello)), &Bytes::new());
-    connection.link.flush_soon();
     loop {
         let Some(incoming) = connection.next().map_err(|error| protocol(error.to_string()))? else {
             connection.read().await.map_err(ended)?;
@@ -250,8 +270,7 @@ async fn open(
         match incoming {
             Incoming::Frame(Frame { message: Message::Ack(ack), .. }) => {
                 check(&ack)?;
-                connection.reader.session.open(roles);
-                return Ok((connection, ack));
+                return Ok(ack);
             }
             Incoming::Frame(Frame { message: Message::Error(info), .. }) => {
                 return Err(refused(*info));

@@ -10,19 +10,16 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::liveness::{Liveness, Verdict};
+use super::reconnect::reconnect;
 use super::{Connection, Dialer, End, Link, Received};
 use crate::backoff::Backoff;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, is_final};
 
 /// A connection that held for this long makes the next waits short again.
 const STABLE: Duration = Duration::from_secs(10);
 
 /// How long leaving waits until all that was sent has been processed.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The first attempt to connect again is given up after this, so that one whose packets met a
-/// broker that was still down is soon followed by another; later ones get more.
-const FIRST_REDIAL: Duration = Duration::from_secs(2);
 
 /// Numbers of PINGs that the driver sends itself; peers count from 0.
 const FIRST_PROBE: u64 = 1 << 63;
@@ -43,6 +40,8 @@ pub(crate) trait Peer: Send + Sync + 'static {
     fn timeout(&self, now: Instant) -> Option<Instant>;
     /// Whether anything depends on the broker being there: an answer it owes, or work for it.
     fn is_owed(&self) -> bool;
+    /// Whether nothing that was sent, or is held, matters any more.
+    fn is_settled(&self) -> bool;
     /// After GOAWAY: whether nothing keeps this connection.
     fn may_leave(&self) -> bool;
     /// Whether to connect again, after this failure.
@@ -153,7 +152,7 @@ fn replaced(end: &End, goaway: Option<&Goaway>) -> Option<ErrorInfo> {
         (Some(goaway), _) if !goaway.reconnect => {
             Some(ErrorInfo::new(goaway.code, goaway.message.clone()))
         }
-        (_, End::Closed { code: Some(code @ ErrorCode::Replaced), message }) => {
+        (_, End::Closed { code: Some(code), message }) if is_final(*code) => {
             Some(ErrorInfo::new(*code, message.clone()))
         }
         _ => None,
@@ -169,6 +168,9 @@ async fn serve<P: Peer>(
     let link = connection.link.clone();
     let end = match serve_until(peer, connection, silence_timeout, &mut goaway).await {
         Ok(()) => {
+            if !peer.is_settled() {
+                link.finish().await;
+            }
             link.close(None, "").await;
             return (End::Left, goaway);
         }
@@ -177,6 +179,7 @@ async fn serve<P: Peer>(
     match &end {
         End::Violation(code, message) => {
             link.push_error(*code, message);
+            link.finish().await;
             link.close(Some(*code), message).await;
         }
         // Not an orderly close: the session and the registration shall live on.
@@ -206,17 +209,18 @@ async fn serve_until<P: Peer>(
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     loop {
         let notices = connection.take(&mut batch)?;
-        if !batch.is_empty() {
-            peer.received(&mut batch);
-            batch.clear();
-        }
+        // First: what the broker refuses after it has to be understood as its consequence.
         if let Some(notice) = notices.goaway {
             tracing::info!(code = %notice.code, message = notice.message, "the broker says goodbye");
             peer.going_away(&notice);
             *goaway = Some(notice);
         }
+        if !batch.is_empty() {
+            peer.received(&mut batch);
+            batch.clear();
+        }
         match farewell {
-            Some((seq, _)) if notices.pong == Some(seq) => return Ok(()),
+            Some((seq, _)) if notices.pong >= Some(seq) => return Ok(()),
             Some(_) => {}
             None if goaway.as_ref().is_some_and(|it| it.reconnect) && peer.may_leave() => {
                 return Ok(());
@@ -227,7 +231,7 @@ async fn serve_until<P: Peer>(
         tokio::select! {
             biased;
             () = &mut leave, if farewell.is_none() => {
-                if !peer.is_owed() {
+                if peer.is_settled() {
                     return Ok(());
                 }
                 probe += 1;
@@ -273,68 +277,4 @@ async fn serve_until<P: Peer>(
 fn ping(link: &Link, seq: u64) {
     link.lane.push(&Message::Ping(Ping::probe(seq)), &Bytes::new());
     link.flush_soon();
-}
-
-async fn reconnect<P: Peer>(
-    peer: &Arc<P>,
-    dialer: &mut Dialer,
-    backoff: &mut Backoff,
-    timeout: Duration,
-) -> Result<Connection, Stop> {
-    for attempt in 0u32.. {
-        meanwhile(&**peer, tokio::time::sleep(backoff.next_delay())).await?;
-        let patience = FIRST_REDIAL.saturating_mul(1 + attempt / 4).min(timeout);
-        let dialling = dialer.dial(peer.hello(), patience);
-        match meanwhile(&**peer, dialling).await? {
-            Ok((connection, ack)) => {
-                tracing::info!(broker = %ack.broker_id, "connected again");
-                peer.connected(&connection.link, &ack);
-                return Ok(connection);
-            }
-            Err(error) if peer.reconnects(Some(&error)) => {
-                tracing::debug!(%error, "no connection yet");
-            }
-            Err(error) => return Err(Stop::Failed(error)),
-        }
-    }
-    Err(Stop::Left)
-}
-
-/// Waits for `future`, and serves the peer's time-outs meanwhile. Fails when the peer leaves.
-async fn meanwhile<P: Peer, F: Future>(peer: &P, future: F) -> Result<F::Output, Stop> {
-    let control = peer.control();
-    let mut future = pin!(future);
-    loop {
-        let next = peer.timeout(Instant::now());
-        let timer = async {
-            match next {
-                Some(next) => tokio::time::sleep_until(next.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = control.leave.cancelled() => return Err(Stop::Left),
-            output = &mut future => return Ok(output),
-            () = control.wake.notified() => {}
-            () = timer => {}
-        }
-    }
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            End::Closed { code: Some(code), message } => {
-                write!(f, "the broker closed it: {code}: {message}")
-            }
-            End::Closed { code: None, message } => write!(f, "the broker closed it: {message}"),
-            End::Broken(problem) => f.write_str(problem),
-            End::Silent(timeout) => write!(f, "no sign of life for {timeout:?}"),
-            End::Violation(code, message) => {
-                write!(f, "the broker broke the protocol: {code}: {message}")
-            }
-            End::Left => f.write_str("left"),
-        }
-    }
 }

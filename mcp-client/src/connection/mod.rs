@@ -2,7 +2,9 @@
 
 mod dial;
 mod driver;
+mod end;
 mod liveness;
+mod reconnect;
 mod tls;
 
 use std::net::SocketAddr;
@@ -22,6 +24,7 @@ use tokio::io::AsyncReadExt;
 
 pub(crate) use dial::Dialer;
 pub(crate) use driver::{Control, Peer, Stop, Timeouts, run};
+use end::End;
 
 /// What HELLO says of this SDK.
 pub(crate) const SDK: &str = concat!("mcp-client-rust/", env!("CARGO_PKG_VERSION"));
@@ -102,15 +105,18 @@ impl Link {
         self.lane.flush_soon();
     }
 
-    /// Writes what was pushed, waits until the broker has received it, then closes. `None`: in an
-    /// orderly way.
-    async fn close(&self, code: Option<ErrorCode>, message: &str) {
+    /// Writes what was pushed, and waits until the broker has received it.
+    async fn finish(&self) {
         self.lane.finish();
         let received = async {
             self.lane.drained(0).await;
             self.received.clone().await;
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, received).await;
+    }
+
+    /// Closes, and waits until that is sent. `None`: in an orderly way.
+    async fn close(&self, code: Option<ErrorCode>, message: &str) {
         let sent_before = self.quic.stats().udp_tx.datagrams;
         self.abort(code, message);
         // The packet that says so is written by a task of quinn's, which may end with the runtime
@@ -123,11 +129,16 @@ impl Link {
         }
     }
 
-    /// Closes at once.
+    /// Closes at once, if it is not closed already.
     fn abort(&self, code: Option<ErrorCode>, message: &str) {
         let code = VarInt::from_u32(code.map_or(0, |code| code as u32));
         self.quic.close(code, message.as_bytes());
         self.lane.close();
+    }
+
+    /// Whether nothing can be sent any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lane.is_closed()
     }
 
     /// The broker's address.
@@ -150,21 +161,6 @@ impl Link {
     }
 }
 
-/// How a connection ended.
-#[derive(Debug, Clone)]
-enum End {
-    /// The broker closed it. No code: in an orderly way, or with one that is not known here.
-    Closed { code: Option<ErrorCode>, message: String },
-    /// The network, or the broker without a word.
-    Broken(String),
-    /// No sign of life.
-    Silent(Duration),
-    /// The broker did what the protocol does not allow.
-    Violation(ErrorCode, String),
-    /// This side left it, in an orderly way.
-    Left,
-}
-
 /// A connection with an open session.
 pub(crate) struct Connection {
     pub(crate) link: Arc<Link>,
@@ -172,8 +168,10 @@ pub(crate) struct Connection {
 }
 
 impl Drop for Connection {
+    /// Given up, as when no ACK came in time: not an orderly close, which would end the
+    /// registration or session that the broker may have resumed.
     fn drop(&mut self) {
-        self.link.lane.close();
+        self.link.abort(Some(ErrorCode::LeaseExpired), "given up");
     }
 }
 
@@ -199,6 +197,8 @@ struct Reader {
 /// What of a batch concerns the connection itself.
 #[derive(Default)]
 struct Notices {
+    /// The highest number of a PONG: of the driver's own PINGs, which are above the peers', the
+    /// latest.
     pong: Option<u64>,
     goaway: Option<Goaway>,
 }
@@ -287,7 +287,7 @@ impl Connection {
             Message::Goaway(goaway) => notices.goaway = Some(goaway),
             Message::Error(error) => tracing::warn!(%error, "the broker reports an error"),
             Message::Pong(seq) => {
-                notices.pong = Some(seq);
+                notices.pong = notices.pong.max(Some(seq));
                 batch.push(Received::Frame(frame));
             }
             _ => batch.push(Received::Frame(frame)),

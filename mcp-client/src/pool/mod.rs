@@ -7,7 +7,9 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OnceCell, oneshot};
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared, join_all};
+use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::connect::Endpoint;
@@ -66,20 +68,20 @@ pub enum PoolError {
 }
 
 /// Clients of several brokers, with one connection to each that all its users share (a connection
-/// carries any number of tasks at once). Cheap to clone. Dropping the last clone closes the
-/// connections that nobody uses.
+/// carries any number of tasks at once). Cheap to clone. Once the last clone and the last
+/// [`PooledClient`] are dropped, so are the connections.
 #[derive(Clone)]
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<State>,
 }
 
-struct Shared {
+struct State {
     config: PoolConfig,
     table: Mutex<Table<Cell, Granted>>,
 }
 
-/// A client, once it is connected.
-type Cell = Arc<OnceCell<Client>>;
+/// A connection being made, or made: all who want it share it, and its failure.
+type Cell = Shared<BoxFuture<'static, Result<Client, ConnectError>>>;
 
 /// Tells who waits that it may look again; with a place, if one was given to it.
 type Granted = oneshot::Sender<Option<Grant>>;
@@ -88,21 +90,19 @@ impl Pool {
     /// An empty pool. Connections are made when they are asked for.
     pub fn new(config: PoolConfig) -> Self {
         let table = Mutex::new(Table::new(config.max_open.max(1), config.max_idle));
-        Self { shared: Arc::new(Shared { config, table }) }
+        Self { shared: Arc::new(State { config, table }) }
     }
 
     /// A client of the broker at `endpoint`: the one that is open, or a new one. When `max_open`
     /// is reached, closes the connection that has been idle longest; when none is idle, waits in
     /// order of arrival. Dropping the future gives up the place.
     pub async fn client(&self, endpoint: &Endpoint) -> Result<PooledClient, PoolError> {
-        let PoolConfig { max_open, wait_timeout, connect_timeout, .. } = self.shared.config;
+        let PoolConfig { max_open, wait_timeout, .. } = self.shared.config;
         let (loan, cell) = tokio::time::timeout(wait_timeout, self.shared.take(endpoint))
             .await
             .map_err(|_| PoolError::Timeout { max_open, after: wait_timeout })??;
-        let connect =
-            || Client::builder(endpoint.clone()).connect_timeout(connect_timeout).connect();
         // A failure gives the loan back, and with it the place.
-        let client = cell.get_or_try_init(connect).await?.clone();
+        let client = cell.await?;
         Ok(PooledClient { client, _loan: loan })
     }
 
@@ -110,11 +110,8 @@ impl Pool {
     /// they are given back. From now on there are no clients any more.
     pub async fn close(&self) {
         let idle = self.shared.lock().close();
-        for cell in idle {
-            if let Some(client) = cell.get() {
-                client.close().await;
-            }
-        }
+        let clients = idle.iter().filter_map(|cell| cell.peek()?.as_ref().ok());
+        join_all(clients.map(Client::close)).await;
     }
 
     /// Connections now, those being made included.
@@ -138,7 +135,7 @@ impl fmt::Debug for Pool {
     }
 }
 
-impl Shared {
+impl State {
     fn lock(&self) -> MutexGuard<'_, Table<Cell, Granted>> {
         // Every critical section leaves the table whole.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -152,8 +149,8 @@ impl Shared {
                 let mut table = self.lock();
                 // Used up by this, if it is still there.
                 let place = grant.take().map(Grant::into_place);
-                let is_usable = |cell: &Cell| !cell.get().is_some_and(Client::is_closed);
-                table.take(endpoint, place, is_usable, Cell::default, tell)
+                let is_usable = |cell: &Cell| !cell.peek().is_some_and(is_over);
+                table.take(endpoint, place, is_usable, || self.connect(endpoint), tell)
             };
             match take {
                 Take::Lent { number, client, evicted, again } => {
@@ -161,13 +158,23 @@ impl Shared {
                     for waiter in again {
                         let _ = waiter.send(None);
                     }
+                    // The place may not have been needed.
+                    self.grant();
                     let loan = Loan { shared: self.clone(), endpoint: endpoint.clone(), number };
                     return Ok((loan, client));
                 }
                 Take::Closed => return Err(PoolError::Closed),
-                Take::Wait => grant = told.await.map_err(|_| PoolError::Closed)?,
+                Take::Wait { ticket } => {
+                    let _waiting = Waiting { shared: self, ticket };
+                    grant = told.await.map_err(|_| PoolError::Closed)?;
+                }
             }
         }
+    }
+
+    fn connect(&self, endpoint: &Endpoint) -> Cell {
+        let builder = Client::builder(endpoint.clone());
+        builder.connect_timeout(self.config.connect_timeout).connect().boxed().shared()
     }
 
     /// Gives free places to those who wait.
@@ -186,7 +193,8 @@ impl Shared {
     fn give_back(self: &Arc<Self>, endpoint: &Endpoint, number: u64) {
         let (dropped, sweeps) = {
             let mut table = self.lock();
-            let is_usable = |cell: &Cell| cell.get().is_some_and(|client| !client.is_closed());
+            // Nor one that nobody waited for until it was made.
+            let is_usable = |cell: &Cell| cell.peek().is_some_and(|result| !is_over(result));
             (table.give_back(endpoint, number, Instant::now(), is_usable), table.begin_sweep())
         };
         drop(dropped);
@@ -200,8 +208,12 @@ impl Shared {
     }
 }
 
+fn is_over(result: &Result<Client, ConnectError>) -> bool {
+    result.as_ref().map_or(true, Client::is_closed)
+}
+
 /// Closes connections that have been idle for too long, until none is idle.
-async fn sweep(shared: Weak<Shared>) {
+async fn sweep(shared: Weak<State>) {
     loop {
         let wait = {
             let Some(shared) = shared.upgrade() else { return };
@@ -226,7 +238,7 @@ async fn sweep(shared: Weak<Shared>) {
 
 /// A place for a connection that was given to one who waited; goes to the next one when dropped.
 struct Grant {
-    shared: Arc<Shared>,
+    shared: Arc<State>,
     place: Option<Place>,
 }
 
@@ -246,9 +258,21 @@ impl Drop for Grant {
     }
 }
 
+/// One who waits for a place; forgotten when dropped.
+struct Waiting<'a> {
+    shared: &'a State,
+    ticket: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().forget(self.ticket);
+    }
+}
+
 /// One use of a connection.
 struct Loan {
-    shared: Arc<Shared>,
+    shared: Arc<State>,
     endpoint: Endpoint,
     number: u64,
 }
@@ -261,6 +285,7 @@ impl Drop for Loan {
 
 /// A client on loan from a [`Pool`]; given back when dropped. A clone of the [`Client`] in it
 /// keeps the connection open beyond that, and out of the pool's count.
+#[must_use = "a client that is dropped is given back"]
 pub struct PooledClient {
     client: Client,
     _loan: Loan,

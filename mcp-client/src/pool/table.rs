@@ -1,5 +1,8 @@
 //! The pool's book-keeping. Synchronous; `C` is a connection, `W` tells one who waits.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -11,8 +14,9 @@ pub(super) struct Table<C, W> {
     open: HashMap<Endpoint, Entry<C>>,
     /// Places given to those who waited and not taken yet: they count as open.
     granted: usize,
-    /// In order of arrival.
-    waiters: VecDeque<(Endpoint, W)>,
+    /// In order of arrival, which is that of their tickets.
+    waiters: VecDeque<Waiting<W>>,
+    next_ticket: u64,
     next_number: u64,
     is_closed: bool,
     is_swept: bool,
@@ -24,6 +28,12 @@ struct Entry<C> {
     connection: C,
     users: usize,
     idle_since: Option<Instant>,
+}
+
+struct Waiting<W> {
+    ticket: u64,
+    endpoint: Endpoint,
+    waiter: W,
 }
 
 /// A place for a connection. Not a number of its own: one is like the other.
@@ -40,7 +50,10 @@ pub(super) enum Take<C, W> {
         /// Who waited for the same broker, and may look again.
         again: Vec<W>,
     },
-    Wait,
+    /// Until told, or [`Table::forget`].
+    Wait {
+        ticket: u64,
+    },
     Closed,
 }
 
@@ -52,6 +65,7 @@ impl<C: Clone, W> Table<C, W> {
             open: HashMap::new(),
             granted: 0,
             waiters: VecDeque::new(),
+            next_ticket: 0,
             next_number: 0,
             is_closed: false,
             is_swept: false,
@@ -97,18 +111,20 @@ impl<C: Clone, W> Table<C, W> {
             evicted = self.evict_oldest();
         }
         if !is_turn || self.open.len() + self.granted >= self.max_open {
-            self.waiters.push_back((endpoint.clone(), waiter));
-            return Take::Wait;
+            let ticket = self.next_ticket;
+            self.next_ticket += 1;
+            self.waiters.push_back(Waiting { ticket, endpoint: endpoint.clone(), waiter });
+            return Take::Wait { ticket };
         }
         let number = self.next_number;
         self.next_number += 1;
         let client = new();
         let entry = Entry { number, connection: client.clone(), users: 1, idle_since: None };
         self.open.insert(endpoint.clone(), entry);
-        let (same, others) = self.waiters.drain(..).partition(|(wanted, _)| wanted == endpoint);
+        let (same, others) = self.waiters.drain(..).partition(|it| it.endpoint == *endpoint);
         self.waiters = others;
         let same: VecDeque<_> = same;
-        let again = same.into_iter().map(|(_, waiter)| waiter).collect();
+        let again = same.into_iter().map(|it| it.waiter).collect();
         Take::Lent { number, client, evicted, again }
     }
 
@@ -139,6 +155,13 @@ impl<C: Clone, W> Table<C, W> {
         gone.into_iter().collect()
     }
 
+    /// One who waited has gone, if it was not told before.
+    pub(super) fn forget(&mut self, ticket: u64) {
+        if let Ok(at) = self.waiters.binary_search_by_key(&ticket, |it| it.ticket) {
+            self.waiters.remove(at);
+        }
+    }
+
     /// A place was not taken.
     pub(super) fn give_up(&mut self, _place: Place) {
         self.granted -= 1;
@@ -149,7 +172,7 @@ impl<C: Clone, W> Table<C, W> {
         if self.open.len() + self.granted >= self.max_open {
             return None;
         }
-        let (_, waiter) = self.waiters.pop_front()?;
+        let Waiting { waiter, .. } = self.waiters.pop_front()?;
         self.granted += 1;
         Some((waiter, Place(())))
     }
@@ -191,149 +214,5 @@ impl<C: Clone, W> Table<C, W> {
         let idle = self.open.iter().filter(|(_, entry)| entry.users == 0);
         let oldest = idle.min_by_key(|(_, entry)| entry.idle_since)?.0.clone();
         self.open.remove(&oldest).map(|entry| entry.connection)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    type Pool = Table<u32, &'static str>;
-
-    fn at(name: &str) -> Endpoint {
-        Endpoint::new(name)
-    }
-
-    fn take(pool: &mut Pool, name: &'static str) -> Option<(u64, u32, Option<u32>)> {
-        take_with(pool, name, None).map(|(number, client, evicted, _)| (number, client, evicted))
-    }
-
-    fn take_with(
-        pool: &mut Pool,
-        name: &'static str,
-        place: Option<Place>,
-    ) -> Option<(u64, u32, Option<u32>, Vec<&'static str>)> {
-        let made = pool.next_number as u32;
-        match pool.take(&at(name), place, |_| true, || made, name) {
-            Take::Lent { number, client, evicted, again } => Some((number, client, evicted, again)),
-            Take::Wait => None,
-            Take::Closed => panic!("closed"),
-        }
-    }
-
-    fn give_back(pool: &mut Pool, name: &str, number: u64, now: Instant) -> Vec<u32> {
-        pool.give_back(&at(name), number, now, |_| true)
-    }
-
-    #[test]
-    fn users_of_one_broker_share_a_connection() {
-        let mut pool = Pool::new(2, 2);
-        assert_eq!(take(&mut pool, "a"), Some((0, 0, None)));
-        assert_eq!(take(&mut pool, "a"), Some((0, 0, None)));
-        assert_eq!(pool.open(), 1);
-        let now = Instant::now();
-        give_back(&mut pool, "a", 0, now);
-        assert_eq!(pool.idle(), 0);
-        give_back(&mut pool, "a", 0, now);
-        assert_eq!(pool.idle(), 1);
-        assert_eq!(take(&mut pool, "a"), Some((0, 0, None)));
-    }
-
-    #[test]
-    fn the_longest_idle_connection_makes_room() {
-        let mut pool = Pool::new(2, 2);
-        let now = Instant::now();
-        take(&mut pool, "a");
-        take(&mut pool, "b");
-        give_back(&mut pool, "b", 1, now);
-        give_back(&mut pool, "a", 0, now + Duration::from_secs(1));
-        assert_eq!(take(&mut pool, "c"), Some((2, 2, Some(1))));
-    }
-
-    #[test]
-    fn who_waits_is_served_in_order_and_newcomers_do_not_overtake() {
-        let mut pool = Pool::new(1, 1);
-        let now = Instant::now();
-        take(&mut pool, "a");
-        assert_eq!(take(&mut pool, "b"), None);
-        assert_eq!(take(&mut pool, "c"), None);
-        // Sharing what is there takes nothing from those who wait.
-        assert!(take(&mut pool, "a").is_some());
-        assert!(pool.grant().is_none());
-        give_back(&mut pool, "a", 0, now);
-        assert_eq!(give_back(&mut pool, "a", 0, now), [0]);
-        let (first, place) = pool.grant().unwrap();
-        assert_eq!(first, "b");
-        assert!(pool.grant().is_none());
-        assert_eq!(take(&mut pool, "d"), None);
-        assert!(take_with(&mut pool, "b", Some(place)).is_some());
-        give_back(&mut pool, "b", 1, now);
-        assert_eq!(pool.grant().unwrap().0, "c");
-    }
-
-    #[test]
-    fn who_waits_for_the_same_broker_shares_the_connection_that_is_made() {
-        let mut pool = Pool::new(1, 1);
-        take(&mut pool, "a");
-        take(&mut pool, "b");
-        take(&mut pool, "c");
-        take(&mut pool, "b");
-        give_back(&mut pool, "a", 0, Instant::now());
-        let (_, place) = pool.grant().unwrap();
-        let (.., again) = take_with(&mut pool, "b", Some(place)).unwrap();
-        assert_eq!(again, ["b"]);
-        assert_eq!(pool.waiters.len(), 1);
-    }
-
-    #[test]
-    fn a_place_that_is_not_taken_goes_to_the_next() {
-        let mut pool = Pool::new(1, 1);
-        take(&mut pool, "a");
-        take(&mut pool, "b");
-        take(&mut pool, "c");
-        give_back(&mut pool, "a", 0, Instant::now());
-        let (_, place) = pool.grant().unwrap();
-        pool.give_up(place);
-        assert_eq!(pool.grant().unwrap().0, "c");
-    }
-
-    #[test]
-    fn idle_connections_are_bounded_in_number_and_time() {
-        let mut pool = Pool::new(4, 1);
-        let now = Instant::now();
-        let later = now + Duration::from_secs(1);
-        take(&mut pool, "a");
-        take(&mut pool, "b");
-        assert!(give_back(&mut pool, "a", 0, now).is_empty());
-        assert_eq!(give_back(&mut pool, "b", 1, later), [0]);
-        assert!(pool.begin_sweep());
-        assert!(!pool.begin_sweep());
-        assert!(pool.expire(later, Duration::from_secs(1)).is_empty());
-        assert_eq!(pool.expire(later + Duration::from_secs(1), Duration::from_secs(1)), [1]);
-        assert_eq!(pool.idle_since(), None);
-    }
-
-    #[test]
-    fn a_connection_that_failed_is_not_kept() {
-        let mut pool = Pool::new(1, 1);
-        take(&mut pool, "a");
-        let gone = pool.give_back(&at("a"), 0, Instant::now(), |_| false);
-        assert_eq!((gone, pool.open()), (vec![0], 0));
-        // A late return of an earlier connection does not touch a newer one.
-        take(&mut pool, "a");
-        give_back(&mut pool, "a", 0, Instant::now());
-        assert_eq!(pool.idle(), 0);
-    }
-
-    #[test]
-    fn a_closed_pool_lends_nothing_and_keeps_nothing() {
-        let mut pool = Pool::new(2, 2);
-        let now = Instant::now();
-        take(&mut pool, "a");
-        take(&mut pool, "b");
-        give_back(&mut pool, "b", 1, now);
-        assert_eq!(pool.close(), [1]);
-        assert!(matches!(pool.take(&at("a"), None, |_| true, || 9, "a"), Take::Closed));
-        assert_eq!(give_back(&mut pool, "a", 0, now), [0]);
     }
 }

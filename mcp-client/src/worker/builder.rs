@@ -174,6 +174,9 @@ impl WorkerBuilder {
             let problem = format!("are {}; at most {MAX_LABELS} are allowed", self.labels.0.len());
             return wrong("labels", problem);
         }
+        if self.labels.0.contains_key("") {
+            return wrong("labels", "have one without a name".to_owned());
+        }
         let texts = self.labels.0.iter().flat_map(|(key, value)| [key.len(), value.len()]);
         if texts.chain([self.service_type.len()]).any(|len| len > MAX_TEXT_BYTES) {
             let problem = format!("and service_type have at most {MAX_TEXT_BYTES} bytes each");

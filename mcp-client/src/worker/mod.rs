@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_proto::{AgentId, ErrorInfo, NodeId};
+use tokio::sync::watch;
 
 use crate::connect::Endpoint;
 use serve::Registration;
@@ -28,8 +29,21 @@ pub use stats::WorkerStats;
 /// with the same agent id; a broken connection is made again, for ever.
 ///
 /// Dropping it is a [`drain`](Self::drain) with no time: running handlers are cancelled.
+#[must_use = "a worker that is dropped stops"]
 pub struct Worker {
     registration: Arc<Registration>,
+}
+
+/// Where a worker stands with its broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerStatus {
+    /// There is a connection.
+    Connected,
+    /// The connection broke, and another is being made; handlers go on.
+    Disconnected,
+    /// It has stopped. The last one.
+    Stopped(WorkerExit),
 }
 
 /// Why a worker stopped.
@@ -58,6 +72,12 @@ impl Worker {
     /// Its own name.
     pub fn agent_id(&self) -> &AgentId {
         self.registration.agent_id()
+    }
+
+    /// Its status, now and with each change. Of changes that follow each other quickly, only the
+    /// latest may be seen.
+    pub fn status(&self) -> watch::Receiver<WorkerStatus> {
+        self.registration.status()
     }
 
     /// Whether there is a connection now.

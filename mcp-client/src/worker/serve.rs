@@ -11,11 +11,11 @@ use mcp_proto::{
 };
 use tokio::sync::watch;
 
-use super::WorkerExit;
 use super::attempts::{Attempts, Completion, Routed, Start};
 use super::handler::Handler;
 use super::run::run;
 use super::stats::WorkerStats;
+use super::{WorkerExit, WorkerStatus};
 use crate::connection::{self, Control, Dialer, Link, Peer, Received, SDK, Stop, Timeouts};
 use crate::error::ConnectError;
 
@@ -30,7 +30,7 @@ pub(super) struct Registration {
     handlers: HashMap<ActionName, Arc<dyn Handler>>,
     state: Mutex<State>,
     control: Control,
-    exit: watch::Sender<Option<WorkerExit>>,
+    status: watch::Sender<WorkerStatus>,
 }
 
 struct State {
@@ -65,7 +65,7 @@ impl Registration {
             handlers,
             state: Mutex::new(State { attempts, link: None, node_id, drain: None }),
             control: Control::default(),
-            exit: watch::Sender::new(None),
+            status: watch::Sender::new(WorkerStatus::Connected),
         });
         registration.connected(&connection.link, &ack);
         tokio::spawn(connection::run(registration.clone(), dialer, connection, timeouts));
@@ -105,12 +105,19 @@ impl Registration {
         self.control.wake.notify_one();
     }
 
+    pub(super) fn status(&self) -> watch::Receiver<WorkerStatus> {
+        self.status.subscribe()
+    }
+
     pub(super) async fn closed(&self) -> WorkerExit {
-        let mut exit = self.exit.subscribe();
-        match exit.wait_for(Option::is_some).await {
-            Ok(exit) => exit.clone().unwrap_or(WorkerExit::Drained),
-            // Not possible: the sender is in self.
-            Err(_) => WorkerExit::Drained,
+        let mut status = self.status();
+        let has_stopped = |status: &WorkerStatus| matches!(status, WorkerStatus::Stopped(_));
+        match status.wait_for(has_stopped).await.as_deref() {
+            Ok(WorkerStatus::Stopped(exit)) => exit.clone(),
+            // Not possible: it was waited for, and the sender is in self.
+            Ok(WorkerStatus::Connected | WorkerStatus::Disconnected) | Err(_) => {
+                WorkerExit::Drained
+            }
         }
     }
 
@@ -152,13 +159,17 @@ impl Peer for Registration {
             state.link = Some(link.clone());
             state.attempts.connected(ack, Instant::now(), &**link, &mut starts);
         });
+        self.status.send_replace(WorkerStatus::Connected);
         self.start(starts);
     }
 
     fn disconnected(&self) {
-        let mut state = self.lock();
-        state.link = None;
-        state.attempts.disconnected();
+        {
+            let mut state = self.lock();
+            state.link = None;
+            state.attempts.disconnected();
+        }
+        self.status.send_replace(WorkerStatus::Disconnected);
     }
 
     fn received(self: &Arc<Self>, batch: &mut Vec<Received>) {
@@ -203,14 +214,14 @@ impl Peer for Registration {
         self.lock().attempts.is_owed()
     }
 
+    /// Also, that the broker knows it to be draining: until then it may route.
+    fn is_settled(&self) -> bool {
+        let state = self.lock();
+        state.attempts.is_idle() && !state.attempts.is_owed()
+    }
+
     fn reconnects(&self, error: Option<&ConnectError>) -> bool {
-        match error {
-            // The broker itself said no, and would again.
-            Some(error @ (ConnectError::Refused(_) | ConnectError::Version(_))) => {
-                error.is_transient()
-            }
-            Some(_) | None => true,
-        }
+        !error.is_some_and(ConnectError::is_final)
     }
 
     fn stopped(&self, stop: Stop) {
@@ -229,7 +240,7 @@ impl Peer for Registration {
             state.link = None;
             state.attempts.stop();
         }
-        self.exit.send_replace(Some(exit));
+        self.status.send_replace(WorkerStatus::Stopped(exit));
     }
 
     fn control(&self) -> &Control {

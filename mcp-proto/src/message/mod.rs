@@ -3,6 +3,7 @@
 //! A value of these types is within the limits of the protocol. What is not becomes an
 //! [`InvalidMessage`] that names the field.
 
+mod dispatch;
 mod field;
 mod session;
 mod task;
@@ -17,11 +18,11 @@ use crate::error::{DecodeError, ErrorInfo, InvalidMessage};
 use crate::generated::{self as wire, frame::Kind};
 use crate::id::TaskId;
 
-pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
-pub use task::{
-    Cancel, CancelReason, Deliver, Delivery, EncodedTask, Executed, Labels, Nack, Outcome,
-    Priority, Route, Send, Task, TaskResult, TaskState,
+pub use dispatch::{
+    Cancel, CancelReason, Deliver, Executed, Nack, Outcome, Route, Send, TaskResult, TaskState,
 };
+pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
+pub use task::{Delivery, EncodedTask, Labels, Priority, Task};
 pub use trace::{ContextTrace, Hop, HopEvent};
 
 /// What a frame says, apart from its body.

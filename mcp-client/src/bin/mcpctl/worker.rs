@@ -1,6 +1,5 @@
 //! `mcpctl worker`: a worker whose handler is a program.
 
-use std::convert::Infallible;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -9,16 +8,13 @@ use std::time::Duration;
 
 use clap::Args;
 use mcp_client::backend::exec::Exec;
-use mcp_client::{ActionName, AgentId, Endpoint, Worker, WorkerExit};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use mcp_client::{ActionName, AgentId, Endpoint, Worker, WorkerExit, WorkerStatus};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::exit::{Exit, Failure};
 use crate::global::{Global, cannot_connect};
 use crate::{parse, signals};
-
-/// How often the connection is looked at.
-const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long a worker that is told to stop at once may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -97,8 +93,7 @@ impl WorkerArgs {
         note(&worker, format_args!("registered as {} ({about})", worker.node_id()));
 
         let exit = tokio::select! {
-            exit = worker.closed() => exit,
-            never = watch(&worker) => match never {},
+            exit = closed(&worker) => exit,
             () = drain.cancelled() => {
                 let running = worker.stats().running;
                 note(&worker, format_args!("drains: {running} running"));
@@ -181,21 +176,23 @@ fn is_found(program: &OsStr) -> bool {
     env::split_paths(&directories).any(|directory| directory.join(path).is_file())
 }
 
-/// Tells when the connection breaks and when it is back.
-async fn watch(worker: &Worker) -> Infallible {
-    let mut ticks = interval(WATCH_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut was_connected, mut connections) = (true, worker.stats().connections);
-    loop {
-        ticks.tick().await;
-        let (is_connected, now) = (worker.is_connected(), worker.stats().connections);
-        if is_connected && now != connections {
-            note(worker, format_args!("reconnected as {}", worker.node_id()));
-        } else if was_connected && !is_connected {
-            note(worker, format_args!("disconnected; tries again until the broker answers"));
+/// Tells when the connection breaks and when it is back, until the worker has stopped.
+async fn closed(worker: &Worker) -> WorkerExit {
+    let mut status = worker.status();
+    while status.changed().await.is_ok() {
+        // Not borrowed while it is told, which may block.
+        let now = status.borrow_and_update().clone();
+        match now {
+            WorkerStatus::Connected => {
+                note(worker, format_args!("reconnected as {}", worker.node_id()));
+            }
+            WorkerStatus::Disconnected => {
+                note(worker, format_args!("disconnected; tries again until the broker answers"));
+            }
+            _ => break,
         }
-        (was_connected, connections) = (is_connected, now);
     }
+    worker.closed().await
 }
 
 fn note(worker: &Worker, what: std::fmt::Arguments<'_>) {

@@ -5,7 +5,8 @@
 //!                connected: SEND              DELIVER
 //!   Unsent ─────────────────────────▶ Sent ───────────────▶ (end)
 //!     ▲ ▲                              │  ▲
-//!     │ └─ DELIVER rejected(SHUTTING_DOWN)│ STATUS queued or running
+//!     │ └─ after GOAWAY: DELIVER          │ STATUS queued or running
+//!     │      rejected(SHUTTING_DOWN)   │  │
 //!     │                                │  │
 //!     │            connected: FETCH    ▼  │
 //!     │ STATUS unknown,               Asked ── STATUS unknown, not idempotent ──▶ lost
@@ -210,10 +211,11 @@ impl<W> Pending<W> {
                 State::Unsent if entry.deadline <= now => continue,
                 State::Unsent => send(entry, now, &mut out),
                 State::Sent | State::Asked => {
+                    out.push(&Message::Fetch(id.clone()), &Bytes::new());
+                    // After FETCH: a session that does not wait for a task can't cancel it.
                     if entry.is_cancelled {
                         out.push(&Message::Cancel(Cancel::Task(id.clone())), &Bytes::new());
                     }
-                    out.push(&Message::Fetch(id.clone()), &Bytes::new());
                     entry.state = State::Asked;
                 }
             }
@@ -244,7 +246,9 @@ impl<W> Pending<W> {
         ended: &mut Vec<Ended<W>>,
     ) -> bool {
         let Some(entry) = self.tasks.get_mut(&deliver.task_id) else { return false };
-        let is_shutting_down = deliver.outcome == Outcome::Rejected
+        // The broker's own, after its GOAWAY: workers that leave can say the same.
+        let is_shutting_down = !self.is_accepting
+            && deliver.outcome == Outcome::Rejected
             && deliver.executed == Executed::No
             && deliver.error.as_ref().is_some_and(|it| it.code == ErrorCode::ShuttingDown);
         if is_shutting_down && sends_again && !entry.is_cancelled && now < entry.deadline {
@@ -254,7 +258,6 @@ impl<W> Pending<W> {
             entry.state = State::Unsent;
             entry.refusal = deliver.error;
             let ends_at = entry.ends_at();
-            self.is_accepting = false;
             return self.note(ends_at);
         }
         let executed = match deliver.executed {

@@ -261,6 +261,7 @@ fn what_a_stopping_broker_refuses_goes_to_the_next_one() {
     let mut it = Fixture::connected();
     it.submit("t", 1, false);
     assert_eq!(it.sent(), ["SEND t"]);
+    it.pending.going_away();
     it.refuse_shutting_down("t");
     // No use in asking the same one again.
     it.submit("u", 2, false);
@@ -275,10 +276,24 @@ fn what_a_stopping_broker_refuses_goes_to_the_next_one() {
 }
 
 #[test]
+fn what_workers_that_left_refused_ends_and_the_broker_still_gets_new_tasks() {
+    let mut it = Fixture::connected();
+    it.submit("t", 1, false);
+    it.sent();
+    it.refuse_shutting_down("t");
+    assert_eq!(it.ends(), [(1, Outcome::Rejected, NO)]);
+    it.submit("u", 2, false);
+    assert_eq!(it.sent(), ["SEND u"]);
+    it.deliver_ok("u");
+    it.ends();
+}
+
+#[test]
 fn what_a_stopping_broker_refused_expires_when_no_other_comes() {
     let mut it = Fixture::connected();
     it.submit("t", 1, false);
     it.sent();
+    it.pending.going_away();
     it.refuse_shutting_down("t");
     it.pass(TTL);
     let (_, end) = &it.ended[0];
@@ -336,7 +351,7 @@ fn cancelled_without_a_connection_it_ends_at_once_and_the_broker_is_told_later()
     it.cancel("t");
     assert_eq!(it.ends(), [(1, Outcome::Cancelled, MAYBE)]);
     it.connect();
-    assert_eq!(it.sent(), ["CANCEL t", "FETCH t"]);
+    assert_eq!(it.sent(), ["FETCH t", "CANCEL t"]);
     // Idempotent, but nobody wants it any more.
     it.status("t", TaskState::Unknown);
 }

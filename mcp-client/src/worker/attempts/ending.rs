@@ -84,9 +84,10 @@ pub(super) fn ended_by(ending: Ending) -> (Outcome, ErrorInfo) {
             let message = format!("cancelled by the broker: {reason}");
             (Outcome::Cancelled, ErrorInfo::new(ErrorCode::Cancelled, message))
         }
+        // Given up: the broker places it again if it may run twice.
         Ending::Leaving | Ending::Abandoned => {
             let message = "the worker was stopped before its handler was done";
-            (Outcome::Failed, ErrorInfo::new(ErrorCode::ShuttingDown, message))
+            (Outcome::Cancelled, ErrorInfo::new(ErrorCode::ShuttingDown, message))
         }
     }
 }

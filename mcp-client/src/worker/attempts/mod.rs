@@ -399,7 +399,7 @@ impl Attempts {
             out.push(&message, &body);
         }
         self.finished.add(id, message, body);
-        let is_last = self.is_draining && self.held.is_empty();
+        let is_last = self.is_draining && self.held_ids().is_empty();
         if is_connected && (is_last || self.finished.wants_ping()) {
             let seq = self.finished.ping();
             out.push(&Message::Ping(Ping::probe(seq)), &Bytes::new());

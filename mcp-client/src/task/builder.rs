@@ -1,8 +1,6 @@
-//! One task: building it, waiting for it, and how it ended.
+//! A task being put together, and checked.
 
 use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,76 +8,15 @@ use bytestring::ByteString;
 use mcp_proto::limits::{
     MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TASK_BYTES, MAX_TEXT_BYTES, MAX_TTL_MS,
 };
-use mcp_proto::{
-    ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed, Outcome, Priority, Task, TaskId,
-};
-use tokio::sync::oneshot;
+use mcp_proto::{Delivery, Priority, Task, TaskId};
 
-use crate::client::{Client, Ticket};
+use super::{Reply, TaskHandle};
+use crate::client::Client;
 use crate::error::{CallError, InvalidTask};
 use crate::worker::Job;
 
 /// Time to live of a task that does not say.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
-
-/// How a task ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TaskEnd {
-    /// Which.
-    pub task_id: TaskId,
-    /// How.
-    pub outcome: Outcome,
-    /// Whether its handler ran: what decides if sending it again is safe.
-    pub executed: Executed,
-    /// The result.
-    pub body: Bytes,
-    /// Of the result.
-    pub content_type: ByteString,
-    /// Why, for all but `ok`.
-    pub error: Option<Box<ErrorInfo>>,
-    /// What happened on its way. Empty when the broker did not answer.
-    pub trace: ContextTrace,
-}
-
-/// The result of a task that ended `ok`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reply {
-    /// The result.
-    pub body: Bytes,
-    /// Of the result.
-    pub content_type: ByteString,
-    /// What happened on its way.
-    pub trace: ContextTrace,
-}
-
-impl TaskEnd {
-    /// The reply, if it ended `ok`.
-    pub fn into_reply(self) -> Result<Reply, CallError> {
-        match self.outcome {
-            Outcome::Ok => {
-                Ok(Reply { body: self.body, content_type: self.content_type, trace: self.trace })
-            }
-            Outcome::Failed
-            | Outcome::Expired
-            | Outcome::Cancelled
-            | Outcome::Rejected
-            | Outcome::Lost => Err(self.into()),
-        }
-    }
-}
-
-impl fmt::Display for TaskEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task {} {}", self.task_id, self.outcome)?;
-        if self.outcome != Outcome::Ok {
-            write!(f, " (executed: {})", self.executed)?;
-        }
-        match &self.error {
-            Some(error) => write!(f, ": {error}"),
-            None => Ok(()),
-        }
-    }
-}
 
 /// A task being put together. Nothing is sent before [`send`](Self::send) or
 /// [`call`](Self::call), which also report what is not valid in it.
@@ -228,8 +165,8 @@ impl TaskBuilder {
         let Self { client, task, body, ttl } = self;
         let task = task?;
         check(&task, ttl)?;
-        let Ticket { id, end } = client.session().submit(task, body, ttl).await?;
-        Ok(TaskHandle { id, client, end: Some(end) })
+        let ticket = client.session().submit(task, body, ttl).await?;
+        Ok(TaskHandle::new(client, ticket))
     }
 
     /// Sends it and waits for its reply. Dropping this future cancels the task.
@@ -272,6 +209,9 @@ fn check(task: &Task, ttl: Duration) -> Result<(), InvalidTask> {
             let problem = format!("has {} entries; at most {max} are allowed", map.len());
             return Err(InvalidTask::new(field, problem));
         }
+        if map.contains_key("") {
+            return Err(InvalidTask::new(field, "has an entry without a name"));
+        }
         for text in map.iter().flat_map(|(key, value)| [key, value]) {
             check_text(field, text)?;
         }
@@ -301,80 +241,4 @@ pub(crate) fn check_encoded(len: usize) -> Result<(), InvalidTask> {
         return Err(InvalidTask::new("task", problem));
     }
     Ok(())
-}
-
-/// A task that was sent. A future of its end; dropped before that, it cancels the task, unless
-/// [`detach`](Self::detach)ed. Keeps the client's connection open.
-#[must_use = "a dropped handle cancels its task; detach() it to let it run"]
-pub struct TaskHandle {
-    id: TaskId,
-    client: Client,
-    /// None once the end was taken.
-    end: Option<oneshot::Receiver<TaskEnd>>,
-}
-
-impl TaskHandle {
-    /// The task's id.
-    pub fn id(&self) -> &TaskId {
-        &self.id
-    }
-
-    /// Asks the broker to end the task. Its end is still to be waited for: `cancelled`, or what
-    /// had been decided before. Without a connection it ends `cancelled` at once.
-    pub fn cancel(&self) {
-        self.client.session().cancel(&self.id);
-    }
-
-    /// Lets the task run without anybody waiting for it.
-    pub fn detach(mut self) {
-        self.end = None;
-    }
-
-    /// Waits for the end of the task; the same as awaiting the handle. The future can be dropped
-    /// and this be called again, until one was ready.
-    pub async fn outcome(&mut self) -> TaskEnd {
-        self.await
-    }
-}
-
-impl Future for TaskHandle {
-    type Output = TaskEnd;
-
-    /// Panics when polled again after it was ready.
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
-        let this = self.get_mut();
-        let Some(end) = &mut this.end else { panic!("TaskHandle polled after it was ready") };
-        let result = std::task::ready!(Pin::new(end).poll(cx));
-        this.end = None;
-        Poll::Ready(result.unwrap_or_else(|_| unknown_end(&this.id)))
-    }
-}
-
-/// The I/O task was dropped with its runtime.
-fn unknown_end(id: &TaskId) -> TaskEnd {
-    let message = "the client's runtime was shut down";
-    let error = ErrorInfo::new(ErrorCode::BrokerLost, message).task(id.clone());
-    TaskEnd {
-        task_id: id.clone(),
-        outcome: Outcome::Lost,
-        executed: Executed::Maybe,
-        body: Bytes::new(),
-        content_type: ByteString::new(),
-        error: Some(Box::new(error)),
-        trace: ContextTrace::default(),
-    }
-}
-
-impl Drop for TaskHandle {
-    fn drop(&mut self) {
-        if self.end.is_some() {
-            self.client.session().abandon(&self.id);
-        }
-    }
-}
-
-impl fmt::Debug for TaskHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskHandle").field("id", &self.id).finish_non_exhaustive()
-    }
 }

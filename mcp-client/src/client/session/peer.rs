@@ -1,0 +1,156 @@
+//! What the I/O task asks of a client's session and tells it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytestring::ByteString;
+use mcp_proto::{
+    Ack, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, MCP_VERSION, Message, MessageKind,
+    Outcome,
+};
+
+use super::{Session, State, Waiter, tell};
+use crate::client::pending::Ended;
+use crate::connection::{Control, Link, Peer, Received, SDK, Stop};
+use crate::error::ConnectError;
+
+impl Peer for Session {
+    fn hello(&self) -> Hello {
+        Hello {
+            mcp_version: ByteString::from_static(MCP_VERSION),
+            sdk: ByteString::from_static(SDK),
+            features: Vec::new(),
+            client: true,
+            session_id: self.session_id(),
+            worker: None,
+        }
+    }
+
+    fn connected(self: &Arc<Self>, link: &Arc<Link>, ack: &Ack) {
+        self.max_body_bytes.store(ack.limits.max_body_bytes, Ordering::Relaxed);
+        let mut state = self.lock();
+        self.give_room(&mut state, &ack.limits);
+        state.broker_id = Some(ack.broker_id.clone());
+        state.session_id.clone_from(&ack.session_id);
+        state.link = Some(link.clone());
+        state.pending.connected(Instant::now(), &**link);
+        link.flush_soon();
+    }
+
+    fn disconnected(&self) {
+        let mut state = self.lock();
+        state.link = None;
+        state.pending.disconnected();
+    }
+
+    fn received(self: &Arc<Self>, batch: &mut Vec<Received>) {
+        let now = Instant::now();
+        let mut ended = Vec::with_capacity(batch.len());
+        {
+            let mut state = self.lock();
+            for received in batch.drain(..) {
+                self.receive(&mut state, received, now, &mut ended);
+            }
+        }
+        tell(ended);
+    }
+
+    fn going_away(&self, _goaway: &Goaway) {
+        self.lock().pending.going_away();
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Instant> {
+        let mut ended = Vec::new();
+        let next = {
+            let mut state = self.lock();
+            state.pending.expire(now, &mut ended);
+            state.pending.next_timeout()
+        };
+        tell(ended);
+        next
+    }
+
+    fn is_owed(&self) -> bool {
+        self.lock().pending.on_wire() > 0
+    }
+
+    fn is_settled(&self) -> bool {
+        self.lock().pending.on_wire() == 0
+    }
+
+    fn may_leave(&self) -> bool {
+        self.is_settled()
+    }
+
+    fn reconnects(&self, error: Option<&ConnectError>) -> bool {
+        self.settings.reconnects && !error.is_some_and(ConnectError::is_final)
+    }
+
+    fn stopped(&self, stop: Stop) {
+        let error = match stop {
+            Stop::Left => ConnectError::Closed,
+            Stop::Replaced(info) => ConnectError::Refused(Box::new(info)),
+            Stop::Failed(error) => error,
+        };
+        let message = error.to_string();
+        let mut ended = Vec::new();
+        {
+            let mut state = self.lock();
+            state.link = None;
+            state.closed.get_or_insert_with(|| Arc::new(error));
+            state.pending.give_up(ErrorCode::BrokerLost, &message, &mut ended);
+        }
+        tell(ended);
+        self.room.close();
+        self.bytes.close();
+        self.stopped.cancel();
+    }
+
+    fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Session {
+    fn receive(
+        &self,
+        state: &mut State,
+        received: Received,
+        now: Instant,
+        ended: &mut Vec<Ended<Waiter>>,
+    ) {
+        let State { pending, link, .. } = state;
+        match received {
+            Received::Frame(Frame { message: Message::Deliver(deliver), body }) => {
+                let sends_again = self.settings.reconnects;
+                if pending.delivered(deliver, body, now, sends_again, ended) {
+                    self.control.wake.notify_one();
+                }
+            }
+            Received::Frame(Frame { message: Message::Status(id, task_state), .. }) => {
+                if pending.status(&id, task_state, now, link.as_deref(), ended) {
+                    self.control.wake.notify_one();
+                }
+                if let Some(link) = link {
+                    link.flush_soon();
+                }
+            }
+            // Accepted: the end will follow. Nothing else concerns a client's tasks.
+            Received::Frame(_) => {}
+            Received::TooLarge(Message::Deliver(deliver), body_bytes) => {
+                let message = format!("its result has {body_bytes} bytes, more than can be taken");
+                let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
+                let executed = deliver.executed;
+                pending.undeliverable(&deliver.task_id, Outcome::Failed, executed, error, ended);
+            }
+            Received::TooLarge(..) => {}
+            Received::Invalid(invalid) => {
+                if let (MessageKind::Deliver, Some(id)) = (invalid.kind, &invalid.task_id) {
+                    let error = ErrorInfo::new(ErrorCode::InvalidMessage, invalid.to_string());
+                    pending.undeliverable(id, Outcome::Lost, Executed::Maybe, error, ended);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! How a task ended.
+
+use std::fmt;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use mcp_proto::{ContextTrace, ErrorInfo, Executed, Outcome, TaskId};
+
+use crate::error::CallError;
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskEnd {
+    /// Which.
+    pub task_id: TaskId,
+    /// How.
+    pub outcome: Outcome,
+    /// Whether its handler ran: what decides if sending it again is safe.
+    pub executed: Executed,
+    /// The result.
+    pub body: Bytes,
+    /// Of the result.
+    pub content_type: ByteString,
+    /// Why, for all but `ok`.
+    pub error: Option<Box<ErrorInfo>>,
+    /// What happened on its way. Empty when the broker did not answer.
+    pub trace: ContextTrace,
+}
+
+/// The result of a task that ended `ok`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// The result.
+    pub body: Bytes,
+    /// Of the result.
+    pub content_type: ByteString,
+    /// What happened on its way.
+    pub trace: ContextTrace,
+}
+
+impl TaskEnd {
+    /// The reply, if it ended `ok`.
+    pub fn into_reply(self) -> Result<Reply, CallError> {
+        match self.outcome {
+            Outcome::Ok => {
+                Ok(Reply { body: self.body, content_type: self.content_type, trace: self.trace })
+            }
+            Outcome::Failed
+            | Outcome::Expired
+            | Outcome::Cancelled
+            | Outcome::Rejected
+            | Outcome::Lost => Err(self.into()),
+        }
+    }
+}
+
+impl fmt::Display for TaskEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {} {}", self.task_id, self.outcome)?;
+        if self.outcome != Outcome::Ok {
+            write!(f, " (executed: {})", self.executed)?;
+        }
+        match &self.error {
+            Some(error) => write!(f, ": {error}"),
+            None => Ok(()),
+        }
+    }
+}

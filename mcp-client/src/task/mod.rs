@@ -1,0 +1,10 @@
+//! One task: building it, waiting for it, and how it ended.
+
+mod builder;
+mod end;
+mod handle;
+
+pub use builder::TaskBuilder;
+pub(crate) use builder::check_encoded;
+pub use end::{Reply, TaskEnd};
+pub use handle::TaskHandle;

@@ -1,0 +1,135 @@
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+use crate::codec::{Frame, Incoming};
+use crate::limits::Limits;
+
+/// Takes a few bytes at a time and is blocked every other time.
+struct SlowSink {
+    written: mpsc::Sender<Bytes>,
+    blocks: bool,
+}
+
+impl Sink for SlowSink {
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<io::Result<usize>> {
+        self.blocks = !self.blocks;
+        if self.blocks {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let take = chunks[0].len().min(100);
+        self.written.send(chunks[0].split_to(take)).unwrap();
+        Poll::Ready(Ok(take))
+    }
+
+    fn finish(&mut self) {}
+}
+
+/// Many threads push under one outer lock, as connections do under the core's, and flush after
+/// they let go of it: what arrives has the outer lock's order.
+#[test]
+fn frames_keep_the_order_in_which_they_were_pushed() {
+    const THREADS: usize = 4;
+    const FRAMES: u64 = 5_000;
+    let (written, wire) = mpsc::channel();
+    let lane = Arc::new(Lane::new(SlowSink { written, blocks: false }));
+    let counter = Arc::new(Mutex::new(0u64));
+    let pushers: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let (lane, counter) = (lane.clone(), counter.clone());
+            thread::spawn(move || {
+                for _ in 0..FRAMES {
+                    let mut next = counter.lock().unwrap();
+                    let body = if *next % 97 == 0 { 9_000 } else { 3 };
+                    lane.push(&Message::Pong(*next), &Bytes::from(vec![1; body]));
+                    *next += 1;
+                    drop(next);
+                    lane.flush();
+                }
+            })
+        })
+        .collect();
+    pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
+    while lane.flush() != Flush::Done || lane.queued_bytes() > 0 {}
+    drop(lane);
+
+    let mut codec = FrameCodec::new(&Limits::default());
+    let mut buffer = BytesMut::new();
+    let mut expected = 0;
+    for chunk in wire {
+        buffer.extend_from_slice(&chunk);
+        while let Some(incoming) = codec.decode(&mut buffer).unwrap() {
+            match incoming {
+                Incoming::Frame(Frame { message: Message::Pong(seq), .. }) => {
+                    assert_eq!(seq, expected);
+                    expected += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(expected, THREADS as u64 * FRAMES);
+}
+
+/// Takes nothing until it is opened.
+struct Gate(Arc<AtomicBool>);
+
+impl Sink for Gate {
+    fn poll_write(
+        &mut self,
+        _cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<io::Result<usize>> {
+        if !self.0.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        let bytes = chunks[0].len();
+        chunks[0].clear();
+        Poll::Ready(Ok(bytes))
+    }
+
+    fn finish(&mut self) {}
+}
+
+#[test]
+fn who_waits_for_room_is_woken_by_a_write_or_the_end() {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let lane = Lane::new(Gate(is_open.clone()));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(pin!(lane.drained(0)).poll(&mut cx).is_ready());
+
+    lane.push(&Message::Pong(1), &Bytes::new());
+    assert_eq!(lane.flush(), Flush::Blocked);
+    let mut drained = pin!(lane.drained(0));
+    assert!(drained.as_mut().poll(&mut cx).is_pending());
+    is_open.store(true, Ordering::SeqCst);
+    assert_eq!(lane.flush(), Flush::Done);
+    assert!(drained.poll(&mut cx).is_ready());
+
+    is_open.store(false, Ordering::SeqCst);
+    lane.push(&Message::Pong(2), &Bytes::new());
+    let mut drained = pin!(lane.drained(0));
+    assert!(drained.as_mut().poll(&mut cx).is_pending());
+    lane.close();
+    assert!(drained.poll(&mut cx).is_ready());
+}
+
+#[test]
+fn a_lane_that_another_flush_emptied_still_ends() {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let lane = Lane::new(Gate(is_open.clone()));
+    let mut cx = Context::from_waker(Waker::noop());
+    lane.push(&Message::Pong(1), &Bytes::new());
+    let mut drive = pin!(lane.drive());
+    assert!(drive.as_mut().poll(&mut cx).is_pending());
+    lane.finish();
+    assert!(drive.as_mut().poll(&mut cx).is_pending());
+    is_open.store(true, Ordering::SeqCst);
+    lane.flush();
+    assert!(drive.poll(&mut cx).is_ready());
+}
