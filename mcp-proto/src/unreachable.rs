@@ -49,7 +49,7 @@ impl Unreachable {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io::{self, IoSliceMut};
-    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+    use std::net::{IpAddr, SocketAddr, UdpSocket};
     use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
     use nix::cmsg_space;
@@ -145,9 +145,8 @@ mod linux {
 
     /// Where the packet went that was answered so.
     fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-        let v4 = address.as_sockaddr_in().map(|it| (Ipv4Addr::from(it.ip()).into(), it.port()));
-        let v6 =
-            address.as_sockaddr_in6().map(|it| (Ipv6Addr::from(it.ip()).to_canonical(), it.port()));
+        let v4 = address.as_sockaddr_in().map(|it| (IpAddr::from(it.ip()), it.port()));
+        let v6 = address.as_sockaddr_in6().map(|it| (it.ip().to_canonical(), it.port()));
         v4.or(v6).map(|(ip, port)| SocketAddr::new(ip, port))
     }
 
