@@ -1,1 +1,1 @@
-//! benches
+//! What the benchmarks share.

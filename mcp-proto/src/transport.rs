@@ -23,11 +23,16 @@ pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// What is buffered for sending before writes block.
 pub const SEND_WINDOW_BYTES: u64 = 1024 * 1024;
 
+/// Smallest UDP payload that every network of QUIC's must carry (RFC 9000, section 14).
+pub const MIN_UDP_PAYLOAD_BYTES: u16 = 1200;
+
 /// Settings of one connection. The dialling side opens the one lane; nothing else is allowed.
-pub fn transport_config(idle_timeout: Duration) -> TransportConfig {
+///
+/// Path MTU discovery goes up to `max_udp_payload_bytes`, and up to what the peer says it accepts.
+pub fn transport_config(idle_timeout: Duration, max_udp_payload_bytes: u16) -> TransportConfig {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES);
+    mtu.upper_bound(max_udp_payload_bytes);
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -41,12 +46,12 @@ pub fn transport_config(idle_timeout: Duration) -> TransportConfig {
     config
 }
 
-/// Settings of an endpoint: accepts the UDP payloads that [`transport_config`] lets the other side
-/// discover.
-pub fn endpoint_config() -> EndpointConfig {
+/// Settings of an endpoint: accepts UDP payloads of up to `max_udp_payload_bytes`, which bounds what
+/// the other side discovers.
+pub fn endpoint_config(max_udp_payload_bytes: u16) -> EndpointConfig {
     let mut config = EndpointConfig::default();
-    // Fails only for sizes outside what QUIC allows, which this constant is not.
-    let _ = config.max_udp_payload_size(MAX_UDP_PAYLOAD_BYTES);
+    // Fails only below what QUIC allows.
+    let _ = config.max_udp_payload_size(max_udp_payload_bytes.max(MIN_UDP_PAYLOAD_BYTES));
     config
 }
 

@@ -18,7 +18,7 @@ use super::config::Config;
 use super::connection::Settings;
 use super::error::StartError;
 use super::journal::{self, MemoryJournal};
-use super::listener::{self, Listener};
+use super::listener::{self, Listener, Transport};
 use super::running::{Broker, Running};
 use super::shared::Shared;
 use super::state_dir::{ADDRESS_FILE, Access, StateDir};
@@ -104,10 +104,13 @@ impl Builder {
             .unwrap_or_else(|| Tls::Ephemeral { names: config.tls.dev_names.clone() });
         let tls = tls::server_tls(&tls, state.as_ref(), host_name(config.listen.ip()))?;
         let idle_timeout = Duration::from_millis(config.timing.idle_timeout_ms);
-        let max_incoming = config.limits.max_handshakes;
+        let transport = Transport {
+            idle_timeout,
+            max_udp_payload_bytes: config.limits.max_udp_payload_bytes,
+            max_incoming: config.limits.max_handshakes,
+        };
         let drivers = TaskTracker::new();
-        let endpoint =
-            listener::bind(config.listen, tls.config, idle_timeout, max_incoming, drivers.clone())?;
+        let endpoint = listener::bind(config.listen, tls.config, &transport, drivers.clone())?;
         let local_addr = endpoint
             .local_addr()
             .map_err(|source| StartError::Bind { address: config.listen, source })?;

@@ -86,26 +86,34 @@ impl Listener {
     }
 }
 
+/// Settings of the endpoint.
+pub(super) struct Transport {
+    pub(super) idle_timeout: Duration,
+    pub(super) max_udp_payload_bytes: u16,
+    /// Connections that wait to be accepted.
+    pub(super) max_incoming: usize,
+}
+
 /// Opens the endpoint.
 pub(super) fn bind(
     address: SocketAddr,
     tls: rustls::ServerConfig,
-    idle_timeout: Duration,
-    max_incoming: usize,
+    transport: &Transport,
     drivers: TaskTracker,
 ) -> Result<Endpoint, StartError> {
     let crypto =
         QuicServerConfig::try_from(tls).map_err(|error| TlsError::Unusable(error.to_string()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport_config(idle_timeout)));
-    config.max_incoming(max_incoming);
+    let udp_payload = transport.max_udp_payload_bytes;
+    config.transport_config(Arc::new(transport_config(transport.idle_timeout, udp_payload)));
+    config.max_incoming(transport.max_incoming);
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
         _ => StartError::Bind { address, source },
     };
     let socket = socket(address).map_err(failed)?;
     let runtime = Arc::new(TrackedRuntime(drivers));
-    Endpoint::new(endpoint_config(), Some(config), socket, runtime).map_err(failed)
+    Endpoint::new(endpoint_config(udp_payload), Some(config), socket, runtime).map_err(failed)
 }
 
 fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
