@@ -44,7 +44,7 @@ mod linux {
         )?;
         let period = Timespec {
             tv_sec: period.as_secs() as i64,
-            tv_nsec: i64::from(period.subsec_nanos()).into(),
+            tv_nsec: period.subsec_nanos().into(),
         };
         let spec = Itimerspec { it_interval: period, it_value: period };
         timerfd_settime(&fd, TimerfdTimerFlags::empty(), &spec)?;
