@@ -26,11 +26,13 @@ fn main() {
 
 fn core() -> f64 {
     let mut core = CoreLoop::new(10);
-    let mut step = |core: &mut CoreLoop| {
+    let step = |core: &mut CoreLoop| {
         let send = core.send();
         measure(|| core.step(send)).count_total
     };
-    (0..WARM_UP).for_each(|_| drop(step(&mut core)));
+    for _ in 0..WARM_UP {
+        step(&mut core);
+    }
     (0..TASKS).map(|_| step(&mut core)).sum::<u64>() as f64 / TASKS as f64
 }
 
