@@ -42,10 +42,8 @@ mod linux {
             TimerfdClockId::Monotonic,
             TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
         )?;
-        let period = Timespec {
-            tv_sec: period.as_secs() as i64,
-            tv_nsec: period.subsec_nanos().into(),
-        };
+        let period =
+            Timespec { tv_sec: period.as_secs() as i64, tv_nsec: period.subsec_nanos().into() };
         let spec = Itimerspec { it_interval: period, it_value: period };
         timerfd_settime(&fd, TimerfdTimerFlags::empty(), &spec)?;
         // What replaces it is unsafe, for types that are not the one owner of their descriptor.

@@ -14,6 +14,10 @@ const BOTTOM: f64 = 58.0;
 /// Above all panels: the title and the legend.
 const HEAD: f64 = 76.0;
 
+/// Of the fonts, on average and a little more.
+const CHARACTER_WIDTH: f64 = 7.6;
+const TITLE_CHARACTER_WIDTH: f64 = 10.5;
+
 /// Okabe and Ito, "Color Universal Design" (2008): told apart by people with any colour vision.
 const COLOURS: [&str; 7] =
     ["#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000"];
@@ -30,7 +34,11 @@ pub(crate) fn svg(figure: &Figure) -> String {
 fn draw(figure: &Figure, out: &mut String) -> fmt::Result {
     let columns = figure.columns.min(figure.panels.len()).max(1);
     let rows = figure.panels.len().div_ceil(columns);
-    let width = columns as f64 * (LEFT + PANEL_WIDTH + RIGHT);
+    let legend = legend_of(figure);
+    let legend_width: f64 = legend.iter().map(|line| legend_entry_width(line)).sum();
+    let width = (columns as f64 * (LEFT + PANEL_WIDTH + RIGHT))
+        .max(20.0 + legend_width)
+        .max(40.0 + TITLE_CHARACTER_WIDTH * figure.title.chars().count() as f64);
     let height = HEAD + rows as f64 * (TOP + PANEL_HEIGHT + BOTTOM);
     writeln!(
         out,
@@ -39,7 +47,7 @@ fn draw(figure: &Figure, out: &mut String) -> fmt::Result {
     )?;
     writeln!(out, "<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>")?;
     text(out, (20.0, 28.0), "start", "font-size=\"18\" font-weight=\"600\"", &figure.title)?;
-    legend(figure, out)?;
+    draw_legend(&legend, out)?;
     for (index, panel) in figure.panels.iter().enumerate() {
         let x = LEFT + (index % columns) as f64 * (LEFT + PANEL_WIDTH + RIGHT);
         let y = HEAD + TOP + (index / columns) as f64 * (TOP + PANEL_HEIGHT + BOTTOM);
@@ -53,22 +61,31 @@ fn draw(figure: &Figure, out: &mut String) -> fmt::Result {
     writeln!(out, "</svg>")
 }
 
-fn legend(figure: &Figure, out: &mut String) -> fmt::Result {
+/// A line of each name.
+fn legend_of(figure: &Figure) -> Vec<&Line> {
     let mut shown: Vec<&Line> = Vec::new();
     for line in figure.panels.iter().flat_map(|panel| &panel.lines) {
         if !shown.iter().any(|it| it.name == line.name) {
             shown.push(line);
         }
     }
-    shown.sort_by_key(|line| (line.style.is_dashed, line.style.index));
+    shown.sort_by_key(|line| line.style.index);
+    shown
+}
+
+fn legend_entry_width(line: &Line) -> f64 {
+    66.0 + CHARACTER_WIDTH * line.name.chars().count() as f64
+}
+
+fn draw_legend(legend: &[&Line], out: &mut String) -> fmt::Result {
     let mut x = 20.0;
-    for line in shown {
+    for line in legend {
         path(out, "M0 0H34", line.style, (x, 54.0))?;
         if line.style.has_markers {
             marker(out, (x + 17.0, 54.0), line.style)?;
         }
         text(out, (x + 42.0, 58.5), "start", "", &line.name)?;
-        x += 66.0 + 7.6 * line.name.chars().count() as f64;
+        x += legend_entry_width(line);
     }
     Ok(())
 }
