@@ -1,1 +1,210 @@
-//! benches
+//! What the benchmarks share: the broker's core with a client and workers, without sockets.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use mcp_broker::broker::{ConnectionId, Core, CoreConfig, Identity, Now, Output};
+use mcp_proto::{
+    ActionName, AttemptId, Executed, Frame, Hello, Incoming, InstanceId, MCP_VERSION, Message,
+    NodeId, Outcome, Readiness, Send, Task, TaskId, TaskResult, WorkerHello,
+};
+
+/// Slots of each worker.
+pub const SLOTS: u32 = 4;
+
+/// Time to live of each task: long enough for all that is measured.
+const TTL_MS: u64 = 60 * 60 * 1000;
+
+/// How fast time passes for the core: a task each µs.
+const STEP_US: u64 = 1;
+
+const CLIENT: ConnectionId = ConnectionId(0);
+
+/// A core in a steady state: as many tasks end as come.
+pub struct CoreLoop {
+    core: Core,
+    now: Now,
+    tasks: u64,
+    body: Bytes,
+    /// Attempts at workers, oldest first.
+    running: VecDeque<(ConnectionId, AttemptId)>,
+    delivered: u64,
+}
+
+impl CoreLoop {
+    /// A core with one client, `workers` of [`SLOTS`] slots each, half of which are in use (at
+    /// least one; at most 512), and no task queued.
+    ///
+    /// # Panics
+    /// When the core does not do what it should.
+    pub fn new(workers: usize) -> Self {
+        let mut this = Self::idle(workers);
+        let in_use = (workers * SLOTS as usize / 2).clamp(1, 512);
+        for _ in 0..in_use {
+            let send = this.send();
+            this.give(CLIENT, send);
+        }
+        assert_eq!(this.running.len(), in_use);
+        this
+    }
+
+    /// A core with one client, 10 workers of [`SLOTS`] slots each, all of which are in use, and so
+    /// many tasks queued.
+    ///
+    /// # Panics
+    /// When the core does not do what it should.
+    pub fn queued(tasks: usize) -> Self {
+        let mut this = Self::idle(10);
+        for _ in 0..10 * SLOTS as usize + tasks {
+            let send = this.send();
+            this.give(CLIENT, send);
+        }
+        assert_eq!(this.core.stats().queued, tasks as u64);
+        this
+    }
+
+    fn idle(workers: usize) -> Self {
+        let mut config = CoreConfig::new(id("broker", NodeId::try_from), 1, 1);
+        config.max_queue_tasks = usize::MAX;
+        config.max_queue_bytes = usize::MAX;
+        config.limits.max_session_tasks = u32::MAX;
+        let mut this = Self {
+            core: Core::new(config),
+            now: Now::default(),
+            tasks: 0,
+            body: Bytes::from_static(&[b'm'; 128]),
+            running: VecDeque::new(),
+            delivered: 0,
+        };
+        let client = Hello { client: true, ..hello() };
+        this.connect(CLIENT, client);
+        for number in 0..workers as u64 {
+            let worker = Hello { worker: Some(worker(number)), ..hello() };
+            this.connect(ConnectionId(1 + number), worker);
+        }
+        assert_eq!(this.core.stats().agents_online, workers as u64);
+        this
+    }
+
+    fn connect(&mut self, connection: ConnectionId, hello: Hello) {
+        self.core.handle_connected(self.now, connection, Identity::anonymous());
+        self.give(connection, Message::Hello(Box::new(hello)).into());
+    }
+
+    /// The SEND of a new task, as it comes from the codec.
+    ///
+    /// # Panics
+    /// Never: its id is valid.
+    pub fn send(&mut self) -> Frame {
+        self.tasks += 1;
+        let task_id = id(&format!("0192b1f0-0000-7000-8000-{:012x}", self.tasks), TaskId::try_from);
+        let task = Task::new(task_id, id("echo", ActionName::try_from));
+        let message = Message::Send(Send { task: task.encode(), ttl_ms: TTL_MS });
+        Frame { message, body: self.body.clone() }
+    }
+
+    /// A task comes, and the oldest running one ends: SEND, RESULT, DELIVER, and the ROUTE of the
+    /// task that came or of the next in line.
+    ///
+    /// # Panics
+    /// When no task runs.
+    #[inline(never)] // What `callgrind.sh` counts.
+    pub fn step(&mut self, send: Frame) {
+        self.give(CLIENT, send);
+        let (worker, attempt_id) = self.running.pop_front().expect("a running task");
+        let message = Message::Result(result(attempt_id));
+        self.give(worker, Frame { message, body: self.body.clone() });
+        self.now.mono = self.now.mono + STEP_US;
+        if self.core.poll_timeout().is_some_and(|at| at <= self.now.mono) {
+            self.core.handle_timeout(self.now);
+            self.collect();
+        }
+    }
+
+    /// DELIVERs so far, each of a task that ended ok.
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    fn give(&mut self, from: ConnectionId, frame: Frame) {
+        self.core.handle_incoming(self.now, from, Incoming::Frame(frame));
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        while let Some(output) = self.core.poll_output() {
+            let Output::Send { to, message, .. } = output else { continue };
+            match message {
+                Message::Route(route) => self.running.push_back((to, route.attempt_id)),
+                Message::Deliver(deliver) => {
+                    assert_eq!(deliver.outcome, Outcome::Ok);
+                    self.delivered += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The RESULT of an attempt that went well.
+pub fn result(attempt_id: AttemptId) -> TaskResult {
+    TaskResult {
+        attempt_id,
+        outcome: Outcome::Ok,
+        executed: Executed::Yes,
+        content_type: Default::default(),
+        error: None,
+        queue_us: 3,
+        work_us: 100,
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        mcp_version: MCP_VERSION.into(),
+        sdk: "bench".into(),
+        features: Vec::new(),
+        client: false,
+        session_id: None,
+        worker: None,
+    }
+}
+
+fn worker(number: u64) -> WorkerHello {
+    let name = format!("worker-{number}");
+    WorkerHello {
+        agent_id: id(&name, mcp_proto::AgentId::try_from),
+        instance_id: id(&name, InstanceId::try_from),
+        service_type: "bench".into(),
+        labels: Default::default(),
+        actions: vec![id("echo", ActionName::try_from)],
+        slots: SLOTS,
+        prefetch: 0,
+        weight: 1,
+        held: Vec::new(),
+        readiness: Readiness::Ready,
+    }
+}
+
+fn id<'a, I, E>(text: &'a str, parse: impl FnOnce(&'a str) -> Result<I, E>) -> I {
+    parse(text).unwrap_or_else(|_| panic!("{text:?} is a valid id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_tasks_end_as_come() {
+        for mut it in [CoreLoop::new(1), CoreLoop::new(10), CoreLoop::queued(100)] {
+            let before = it.core.stats();
+            for _ in 0..1000 {
+                let send = it.send();
+                it.step(send);
+            }
+            let after = it.core.stats();
+            assert_eq!((after.queued, after.in_flight), (before.queued, before.in_flight));
+            assert_eq!((it.delivered(), after.ok), (1000, 1000));
+        }
+    }
+}

@@ -18,11 +18,11 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// path MTU discovery finds. Ten segments of it, what quinn sends in one call, stay below 64 KiB.
 pub const MAX_UDP_PAYLOAD_BYTES: u16 = 6500;
 
-/// What may be under way before anything is acknowledged: ten datagrams, as RFC 9002 (7.2) has it,
-/// of the largest size. quinn's own ten of 1200 bytes are less than two of the size that discovery
-/// finds: while a probe is under way nothing could be sent, not even a CONNECTION_CLOSE that waits
-/// behind data, which is then never sent.
-pub const INITIAL_WINDOW_BYTES: u64 = 10 * MAX_UDP_PAYLOAD_BYTES as u64;
+/// What may be under way before anything is acknowledged: three datagrams of the largest size, a
+/// little more than RFC 9002 (7.2) has for smaller ones. quinn's own 12,000 bytes are less than two
+/// of the size that discovery finds: while a probe is under way nothing could be sent, not even a
+/// CONNECTION_CLOSE that waits behind data, which is then never sent.
+pub const INITIAL_WINDOW_BYTES: u64 = 3 * MAX_UDP_PAYLOAD_BYTES as u64;
 
 /// Receive window of a stream: what a peer may send before it is read.
 pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -30,11 +30,16 @@ pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// What is buffered for sending before writes block.
 pub const SEND_WINDOW_BYTES: u64 = 1024 * 1024;
 
+/// Smallest UDP payload that every network of QUIC's must carry (RFC 9000, section 14).
+pub const MIN_UDP_PAYLOAD_BYTES: u16 = 1200;
+
 /// Settings of one connection. The dialling side opens the one lane; nothing else is allowed.
-pub fn transport_config(idle_timeout: Duration) -> TransportConfig {
+///
+/// Path MTU discovery goes up to `max_udp_payload_bytes`, and up to what the peer says it accepts.
+pub fn transport_config(idle_timeout: Duration, max_udp_payload_bytes: u16) -> TransportConfig {
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(MAX_UDP_PAYLOAD_BYTES);
+    mtu.upper_bound(max_udp_payload_bytes);
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_WINDOW_BYTES);
     config
@@ -51,12 +56,12 @@ pub fn transport_config(idle_timeout: Duration) -> TransportConfig {
     config
 }
 
-/// Settings of an endpoint: accepts the UDP payloads that [`transport_config`] lets the other side
-/// discover.
-pub fn endpoint_config() -> EndpointConfig {
+/// Settings of an endpoint: accepts UDP payloads of up to `max_udp_payload_bytes`, which bounds what
+/// the other side discovers.
+pub fn endpoint_config(max_udp_payload_bytes: u16) -> EndpointConfig {
     let mut config = EndpointConfig::default();
-    // Fails only for sizes outside what QUIC allows, which this constant is not.
-    let _ = config.max_udp_payload_size(MAX_UDP_PAYLOAD_BYTES);
+    // Fails only below what QUIC allows.
+    let _ = config.max_udp_payload_size(max_udp_payload_bytes.max(MIN_UDP_PAYLOAD_BYTES));
     config
 }
 

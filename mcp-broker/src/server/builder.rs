@@ -19,7 +19,7 @@ use super::connection::Settings;
 use super::epoch::Epoch;
 use super::error::StartError;
 use super::journal::{self, MemoryJournal};
-use super::listener::{self, Listener};
+use super::listener::{self, Listener, Transport};
 use super::reset::ResetKey;
 use super::running::{Broker, Running};
 use super::shared::Shared;
@@ -106,16 +106,15 @@ impl Builder {
             .unwrap_or_else(|| Tls::Ephemeral { names: config.tls.dev_names.clone() });
         let tls = tls::server_tls(&tls, state.as_ref(), host_name(config.listen.ip()))?;
         let idle_timeout = Duration::from_millis(config.timing.idle_timeout_ms);
-        let max_incoming = config.limits.max_handshakes;
-        let drivers = TaskTracker::new();
-        let (endpoint, reports) = listener::bind(
-            config.listen,
-            tls.config,
-            &ResetKey::open(state.as_ref())?,
+        let transport = Transport {
             idle_timeout,
-            max_incoming,
-            drivers.clone(),
-        )?;
+            max_udp_payload_bytes: config.limits.max_udp_payload_bytes,
+            reset_key: ResetKey::open(state.as_ref())?,
+            max_incoming: config.limits.max_handshakes,
+        };
+        let drivers = TaskTracker::new();
+        let (endpoint, reports) =
+            listener::bind(config.listen, tls.config, &transport, drivers.clone())?;
         let local_addr = endpoint
             .local_addr()
             .map_err(|source| StartError::Bind { address: config.listen, source })?;

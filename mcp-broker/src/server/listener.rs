@@ -88,20 +88,28 @@ impl Listener {
     }
 }
 
+/// Settings of the endpoint.
+pub(super) struct Transport {
+    pub(super) idle_timeout: Duration,
+    pub(super) max_udp_payload_bytes: u16,
+    pub(super) reset_key: ResetKey,
+    /// Connections that wait to be accepted.
+    pub(super) max_incoming: usize,
+}
+
 /// Opens the endpoint, and the reports about its peers where the system gives them.
 pub(super) fn bind(
     address: SocketAddr,
     tls: rustls::ServerConfig,
-    reset_key: &ResetKey,
-    idle_timeout: Duration,
-    max_incoming: usize,
+    transport: &Transport,
     drivers: TaskTracker,
 ) -> Result<(Endpoint, Option<Unreachable>), StartError> {
     let crypto =
         QuicServerConfig::try_from(tls).map_err(|error| TlsError::Unusable(error.to_string()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport_config(idle_timeout)));
-    config.max_incoming(max_incoming);
+    let udp_payload = transport.max_udp_payload_bytes;
+    config.transport_config(Arc::new(transport_config(transport.idle_timeout, udp_payload)));
+    config.max_incoming(transport.max_incoming);
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
         _ => StartError::Bind { address, source },
@@ -112,7 +120,12 @@ pub(super) fn bind(
         tracing::debug!(%error, "lost workers are noticed by their silence only");
     }
     let runtime = Arc::new(TrackedRuntime(drivers));
-    let endpoint = Endpoint::new(reset_key.endpoint_config(), Some(config), socket, runtime);
+    let endpoint = Endpoint::new(
+        transport.reset_key.endpoint_config(udp_payload),
+        Some(config),
+        socket,
+        runtime,
+    );
     Ok((endpoint.map_err(failed)?, reports.ok()))
 }
 

@@ -52,7 +52,7 @@ impl ResetKey {
     }
 
     /// Settings of an endpoint with this key.
-    pub(super) fn endpoint_config(&self) -> EndpointConfig {
+    pub(super) fn endpoint_config(&self, max_udp_payload_bytes: u16) -> EndpointConfig {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0.to_be_bytes());
         // Packets with connection ids that this broker never gave away are not answered. Ids say so
         // by a hash with a key that needs no more than to be hard to guess.
@@ -60,7 +60,7 @@ impl ResetKey {
         let mut ids = [0; 8];
         ids.copy_from_slice(&derived.as_ref()[..8]);
         let ids = u64::from_be_bytes(ids);
-        let mut config = endpoint_config();
+        let mut config = endpoint_config(max_udp_payload_bytes);
         config
             .reset_key(Arc::new(key))
             .min_reset_interval(MIN_INTERVAL)

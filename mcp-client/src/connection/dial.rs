@@ -160,7 +160,7 @@ impl Dialer {
         };
         let unusable = |error: std::io::Error| ConnectError::Socket { problem: error.to_string() };
         let socket = UdpSocket::bind(any).map_err(unusable)?;
-        let config = transport::endpoint_config();
+        let config = transport::endpoint_config(transport::MAX_UDP_PAYLOAD_BYTES);
         let runtime = Arc::new(quinn::TokioRuntime);
         let endpoint = quinn::Endpoint::new(config, None, socket, runtime).map_err(unusable)?;
         Ok(slot.insert(endpoint).clone())

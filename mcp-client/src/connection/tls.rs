@@ -33,7 +33,8 @@ pub(super) fn quic_config(endpoint: &Endpoint) -> Result<quinn::ClientConfig, Co
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
 
-    let mut transport = transport::transport_config(transport::IDLE_TIMEOUT);
+    let mut transport =
+        transport::transport_config(transport::IDLE_TIMEOUT, transport::MAX_UDP_PAYLOAD_BYTES);
     // The broker opens no streams.
     transport.max_concurrent_bidi_streams(0u8.into()).initial_rtt(INITIAL_RTT);
     let mut config = quinn::ClientConfig::new(Arc::new(tls));

@@ -70,11 +70,14 @@ impl FakeBroker {
         tls.alpn_protocols = vec![alpn.to_vec()];
         let tls = QuicServerConfig::try_from(tls).unwrap();
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(transport::transport_config(transport::IDLE_TIMEOUT)));
+        config.transport_config(Arc::new(transport::transport_config(
+            transport::IDLE_TIMEOUT,
+            transport::MAX_UDP_PAYLOAD_BYTES,
+        )));
         let address: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
         let socket = std::net::UdpSocket::bind(address).unwrap();
         let quic = quinn::Endpoint::new(
-            transport::endpoint_config(),
+            transport::endpoint_config(transport::MAX_UDP_PAYLOAD_BYTES),
             Some(config),
             socket,
             Arc::new(quinn::TokioRuntime),

@@ -1,6 +1,7 @@
 //! Which values are allowed.
 
 use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
+use mcp_proto::transport::{MAX_UDP_PAYLOAD_BYTES, MIN_UDP_PAYLOAD_BYTES};
 
 use super::{Config, ConfigError};
 
@@ -26,6 +27,8 @@ impl Config {
             limits.outgoing_hard_bytes,
             limits.outgoing_soft_bytes,
         )?;
+        let udp_payload = MIN_UDP_PAYLOAD_BYTES..=MAX_UDP_PAYLOAD_BYTES;
+        within("limits.max_udp_payload_bytes", limits.max_udp_payload_bytes, udp_payload)?;
         // HELLO lists labels, actions and held attempts: a smaller header refuses honest workers.
         let header = MIN_HEADER_BYTES..=MAX_HEADER_BYTES as u32;
         within("limits.max_header_bytes", limits.max_header_bytes, header)?;
@@ -110,6 +113,10 @@ mod tests {
         for (text, expected) in [
             ("threads = 0", "threads is 0; it must be at least 1"),
             ("[limits]\nmax_body_bytes = 65537", "limits.max_body_bytes is 65537; allowed are 0"),
+            (
+                "[limits]\nmax_udp_payload_bytes = 9000",
+                "max_udp_payload_bytes is 9000; allowed are 1200",
+            ),
             ("[timing]\nping_interval_ms = 30000", "must be less than lease_ms"),
             ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
             ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use mcp_proto::DEFAULT_PORT;
 use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
+use mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES;
 
 use super::{Config, LimitsConfig, SchedulingConfig, TimingConfig, TlsConfig};
 
@@ -30,6 +31,7 @@ impl Default for LimitsConfig {
             retry_handshakes: 128,
             outgoing_soft_bytes: 4 * 1024 * 1024,
             outgoing_hard_bytes: 32 * 1024 * 1024,
+            max_udp_payload_bytes: MAX_UDP_PAYLOAD_BYTES,
             max_header_bytes: MAX_HEADER_BYTES as u32,
             max_body_bytes: MAX_BODY_BYTES as u32,
             max_session_tasks: 65_536,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use mcp_broker::Broker;
-use mcp_proto::transport::{crypto_provider, transport_config};
+use mcp_proto::transport::{MAX_UDP_PAYLOAD_BYTES, crypto_provider, transport_config};
 use mcp_proto::{
     Ack, ActionName, AgentId, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Hello, Incoming,
     InstanceId, Labels, Limits, Message, Outcome, Readiness, Route, Send, Task, TaskId, TaskResult,
@@ -62,7 +62,7 @@ pub(crate) async fn dial(
     tls.alpn_protocols = vec![alpn.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).unwrap();
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    let mut transport = transport_config(super::PATIENCE);
+    let mut transport = transport_config(super::PATIENCE, MAX_UDP_PAYLOAD_BYTES);
     transport.stream_receive_window(VarInt::from_u32(window_bytes));
     config.transport_config(Arc::new(transport));
 

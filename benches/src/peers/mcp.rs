@@ -1,0 +1,66 @@
+//! This broker, driven through `mcp-client`'s public API alone.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use mcp_broker::{Broker, Config};
+use mcp_client::{ActionName, Client, Endpoint, HandlerError, Job, Worker};
+
+use super::{ECHO, Target};
+
+/// What most networks carry: the 1500 bytes of Ethernet less the headers of IPv6 and UDP.
+pub(crate) const NETWORK_UDP_PAYLOAD_BYTES: u16 = 1452;
+
+/// Runs a broker with the default configuration, as `mcp-broker serve` does: on one thread, with TLS
+/// by a certificate of its own.
+pub(crate) async fn serve(
+    max_udp_payload_bytes: Option<u16>,
+    ready: impl FnOnce(Target),
+) -> Result<()> {
+    let mut config = Config::default();
+    config.listen.set_port(0);
+    if let Some(bytes) = max_udp_payload_bytes {
+        config.limits.max_udp_payload_bytes = bytes;
+    }
+    let broker = Broker::builder().config(config).start().await?;
+    let ca_pem = broker.ca_pem().context("a certificate of its own")?.to_owned();
+    ready(Target::Mcp { address: broker.local_addr(), ca_pem });
+    broker.failed().await;
+    anyhow::bail!("the broker failed")
+}
+
+pub(super) async fn work(
+    address: SocketAddr,
+    ca_pem: &str,
+    slots: u32,
+    ready: impl FnOnce(),
+) -> Result<()> {
+    let echo = |job: Job| async move { Ok::<_, HandlerError>(job.body) };
+    let worker =
+        Worker::builder(endpoint(address, ca_pem)).slots(slots).handler(ECHO, echo).start().await?;
+    ready();
+    anyhow::bail!("the worker stopped: {:?}", worker.closed().await)
+}
+
+pub(super) struct Caller {
+    client: Client,
+    action: ActionName,
+}
+
+impl Caller {
+    pub(super) async fn connect(address: SocketAddr, ca_pem: &str) -> Result<Self> {
+        let client = Client::builder(endpoint(address, ca_pem)).connect().await?;
+        Ok(Self { client, action: ActionName::try_from(ECHO)? })
+    }
+}
+
+impl crate::load::Caller for Caller {
+    async fn call(&self, body: Bytes) -> Result<Bytes> {
+        Ok(self.client.task(self.action.clone()).body(body).call().await?.body)
+    }
+}
+
+fn endpoint(address: SocketAddr, ca_pem: &str) -> Endpoint {
+    Endpoint::new(address.to_string()).ca_pem(ca_pem)
+}

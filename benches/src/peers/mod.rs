@@ -1,0 +1,106 @@
+//! What is compared: a broker, its worker and its client, each spoken to by its real client library.
+
+pub(crate) mod grpc;
+pub(crate) mod mcp;
+pub(crate) mod nats;
+pub(crate) mod redis;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::load::{self, Load, Measured};
+
+/// What tasks are called, wherever a name is needed.
+const ECHO: &str = "echo";
+
+/// One row of the comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Peer {
+    /// This broker, as `mcp-broker serve` runs it
+    Mcp,
+    /// The same, with UDP payloads of at most 1452 bytes as on most networks
+    #[value(name = "mcp-1452")]
+    #[serde(rename = "mcp-1452")]
+    Mcp1452,
+    /// NATS over plain TCP, with a queue group
+    Nats,
+    /// NATS over TLS
+    NatsTls,
+    /// Redis lists
+    Redis,
+    /// gRPC straight to the worker: no broker at all
+    Grpc,
+}
+
+impl Peer {
+    /// Whether it is what the others are compared with.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Peer::Mcp | Peer::Mcp1452)
+    }
+
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Peer::Mcp | Peer::Mcp1452 | Peer::NatsTls)
+    }
+
+    /// Largest UDP payload, where it has one.
+    pub(crate) fn mtu(self) -> Option<u16> {
+        match self {
+            Peer::Mcp => Some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES),
+            Peer::Mcp1452 => Some(mcp::NETWORK_UDP_PAYLOAD_BYTES),
+            Peer::Nats | Peer::NatsTls | Peer::Redis | Peer::Grpc => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Peer::Mcp => "mcp",
+            Peer::Mcp1452 => "mcp-1452",
+            Peer::Nats => "nats",
+            Peer::NatsTls => "nats-tls",
+            Peer::Redis => "redis",
+            Peer::Grpc => "grpc",
+        })
+    }
+}
+
+/// Where a running server is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Target {
+    Mcp { address: SocketAddr, ca_pem: String },
+    Nats { address: SocketAddr, ca_file: Option<PathBuf> },
+    Redis { address: SocketAddr },
+    Grpc { address: SocketAddr },
+}
+
+/// Serves tasks of the server at `target` until the process ends; calls `ready` when it is known
+/// there.
+pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Result<()> {
+    match target {
+        Target::Mcp { address, ca_pem } => mcp::work(address, &ca_pem, slots, ready).await,
+        Target::Nats { address, ca_file } => nats::work(address, ca_file, slots, ready).await,
+        Target::Redis { address } => redis::work(address, slots, ready).await,
+        Target::Grpc { .. } => anyhow::bail!("a gRPC server is its own worker"),
+    }
+}
+
+/// Puts `load` on the server at `target`.
+pub(crate) async fn measure(target: Target, load: Load) -> Result<Measured> {
+    match target {
+        Target::Mcp { address, ca_pem } => {
+            load::run(mcp::Caller::connect(address, &ca_pem).await?, load).await
+        }
+        Target::Nats { address, ca_file } => {
+            load::run(nats::Caller::connect(address, ca_file).await?, load).await
+        }
+        Target::Redis { address } => load::run(redis::Caller::connect(address).await?, load).await,
+        Target::Grpc { address } => load::run(grpc::Caller::connect(address).await?, load).await,
+    }
+}

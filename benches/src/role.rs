@@ -1,0 +1,68 @@
+//! The processes of a comparison. Each is this program, told its role, on one thread; it says on
+//! stdout when it is ready, or what it measured, in a line of JSON, and ends with its stdin: none
+//! outlives the harness.
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+
+use crate::load::Load;
+use crate::peers::{self, Target, grpc, mcp};
+
+/// What a process does.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// This broker. Says its [`Target`].
+    Broker { max_udp_payload_bytes: Option<u16> },
+    /// A gRPC server, which is its own worker. Says its [`Target`].
+    GrpcServer { slots: u32 },
+    /// Echoes tasks. Says `null`.
+    Worker { target: Target, slots: u32 },
+    /// Sends tasks. Says what it [`Measured`](crate::load::Measured).
+    Client { target: Target, load: Load },
+}
+
+/// Does what `json` says.
+pub(crate) fn play(json: &str) -> Result<()> {
+    let role: Role = serde_json::from_str(json)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    let result = local.block_on(&runtime, async {
+        tokio::select! {
+            result = act(role) => result,
+            () = stdin_closed() => Ok(()),
+        }
+    });
+    // A read of stdin can't be cancelled.
+    runtime.shutdown_background();
+    result
+}
+
+async fn act(role: Role) -> Result<()> {
+    match role {
+        Role::Broker { max_udp_payload_bytes } => {
+            // The server itself needs no `LocalSet`, which would poll all of it as one task.
+            tokio::spawn(mcp::serve(max_udp_payload_bytes, |target| say(&target))).await?
+        }
+        Role::GrpcServer { slots } => tokio::spawn(grpc::serve(slots, |it| say(&it))).await?,
+        Role::Worker { target, slots } => peers::work(target, slots, || say(&())).await,
+        Role::Client { target, load } => {
+            say(&peers::measure(target, load).await?);
+            Ok(())
+        }
+    }
+}
+
+fn say(what: &impl Serialize) {
+    let line = serde_json::to_string(what).unwrap_or_else(|_| unreachable!("plain data"));
+    let mut stdout = std::io::stdout().lock();
+    // The harness is gone, or will ask why this process ended.
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+async fn stdin_closed() {
+    let mut stdin = tokio::io::stdin();
+    while stdin.read(&mut [0; 64]).await.is_ok_and(|bytes| bytes > 0) {}
+}
