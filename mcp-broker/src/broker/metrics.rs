@@ -64,13 +64,8 @@ pub struct TaskCounts {
 
 impl TaskCounts {
     /// How tasks end at a broker, which never says [`Outcome::Lost`].
-    pub const OUTCOMES: [Outcome; 5] = [
-        Outcome::Ok,
-        Outcome::Failed,
-        Outcome::Expired,
-        Outcome::Cancelled,
-        Outcome::Rejected,
-    ];
+    pub const OUTCOMES: [Outcome; 5] =
+        [Outcome::Ok, Outcome::Failed, Outcome::Expired, Outcome::Cancelled, Outcome::Rejected];
 
     /// Tasks that ended so. Also those that were rejected because the queue was full.
     pub fn ended(&self) -> impl Iterator<Item = (Outcome, u64)> {
@@ -139,8 +134,8 @@ impl Measured {
             }
             return *slot;
         }
-        let has_room = self.slots.len() < MAX_ACTIONS
-            && (is_served || self.unserved < MAX_UNSERVED_ACTIONS);
+        let has_room =
+            self.slots.len() < MAX_ACTIONS && (is_served || self.unserved < MAX_UNSERVED_ACTIONS);
         if !has_room || action.as_str() == OTHERS {
             return Slot::default();
         }
