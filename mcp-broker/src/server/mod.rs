@@ -1,5 +1,6 @@
 //! The shell around the core: QUIC, tasks, clocks, files.
 
+mod admin;
 mod authority;
 mod builder;
 mod clock;
@@ -18,6 +19,7 @@ mod state_dir;
 mod timer;
 mod tls;
 
+pub use admin::AdminAddr;
 pub use builder::Builder;
 pub use config::{Config, ConfigError, LimitsConfig, SchedulingConfig, TimingConfig, TlsConfig};
 pub use error::{StartError, TlsError};
