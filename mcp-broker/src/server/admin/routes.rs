@@ -83,3 +83,41 @@ async fn refuse_body(request: Request, next: Next) -> Response {
 fn text(status: StatusCode, body: impl Into<String>) -> Answer {
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], body.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use axum::body::{Body, to_bytes};
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+    use mcp_proto::NodeId;
+
+    use super::super::super::clock::Clock;
+    use super::super::super::journal;
+    use super::super::super::shared::Outbox;
+    use super::*;
+    use crate::broker::{Core, CoreConfig};
+
+    #[tokio::test]
+    async fn a_broker_whose_core_failed_is_neither_live_nor_ready() {
+        let config = CoreConfig::new(NodeId::try_from("b").unwrap(), 1, 1);
+        let (to_journal, _entries) = journal::entries();
+        let shared = Arc::new(Shared::new(Core::new(config), Clock::start(), to_journal, 1));
+        let fail = || shared.hold(&mut Outbox::default(), |_, _| panic!("a fault"));
+        assert!(thread::scope(|scope| scope.spawn(fail).join().is_err()));
+
+        let router = TowerToHyperService::new(router(shared));
+        for (path, expected) in [
+            ("/livez", "the core has failed\n"),
+            ("/readyz", "{\"ready\":false,\"reason\":\"failed\"}\n"),
+            ("/metrics", "the core has failed\n"),
+        ] {
+            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let answer = router.call(request).await.unwrap();
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+            let body = to_bytes(answer.into_body(), 1_000).await.unwrap();
+            assert_eq!(body, expected, "{path}");
+        }
+    }
+}
