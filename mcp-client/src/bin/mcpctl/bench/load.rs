@@ -89,6 +89,8 @@ impl<'a> Load<'a> {
                 Some(rate) => self.open_loop(rate).await,
                 None => self.closed_loop().await,
             }
+            // The last task may end before the time does.
+            self.over.cancelled().await;
         };
         tokio::select! {
             () = send => {}
