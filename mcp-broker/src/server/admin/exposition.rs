@@ -18,6 +18,9 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// What every name begins with.
 const PREFIX: &str = "mcp";
 
+/// A gauge of an action, where it has one.
+type Gauge = fn(&ActionMetrics) -> Option<u64>;
+
 /// Writes the metrics.
 pub(super) fn encode(metrics: Metrics) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
@@ -61,8 +64,7 @@ impl Metrics {
         let help = "In the handler as its worker reports it, of tasks that it ended";
         to.histograms("task_work", help, all, |it| &it.counts.worked)?;
 
-        let seconds = Some(&Unit::Seconds);
-        let by_action: [(_, _, _, fn(&ActionMetrics) -> Option<u64>); 5] = [
+        let by_action: [(_, _, _, Gauge); 5] = [
             ("queue_tasks", "Tasks waiting", None, |it| Some(it.queued)),
             ("queue", "Bytes of the tasks waiting", Some(&Unit::Bytes), |it| Some(it.queued_bytes)),
             ("tasks_running", "Tasks at workers", None, |it| Some(it.running)),
@@ -76,7 +78,7 @@ impl Metrics {
         let help = "Since the longest waiting task was taken, 0 when none waits";
         let oldest = all.iter().filter_map(|it| Some((it.action.as_str(), it.oldest_us?)));
         let oldest = oldest.map(|(action, us)| (action, in_seconds(us)));
-        to.gauges("queue_oldest_age", help, seconds, "action", oldest)
+        to.gauges("queue_oldest_age", help, Some(&Unit::Seconds), "action", oldest)
     }
 
     fn write_gauges(&self, to: &mut Families<'_>) -> fmt::Result {
