@@ -144,6 +144,63 @@ async fn send_answers_each_line_and_goes_on_after_a_bad_one() {
     assert_eq!(ids, ["a", "b"]);
 }
 
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[tokio::test]
+async fn bench_measures_in_a_closed_and_an_open_loop() {
+    let broker = BrokerProcess::start().await;
+    let _worker = broker.worker("w", 2, &["cat"]).await;
+    let arguments = ["bench", "work", "--secs", "0.5", "--in-flight", "3", "-o", "json"];
+    let output = run(&broker, &arguments).await;
+    let closed = json(&output);
+    assert_eq!((code(&output), closed["loop"].as_str()), (Some(0), Some("closed")), "{output:?}");
+    assert!(closed["tasks"].as_u64() > Some(0));
+    assert_eq!(closed["outcomes"]["ok"], closed["tasks"]);
+    for quantile in ["p50", "p90", "p99", "p99_9", "max"] {
+        assert!(closed["latency_us"][quantile].as_u64() > Some(0), "{quantile} in {output:?}");
+    }
+    assert!(closed["first_error"].is_null() && closed["rate"].is_null());
+
+    let arguments = ["bench", "work", "--secs", "0.5", "--rate", "20", "-o", "json"];
+    let output = run(&broker, &arguments).await;
+    let open = json(&output);
+    assert_eq!((code(&output), open["loop"].as_str()), (Some(0), Some("open")), "{output:?}");
+    // Each of them has its time, and is sent or told as unsent.
+    let [ok, unsent] = [&open["outcomes"]["ok"], &open["unsent"]].map(|it| it.as_u64().unwrap());
+    assert_eq!(ok + unsent, 10, "{open}");
+    assert_eq!(stderr(&output), "");
+}
+
+#[tokio::test]
+async fn bench_tells_the_first_task_that_did_not_end_ok() {
+    let broker = BrokerProcess::start().await;
+    let _worker = broker.worker("w", 1, &["sh", "-c", "echo that went wrong >&2; exit 7"]).await;
+    let output = run(&broker, &["bench", "work", "--secs", "0.2", "-o", "json"]).await;
+    let result = json(&output);
+    assert_eq!((code(&output), &result["outcomes"]["failed"]), (Some(1), &result["tasks"]));
+    assert!(result["first_error"].as_str().unwrap().contains("that went wrong"), "{result}");
+    assert!(result["latency_us"].is_null());
+}
+
+#[tokio::test]
+async fn an_interrupted_bench_cancels_its_tasks_and_tells_what_was_done() {
+    let broker = BrokerProcess::start().await;
+    let mark = format!("3600.{}3", std::process::id());
+    let _worker = broker.worker("w", 1, &["sleep", &mark]).await;
+    let arguments = ["bench", "work", "--secs", "3600", "--ttl", "1h", "-o", "json"];
+    let mut command = broker.mcpctl(&arguments);
+    command.stdout(Stdio::piped());
+    let mut bench = Process::start(&mut command);
+    until("a handler runs", || async { is_running(&mark) }).await;
+    bench.signal(Signal::INT);
+    let result: serde_json::Value = serde_json::from_str(&bench.stdout().await).unwrap();
+    assert_eq!(result["outcomes"]["cancelled"], 64, "{result}");
+    assert_eq!(bench.ended().await.code(), Some(130));
+    until("its process is gone", || async { !is_running(&mark) }).await;
+}
+
 #[tokio::test]
 async fn a_terminated_worker_finishes_first() {
     let broker = BrokerProcess::start().await;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mcp_client::{Client, Endpoint, HandlerError, Job, TaskEnd, TaskHandle, Worker};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 /// Longer than anything here takes, on a machine that is busy with something else.
@@ -54,6 +54,14 @@ impl Process {
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         within("the process ends", self.child.wait()).await.unwrap()
+    }
+
+    /// All that it writes to stdout, which must be piped.
+    pub(crate) async fn stdout(&mut self) -> String {
+        let mut text = String::new();
+        let mut stdout = self.child.stdout.take().unwrap();
+        within("its output ends", stdout.read_to_string(&mut text)).await.unwrap();
+        text
     }
 
     /// Waits for a line with this in it, and returns it. What follows is read and dropped.

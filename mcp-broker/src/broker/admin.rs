@@ -73,6 +73,7 @@ impl Core {
                 format!("this broker has no {unknown}; it has {PREFIX}agents.list, {PREFIX}stats"),
             )),
         };
+        let action = task.action.clone();
         let broker_id = self.config.broker_id.clone();
         let (outcome, executed, error, body) = match answer {
             Ok(json) => (Outcome::Ok, Executed::Yes, None, Bytes::from(json)),
@@ -91,6 +92,7 @@ impl Core {
         };
         self.stats.accepted += 1;
         self.stats.count(outcome);
+        self.measured.ended_at_once(&action, outcome);
         self.deliver(session, deliver, body);
     }
 }

@@ -15,8 +15,18 @@ impl Core {
         if let Some(key) = self.pool_names.get(action) {
             return *key;
         }
-        let key = self.pools.insert(Pool::new(action.clone(), self.config.policy));
+        let slot = self.measured.slot(action, false);
+        let key = self.pools.insert(Pool::new(action.clone(), slot, self.config.policy));
         self.pool_names.insert(action.clone(), key);
+        key
+    }
+
+    /// The pool of an action that a worker serves.
+    pub(super) fn served_pool(&mut self, action: &ActionName) -> PoolKey {
+        let key = self.pool(action);
+        if let Some(pool) = self.pools.get_mut(key) {
+            pool.slot = self.measured.slot(action, true);
+        }
         key
     }
 
@@ -77,8 +87,11 @@ impl Core {
         }
         let ticket = self.tickets.next(came_back);
         task.state = TaskState::Queued { ticket, since: now.mono };
+        let bytes = task.bytes();
         pool.queued += 1;
-        pool.queued_bytes += task.bytes();
+        pool.queued_bytes += bytes;
+        self.waiting.tasks += 1;
+        self.waiting.bytes += bytes;
         let subqueue = &mut pool.subqueues[task.subqueue];
         // Behind others it has to wait: while they do, no worker has room.
         if (subqueue.queued == 0 || came_back)
@@ -171,7 +184,7 @@ impl Core {
         for step in 0..count {
             let index = (agent.next_action + step) % count;
             let membership = agent.serves[index];
-            let Some(pool) = self.pools.get_mut(membership.pool) else { continue };
+            let Some(pool) = self.pools.get(membership.pool) else { continue };
             if pool.queued == 0 {
                 continue;
             }
@@ -186,11 +199,15 @@ impl Core {
     /// Takes a task out of its queue, and returns since when it had waited.
     pub(super) fn leave_queue(&mut self, key: TaskKey) -> Option<Mono> {
         let task = self.tasks.get(key)?;
-        let TaskState::Queued { since, .. } = task.state else { return None };
+        let TaskState::Queued { ticket, since } = task.state else { return None };
         let pool = self.pools.get_mut(task.pool)?;
+        let bytes = task.bytes();
         pool.queued -= 1;
-        pool.queued_bytes -= task.bytes();
-        pool.subqueues[task.subqueue].queued -= 1;
+        pool.queued_bytes -= bytes;
+        self.waiting.tasks -= 1;
+        self.waiting.bytes -= bytes;
+        let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[task.subqueue]);
+        subqueue.leave(task.priority, ticket, |place| counts(tasks, place));
         Some(since)
     }
 
@@ -210,21 +227,22 @@ fn counts(tasks: &Tasks, place: &Waiting) -> bool {
 /// Of the sub-queues that a worker may serve, the first task in line, and how many workers it could
 /// go to.
 fn first_in_line(
-    pool: &mut Pool,
+    pool: &Pool,
     member: Member,
     agent: AgentKey,
     tasks: &Tasks,
 ) -> Option<(TaskKey, u32)> {
     let eligible = pool.eligible(member);
     let mut best: Option<(Priority, Ticket, TaskKey, u32)> = None;
-    for (index, subqueue) in pool.subqueues.iter_mut().enumerate() {
+    for (index, subqueue) in pool.subqueues.iter().enumerate() {
         if eligible >> index & 1 == 0 {
             continue;
         }
         let counts = |place: &Waiting| counts(tasks, place);
         let is_wanted =
             |place: &Waiting| tasks.get(place.task).is_some_and(|task| task.avoid != Some(agent));
-        let Some((mut priority, mut place)) = subqueue.first(counts) else { continue };
+        let Some((mut priority, mut place)) = subqueue.first() else { continue };
+        debug_assert!(counts(&place));
         if subqueue.ready > 1 && !is_wanted(&place) {
             // It was handed back by this worker, and others could take it.
             match subqueue.first_wanted(counts, is_wanted) {

@@ -200,11 +200,12 @@ impl Core {
     /// Tells an outcome to all who wait for it, and keeps it for a while.
     pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
         let Some(task) = self.tasks.remove(key) else { return };
-        let Task { waiters, identity, fingerprint, pool: pool_key, subqueue, .. } = task;
+        let Task { waiters, identity, fingerprint, pool: pool_key, subqueue, received, .. } = task;
         if let Some(pool) = self.pools.get_mut(pool_key) {
             pool.tasks -= 1;
             pool.subqueues[subqueue].tasks -= 1;
             pool.note_end(now.mono);
+            self.measured.ended(pool.slot, &deliver, now.mono.since(received));
         }
         self.drop_pool_if_unused(pool_key);
         self.stats.count(deliver.outcome);

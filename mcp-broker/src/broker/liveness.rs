@@ -29,9 +29,9 @@ impl Core {
             }
             return;
         }
-        agent.presence = Presence::Online;
         let agent_id = agent.id.clone();
         let attempts = agent.attempts.clone();
+        self.registry.set_presence(key, Presence::Online);
         let is_current =
             |core: &Core, key| core.attempts.get(key).is_some_and(|it| it.task.is_some());
         let (kept, given_away): (Vec<_>, Vec<_>) =
@@ -143,9 +143,9 @@ impl Core {
         if agent.presence != Presence::Online {
             return;
         }
-        agent.presence = Presence::Lost { since: now.mono };
         agent.probed = None;
         let (agent_id, attempts) = (agent.id.clone(), agent.attempts.clone());
+        self.registry.set_presence(key, Presence::Lost { since: now.mono });
         self.stats.agents_lost += 1;
         self.event(Event::AgentLost { agent_id, why, held: attempts.len() });
         self.readiness_changed(key);

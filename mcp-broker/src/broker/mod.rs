@@ -21,11 +21,13 @@ mod config;
 mod dispatch;
 mod ending;
 mod finished;
+mod histogram;
 mod identity;
 mod inflight;
 mod journal;
 mod journaling;
 mod liveness;
+mod metrics;
 mod output;
 mod peers;
 mod pool;
@@ -51,8 +53,10 @@ use mcp_proto::{ActionName, Message};
 
 pub use balancer::Policy;
 pub use config::CoreConfig;
+pub use histogram::Histogram;
 pub use identity::Identity;
 pub use journal::{Journal, Record};
+pub use metrics::{ActionMetrics, Metrics, TaskCounts};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
 pub use stats::{AgentView, Stats};
 pub use time::{Mono, Now};
@@ -60,6 +64,7 @@ pub use time::{Mono, Now};
 use finished::Finished;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
 use journaling::Journaling;
+use metrics::Measured;
 use peers::Peer;
 use pool::{Pool, PoolKey};
 use registry::{AgentKey, Registry};
@@ -84,10 +89,13 @@ pub struct Core {
     journaling: Journaling,
     timers: Timers<Timer>,
     tickets: queue::Tickets,
+    /// What waits, in all queues.
+    waiting: queue::Total,
     is_shutting_down: bool,
     policy_name: ByteString,
     outputs: VecDeque<Output>,
     stats: Stats,
+    measured: Measured,
 }
 
 /// What a timer is about.
@@ -120,10 +128,12 @@ impl Core {
             journaling: Journaling::default(),
             timers: Timers::new(),
             tickets: queue::Tickets::default(),
+            waiting: queue::Total::default(),
             is_shutting_down: false,
             policy_name: config.policy.name(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
+            measured: Measured::new(seed()),
             rng,
             config,
         }
@@ -160,16 +170,12 @@ impl Core {
 
     /// Counters since the start, and gauges of now.
     pub fn stats(&self) -> Stats {
-        let queued = self.pools.iter().map(|(_, pool)| pool.queued as u64).sum();
+        let queued = self.waiting.tasks as u64;
         Stats {
             queued,
             running: self.tasks.len() as u64 - queued,
             in_flight: self.attempts.len() as u64,
-            agents_online: self
-                .registry
-                .iter()
-                .filter(|agent| agent.presence == registry::Presence::Online)
-                .count() as u64,
+            agents_online: self.registry.online() as u64,
             sessions: self.sessions.len() as u64,
             connections: self.peers.len() as u64,
             ..self.stats

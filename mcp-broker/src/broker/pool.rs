@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mcp_proto::{ActionName, Labels};
 
 use super::balancer::{Load, Member, Policy};
+use super::metrics::Slot;
 use super::queue::SubQueue;
 use super::registry::AgentKey;
 use super::rng::Rng;
@@ -20,6 +21,8 @@ pub(super) const MAX_SUBQUEUES: usize = u64::BITS as usize;
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) action: ActionName,
+    /// Where its tasks are measured.
+    pub(super) slot: Slot,
     policy: Policy,
     members: Vec<Option<PoolMember>>,
     free: Vec<Member>,
@@ -55,9 +58,10 @@ pub(super) struct Choice {
 }
 
 impl Pool {
-    pub(super) fn new(action: ActionName, policy: Policy) -> Self {
+    pub(super) fn new(action: ActionName, slot: Slot, policy: Policy) -> Self {
         Self {
             action,
+            slot,
             policy,
             members: Vec::new(),
             free: Vec::new(),
@@ -71,7 +75,17 @@ impl Pool {
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.tasks == 0 && self.members.len() == self.free.len()
+        self.tasks == 0 && self.workers() == 0
+    }
+
+    /// Workers registered for it.
+    pub(super) fn workers(&self) -> usize {
+        self.members.len() - self.free.len()
+    }
+
+    /// Those of them that take tasks: all may serve the tasks without required labels.
+    pub(super) fn ready_workers(&self) -> usize {
+        self.subqueues[0].ready as usize
     }
 
     /// Adds a worker: not ready, without room.

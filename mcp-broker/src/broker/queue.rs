@@ -26,7 +26,7 @@ const SWEEP_ABOVE: usize = 64;
 #[derive(Debug)]
 pub(super) struct SubQueue {
     pub(super) required: Labels,
-    /// By priority, lowest first.
+    /// By priority, lowest first. The head of each class counts.
     waiting: [VecDeque<Waiting>; Priority::ALL.len()],
     /// Places that count.
     pub(super) queued: usize,
@@ -69,23 +69,36 @@ impl SubQueue {
         if at_front { class.push_front(place) } else { class.push_back(place) }
     }
 
-    /// The first place that counts, and its priority.
-    pub(super) fn first(
+    /// The first place, and its priority.
+    pub(super) fn first(&self) -> Option<(Priority, Waiting)> {
+        self.waiting
+            .iter()
+            .zip(Priority::ALL)
+            .rev()
+            .find_map(|(class, priority)| Some((*priority, *class.front()?)))
+    }
+
+    /// The first place of each priority.
+    pub(super) fn heads(&self) -> impl Iterator<Item = &Waiting> {
+        self.waiting.iter().filter_map(VecDeque::front)
+    }
+
+    /// A task leaves. Its place goes with it if it was the first, and so do those behind it that no
+    /// longer count.
+    pub(super) fn leave(
         &mut self,
+        priority: Priority,
+        ticket: Ticket,
         counts: impl Fn(&Waiting) -> bool,
-    ) -> Option<(Priority, Waiting)> {
-        if self.queued == 0 {
-            return None;
-        }
-        for (class, priority) in self.waiting.iter_mut().zip(Priority::ALL).rev() {
-            while let Some(place) = class.front() {
-                if counts(place) {
-                    return Some((*priority, *place));
-                }
+    ) {
+        self.queued -= 1;
+        let class = &mut self.waiting[priority as usize - 1];
+        if class.front().is_some_and(|place| place.ticket == ticket) {
+            class.pop_front();
+            while class.front().is_some_and(|place| !counts(place)) {
                 class.pop_front();
             }
         }
-        None
     }
 
     /// The first place that counts and is wanted, among the first few.
@@ -104,6 +117,13 @@ impl SubQueue {
             .take(LOOKED_AT)
             .find(|(_, place)| is_wanted(place))
     }
+}
+
+/// What waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Total {
+    pub(super) tasks: usize,
+    pub(super) bytes: usize,
 }
 
 /// Hands out tickets: ever larger ones for the back of a queue, ever smaller ones for its front.

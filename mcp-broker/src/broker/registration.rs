@@ -80,16 +80,16 @@ impl Core {
         let labels = Arc::new(hello.labels);
         let mut serves = Vec::with_capacity(hello.actions.len());
         for action in &hello.actions {
-            let pool_key = self.pool(action);
+            let pool_key = self.served_pool(action);
             if let Some(pool) = self.pools.get_mut(pool_key) {
                 let member = pool.join(key, labels.clone());
                 serves.push(Membership { pool: pool_key, member });
             }
         }
+        self.registry.set_slots(key, hello.slots);
         if let Some(agent) = self.registry.get_mut(key) {
             agent.labels = labels;
             agent.serves = serves;
-            agent.slots = hello.slots;
             agent.prefetch = hello.prefetch;
             agent.readiness = hello.readiness;
             agent.service_type = hello.service_type;
@@ -117,9 +117,9 @@ impl Core {
         hello.held.sort_unstable();
         self.leave_pools(key);
         let generation = self.registry.next_generation();
+        self.registry.set_presence(key, Presence::Online);
         let Some(agent) = self.registry.get_mut(key) else { return (key, Vec::new()) };
         let old = agent.connection.replace(connection);
-        agent.presence = Presence::Online;
         agent.generation = generation;
         agent.routes = 0;
         let held = agent.attempts.clone();

@@ -80,6 +80,14 @@ impl Agent {
         self.presence == Presence::Online && self.readiness == Readiness::Ready
     }
 
+    /// Workers and slots online.
+    fn counts_as(&self) -> (usize, u64) {
+        match self.presence {
+            Presence::Online => (1, u64::from(self.slots)),
+            Presence::Lost { .. } => (0, 0),
+        }
+    }
+
     pub(super) fn in_flight(&self) -> u32 {
         self.attempts.len() as u32
     }
@@ -99,6 +107,9 @@ pub(super) struct Registry {
     names: HashMap<AgentId, AgentKey, FixedState>,
     nodes: HashMap<NodeId, AgentId, FixedState>,
     generation: u64,
+    /// Agents online, and their slots.
+    online: usize,
+    slots: u64,
 }
 
 impl Registry {
@@ -108,6 +119,8 @@ impl Registry {
             names: HashMap::with_hasher(FixedState::with_seed(seed)),
             nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
             generation: 0,
+            online: 0,
+            slots: 0,
         }
     }
 
@@ -138,6 +151,7 @@ impl Registry {
 
     pub(super) fn insert(&mut self, agent: Agent) -> AgentKey {
         let (id, node_id) = (agent.id.clone(), agent.node_id.clone());
+        self.recount((0, 0), agent.counts_as());
         let key = self.agents.insert(agent);
         self.nodes.insert(node_id, id.clone());
         self.names.insert(id, key);
@@ -146,9 +160,33 @@ impl Registry {
 
     pub(super) fn remove(&mut self, key: AgentKey) -> Option<Agent> {
         let agent = self.agents.remove(key)?;
+        self.recount(agent.counts_as(), (0, 0));
         self.names.remove(&agent.id);
         self.nodes.remove(&agent.node_id);
         Some(agent)
+    }
+
+    /// Changes whether a worker is there.
+    pub(super) fn set_presence(&mut self, key: AgentKey, presence: Presence) {
+        self.change(key, |agent| agent.presence = presence);
+    }
+
+    /// Changes how many handlers a worker may run at once.
+    pub(super) fn set_slots(&mut self, key: AgentKey, slots: u32) {
+        self.change(key, |agent| agent.slots = slots);
+    }
+
+    fn change(&mut self, key: AgentKey, change: impl FnOnce(&mut Agent)) {
+        let Some(agent) = self.agents.get_mut(key) else { return };
+        let before = agent.counts_as();
+        change(agent);
+        let after = agent.counts_as();
+        self.recount(before, after);
+    }
+
+    fn recount(&mut self, before: (usize, u64), after: (usize, u64)) {
+        self.online = self.online - before.0 + after.0;
+        self.slots = self.slots - before.1 + after.1;
     }
 
     pub(super) fn get(&self, key: AgentKey) -> Option<&Agent> {
@@ -165,6 +203,16 @@ impl Registry {
 
     pub(super) fn len(&self) -> usize {
         self.agents.len()
+    }
+
+    /// Workers online.
+    pub(super) fn online(&self) -> usize {
+        self.online
+    }
+
+    /// Slots of the workers online.
+    pub(super) fn slots(&self) -> u64 {
+        self.slots
     }
 }
 

@@ -33,6 +33,11 @@ impl Core {
         self.timers.set(now.mono.plus_ms(drain_ms), Timer::Drain);
     }
 
+    /// Whether it takes no more connections and tasks.
+    pub fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down
+    }
+
     /// Whether it is shutting down and every task has its outcome.
     pub fn is_drained(&self) -> bool {
         self.is_shutting_down && self.tasks.len() == 0

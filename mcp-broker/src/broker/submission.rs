@@ -139,8 +139,9 @@ impl Core {
         if spec.shadow {
             required.0.insert("shadow".into(), "true".into());
         }
-        let (pool, subqueue) =
-            self.queue_for(&spec.action, &required, encoded.0.len() + body.len())?;
+        let (pool, subqueue) = self
+            .queue_for(&spec.action, &required, encoded.0.len() + body.len())
+            .inspect_err(|_| self.measured.ended_at_once(&spec.action, Outcome::Rejected))?;
 
         let deadline = now.mono.plus_ms(ttl_ms);
         let task = Task {
@@ -184,6 +185,7 @@ impl Core {
     /// Refuses a SEND. There is no task, and nothing to remember.
     pub(super) fn reject(&mut self, session: SessionKey, task_id: TaskId, error: ErrorInfo) {
         self.stats.count(Outcome::Rejected);
+        self.measured.refused(error.code);
         let broker_id = self.config.broker_id.clone();
         let error = error.task(task_id.clone()).node(broker_id.clone());
         let deliver = Deliver {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use mcp_broker::{Broker, Config, StartError, default_state_dir};
+use mcp_broker::{AdminAddr, Broker, Config, StartError, default_state_dir};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +25,7 @@ To try it, in three terminals:
 
 In earnest, with a certificate that clients and workers trust, in broker.toml:
   listen = \"0.0.0.0:7447\"
+  admin = \"127.0.0.1:9447\"
   state_dir = \"/var/lib/mcp-broker\"
   [tls]
   cert_file = \"/etc/mcp/cert.pem\"
@@ -55,6 +56,16 @@ pub(super) struct Serve {
     /// tells [default: 127.0.0.1:7447]
     #[arg(verbatim_doc_comment, long, value_name = "ADDRESS:PORT", env = "MCP_LISTEN", value_parser = address)]
     listen: Option<SocketAddr>,
+
+    /// TCP address of the admin listener, HTTP: /livez, /readyz, /metrics. Without a host it is
+    /// 127.0.0.1: 9447; port 0 takes a free one, which "admin on http://ADDR" on stdout tells
+    /// [default: none]
+    #[arg(verbatim_doc_comment, long, value_name = "[ADDRESS:]PORT", env = "MCP_ADMIN")]
+    admin: Option<AdminAddr>,
+
+    /// Let --admin be an address that other machines reach. It asks nobody who they are
+    #[arg(verbatim_doc_comment, long)]
+    admin_allow_remote: bool,
 
     /// Directory for what outlives the process: epoch, name, development certificate. One broker
     /// at a time [default: none; with --dev $XDG_STATE_HOME/mcp-broker, or
@@ -138,6 +149,8 @@ impl Serve {
             None => Config::default(),
         };
         config.listen = self.listen.unwrap_or(config.listen);
+        config.admin = self.admin.or(config.admin);
+        config.admin_allow_remote |= self.admin_allow_remote;
         config.threads = self.threads.unwrap_or(config.threads);
         config.state_dir = self.state.or(config.state_dir);
         config.tls.dev |= self.dev;
@@ -169,7 +182,10 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
         };
         Failure(code, error.into())
     })?;
-    announce(broker.local_addr());
+    announce(&format!("listening on {}", broker.local_addr()));
+    if let Some(address) = broker.admin_addr() {
+        announce(&format!("admin on http://{address}"));
+    }
 
     tokio::select! {
         _ = signals.next() => tracing::info!("stopping in order; a second signal stops at once"),
@@ -193,9 +209,9 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
 }
 
 /// Tells whoever waits for it that the broker is ready. Nobody has to listen.
-fn announce(address: SocketAddr) {
+fn announce(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    if let Err(error) = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush()) {
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
         tracing::debug!(%error, "nobody reads stdout");
     }
 }

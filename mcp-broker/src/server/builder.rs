@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admin::{self, AdminAddr};
 use super::clock::Clock;
 use super::config::Config;
 use super::connection::Settings;
@@ -35,6 +36,7 @@ const BROKER_ID_FILE: &str = "broker_id";
 pub struct Builder {
     config: Config,
     listen: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
     state_dir: Option<PathBuf>,
     tls: Option<Tls>,
     journal: Box<dyn Journal>,
@@ -47,6 +49,7 @@ impl Builder {
         Self {
             config,
             listen: None,
+            admin: None,
             state_dir: None,
             tls: None,
             journal: Box::new(MemoryJournal::default()),
@@ -62,6 +65,14 @@ impl Builder {
     /// UDP address to listen on; port 0 takes a free one.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
+        self
+    }
+
+    /// TCP address of the admin listener, HTTP: `/livez`, `/readyz` and `/metrics`; port 0 takes a
+    /// free one. Default: none. It asks nobody who they are, so [`Builder::start`] refuses an
+    /// address that other machines reach, unless [`Config::admin_allow_remote`] allows it.
+    pub fn admin(mut self, address: SocketAddr) -> Self {
+        self.admin = Some(address);
         self
     }
 
@@ -93,8 +104,9 @@ impl Builder {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(self) -> Result<Broker, StartError> {
-        let Self { mut config, listen, state_dir, tls, journal } = self;
+        let Self { mut config, listen, admin, state_dir, tls, journal } = self;
         config.listen = listen.unwrap_or(config.listen);
+        config.admin = admin.map(AdminAddr::from).or(config.admin);
         config.check()?;
 
         let state = match state_dir.as_ref().or(config.state_dir.as_ref()) {
@@ -118,8 +130,13 @@ impl Builder {
         let local_addr = endpoint
             .local_addr()
             .map_err(|source| StartError::Bind { address: config.listen, source })?;
+        let admin = match config.admin {
+            Some(address) => Some(admin::bind(address).await?),
+            None => None,
+        };
+        let admin_addr = admin.as_ref().and_then(|listener| listener.local_addr().ok());
 
-        // After the address is ours: a start that fails there uses up no epoch.
+        // After the addresses are ours: a start that fails there uses up no epoch.
         let seed = random()?;
         let broker_id = broker_id(config.broker_id.as_deref(), state.as_ref(), seed)?;
         let Epoch { epoch, is_restart } = Epoch::next(state.as_ref())?;
@@ -155,13 +172,17 @@ impl Builder {
             };
             running.tasks.spawn(reading);
         }
+        if let Some(admin) = admin {
+            let (shared, tasks) = (running.shared.clone(), running.tasks.clone());
+            running.tasks.spawn(admin::run(admin, shared, tasks, running.stop.clone()));
+        }
         if let Some(state) = &running.state {
             let address = dialled(local_addr).to_string();
             state.replace(ADDRESS_FILE, &format!("{address}\n"), Access::Shared)?;
         }
         tracing::info!(address = %local_addr, broker = %broker_id, epoch, "listening");
         let drain = Duration::from_millis(config.timing.drain_ms);
-        Ok(Broker::new(running, local_addr, tls.ca_pem, drain))
+        Ok(Broker::new(running, local_addr, admin_addr, tls.ca_pem, drain))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The shell around the core: QUIC, tasks, clocks, files.
 
+mod admin;
 mod authority;
 mod builder;
 mod clock;
@@ -20,6 +21,7 @@ mod timer;
 mod tls;
 mod unreachable;
 
+pub use admin::AdminAddr;
 pub use builder::Builder;
 pub use config::{Config, ConfigError, LimitsConfig, SchedulingConfig, TimingConfig, TlsConfig};
 pub use error::{StartError, TlsError};

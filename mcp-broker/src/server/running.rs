@@ -24,6 +24,7 @@ use crate::broker::{AgentView, Stats};
 pub struct Broker {
     running: Running,
     local_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
     ca_pem: Option<String>,
     drain: Duration,
 }
@@ -55,15 +56,21 @@ impl Broker {
     pub(super) fn new(
         running: Running,
         local_addr: SocketAddr,
+        admin_addr: Option<SocketAddr>,
         ca_pem: Option<String>,
         drain: Duration,
     ) -> Self {
-        Self { running, local_addr, ca_pem, drain }
+        Self { running, local_addr, admin_addr, ca_pem, drain }
     }
 
     /// The address it listens on, with the port that it got.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// The address of its admin listener, with the port that it got, if it has one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// The authority that its peers must trust, PEM, when it made its certificate itself.

@@ -112,6 +112,12 @@ impl Shared {
         look(&held.core, self.clock.now())
     }
 
+    /// Like [`Shared::view`]; none when the core has failed.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&Core, Now) -> R) -> Option<R> {
+        let held = self.held.lock().ok()?;
+        Some(look(&held.core, self.clock.now()))
+    }
+
     /// When the core wants to be called. The timer task sleeps until then.
     pub(super) fn arm_timer(&self) -> Option<Mono> {
         let mut held = self.lock();
@@ -270,6 +276,7 @@ mod tests {
         assert!(!shared.failed.is_cancelled());
         assert!(panics(&shared));
         assert!(shared.failed.is_cancelled());
+        assert_eq!(shared.look(|_, _| ()), None);
         assert!(thread::scope(|scope| scope.spawn(|| shared.view(|_, _| ())).join().is_err()));
     }
 

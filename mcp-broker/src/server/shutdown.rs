@@ -3,7 +3,8 @@
 //! 1. no new connections;
 //! 2. GOAWAY to every peer; queued and new tasks are rejected (SHUTTING_DOWN, not executed); running
 //!    ones may finish within the drain time, then they fail and their workers are told;
-//! 3. what is queued for each peer is flushed, and its connection closed with SHUTTING_DOWN;
+//! 3. what is queued for each peer is flushed, and its connection closed with SHUTTING_DOWN; until
+//!    then the admin listener says that the broker is draining;
 //! 4. the journal is synced.
 //!
 //! Each step is bounded: the whole takes at most the drain time and a few seconds, or some more when

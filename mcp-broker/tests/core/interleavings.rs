@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use mcp_broker::broker::{ConnectionId, Disconnect, Policy};
+use mcp_broker::broker::{ActionMetrics, ConnectionId, Disconnect, Policy};
 use mcp_proto::{
     AttemptId, Cancel, Executed, Message, Nack, Outcome, Readiness, TaskResult, TaskState,
     WorkerHello,
@@ -348,6 +348,20 @@ impl World {
         }
     }
 
+    /// What is kept up to date with each step is what counting comes to.
+    fn check_gauges(&self) {
+        let metrics = self.it.core.metrics(self.it.now);
+        let online = self.it.core.agents(self.it.now, false);
+        assert_eq!(metrics.stats.agents_online, online.len() as u64);
+        assert_eq!(metrics.slots, online.iter().map(|agent| u64::from(agent.slots)).sum::<u64>());
+        let sum = |of: fn(&ActionMetrics) -> u64| metrics.actions.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|it| it.queued), metrics.stats.queued);
+        assert_eq!(sum(|it| it.running), metrics.stats.running);
+        for action in &metrics.actions {
+            assert_eq!(action.queued > 0, action.queued_bytes > 0, "{action:?}");
+        }
+    }
+
     fn check(&self) {
         let mut charged = 0;
         for agent in self.it.core.agents(self.it.now, true) {
@@ -357,6 +371,7 @@ impl World {
             charged += u64::from(agent.in_flight);
         }
         assert_eq!(charged, self.it.core.stats().in_flight);
+        self.check_gauges();
         for (id, is_idempotent) in &self.sent {
             let started = self.started.get(id).copied().unwrap_or(0);
             assert!(*is_idempotent || started <= 1, "{id} ran {started} times");

@@ -9,6 +9,7 @@ mod durable;
 mod fixture;
 mod interleavings;
 mod lost;
+mod metrics;
 mod peers;
 mod queue;
 mod sessions;

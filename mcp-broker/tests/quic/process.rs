@@ -9,6 +9,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use mcp_proto::{ErrorCode, Message, Outcome};
 
+use crate::admin;
 use crate::support::{Dialled, RawPeer, result, send, within};
 
 struct Served {
@@ -30,7 +31,7 @@ impl Dialled for Served {
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-broker"));
-    for name in ["MCP_STATE", "MCP_LISTEN", "MCP_CONFIG", "MCP_LOG"] {
+    for name in ["MCP_STATE", "MCP_LISTEN", "MCP_ADMIN", "MCP_CONFIG", "MCP_LOG"] {
         command.env_remove(name);
     }
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
@@ -39,12 +40,13 @@ fn command(args: &[&str]) -> Command {
 
 impl Served {
     async fn start(state: &Path) -> Self {
-        Self::start_at("127.0.0.1:0", state).await
+        Self::start_at("127.0.0.1:0", state, &[]).await
     }
 
-    async fn start_at(listen: &str, state: &Path) -> Self {
+    async fn start_at(listen: &str, state: &Path, more: &[&str]) -> Self {
         let dir = state.to_str().unwrap();
-        let args = ["serve", "--dev", "--listen", listen, "--state", dir];
+        let mut args = vec!["serve", "--dev", "--listen", listen, "--state", dir];
+        args.extend(more);
         let mut child =
             command(&args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -67,7 +69,7 @@ impl Served {
 
     async fn ended(mut self) -> Option<i32> {
         let status = within("the end", self.child.wait()).await.unwrap();
-        assert_eq!(self.stdout.next_line().await.unwrap(), None, "stdout has one line");
+        assert_eq!(self.stdout.next_line().await.unwrap(), None, "stdout has nothing else");
         status.code()
     }
 }
@@ -107,11 +109,22 @@ async fn after_a_kill_the_next_start_tells_the_peers_of_the_former() {
     let mut client = RawPeer::client(&first).await;
     let address = first.address.clone();
     assert_eq!(first.stop("-KILL").await, None);
-    let second = Served::start_at(&address, dir.path()).await;
+    let second = Served::start_at(&address, dir.path(), &[]).await;
     client.send(Message::Ping(mcp_proto::Ping::probe(1)), "").await;
     let end = within("the end of the connection", client.quic.closed()).await;
     assert_eq!(end, quinn::ConnectionError::Reset);
     second.stop("-TERM").await;
+}
+
+#[tokio::test]
+async fn the_admin_listener_is_told_on_a_line_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Served::start_at("127.0.0.1:0", dir.path(), &["--admin", ":0"]).await;
+    let line = within("the second line", broker.stdout.next_line()).await.unwrap().unwrap();
+    let address = line.strip_prefix("admin on http://127.0.0.1:").unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], address.parse().unwrap()));
+    assert_eq!(admin::get(address, "/readyz").await.status, 200);
+    assert_eq!(broker.stop("-TERM").await, Some(0));
 }
 
 /// A broker with a task that runs, after the first signal.
@@ -180,6 +193,8 @@ async fn wrong_usage_and_configuration_are_2_and_named() {
     for (args, expected) in [
         (&["serve", "--config", file][..], "max_conections"),
         (&["serve", "--listen", "here"], "127.0.0.1:7447"),
+        (&["serve", "--dev", "--admin", "here"], "127.0.0.1:9447"),
+        (&["serve", "--dev", "--admin", "0.0.0.0:0"], "other machines"),
         (&["serve"], "--dev"),
         (&["serve", "--dev", "--state", dir.path().to_str().unwrap(), "--threads=0"], "threads"),
         (&["serve", "--dev", "--log", "a=b=c"], "--log"),

@@ -19,6 +19,13 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let Self { limits, timing, tls, .. } = self;
         at_least("threads", self.threads, 1)?;
+        if let Some(admin) = self.admin.filter(|it| it.is_remote() && !self.admin_allow_remote) {
+            let problem = format!(
+                "is {admin}, which other machines reach, and it asks nobody who they are; give a \
+                 loopback address, or allow it: admin_allow_remote"
+            );
+            return Err(wrong("admin", problem));
+        }
         at_least("limits.max_connections", limits.max_connections, 1)?;
         at_least("limits.max_handshakes", limits.max_handshakes, 1)?;
         at_least("limits.outgoing_soft_bytes", limits.outgoing_soft_bytes, MIN_OUTGOING_BYTES)?;
@@ -112,6 +119,7 @@ mod tests {
     fn a_value_that_is_not_allowed_is_named() {
         for (text, expected) in [
             ("threads = 0", "threads is 0; it must be at least 1"),
+            ("admin = '0.0.0.0:1'", "admin is 0.0.0.0:1, which other machines reach"),
             ("[limits]\nmax_body_bytes = 65537", "limits.max_body_bytes is 65537; allowed are 0"),
             (
                 "[limits]\nmax_udp_payload_bytes = 9000",

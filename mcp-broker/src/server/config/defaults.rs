@@ -12,6 +12,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            admin: None,
+            admin_allow_remote: false,
             state_dir: None,
             broker_id: None,
             threads: 1,

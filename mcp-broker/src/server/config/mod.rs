@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use mcp_proto::{Limits, NodeId};
 use serde::Deserialize;
 
+use super::admin::AdminAddr;
 use super::tls::Tls;
 use crate::broker::{CoreConfig, Policy};
 
@@ -17,6 +18,7 @@ use crate::broker::{CoreConfig, Policy};
 ///
 /// ```toml
 /// listen = "0.0.0.0:7447"
+/// admin = "127.0.0.1:9447"
 /// state_dir = "/var/lib/mcp-broker"
 ///
 /// [tls]
@@ -35,6 +37,12 @@ use crate::broker::{CoreConfig, Policy};
 pub struct Config {
     /// UDP address to listen on. Default: `127.0.0.1:7447`, loopback only.
     pub listen: SocketAddr,
+    /// TCP address of the admin listener, HTTP: `/livez`, `/readyz`, `/metrics`. Without a host,
+    /// `":9447"`, it is 127.0.0.1. Default: none.
+    pub admin: Option<AdminAddr>,
+    /// Whether `admin` may be an address that other machines reach. It asks nobody who they are:
+    /// whoever reaches it sees the names of actions and how much is done. Default: no.
+    pub admin_allow_remote: bool,
     /// Directory for what outlives the process: the epoch, the broker's name, a development
     /// certificate. Default: none, nothing is kept.
     pub state_dir: Option<PathBuf>,
@@ -289,11 +297,12 @@ mod tests {
     #[test]
     fn keys_are_read() {
         let config = parse(
-            "listen = '[::1]:9'\n[limits]\nmax_connections = 7\n[timing]\ndrain_ms = 1\n\
+            "listen = '[::1]:9'\nadmin = ':8'\n[limits]\nmax_connections = 7\n[timing]\ndrain_ms = 1\n\
              [scheduling]\npolicy = 'round_robin'\n[tls]\ndev = true",
         )
         .unwrap();
         assert_eq!(config.listen.port(), 9);
+        assert_eq!(config.admin.map(|it| it.to_string()).as_deref(), Some("127.0.0.1:8"));
         assert_eq!(config.limits.max_connections, 7);
         assert_eq!(config.timing.drain_ms, 1);
         assert_eq!(config.scheduling.policy, Policy::RoundRobin);

@@ -2,11 +2,13 @@
 //! actions with programs, and looks at the broker's agents. One file a command.
 
 mod agents;
+mod bench;
 mod call;
 mod connect;
 mod exit;
 mod global;
 mod latency;
+mod outcomes;
 mod parse;
 mod report;
 mod send;
@@ -54,6 +56,7 @@ enum Command {
     #[cfg(unix)]
     Worker(worker::WorkerArgs),
     Agents(agents::Agents),
+    Bench(bench::Bench),
 }
 
 impl Cli {
@@ -64,6 +67,7 @@ impl Cli {
             #[cfg(unix)]
             Command::Worker(command) => command.run(&self.global).await,
             Command::Agents(command) => command.run(&self.global).await,
+            Command::Bench(command) => command.run(&self.global).await,
         }
     }
 }
@@ -138,6 +142,9 @@ mod tests {
             ("worker --action a --slots 0 --exec cat", "--slots"),
             ("worker --action a", "--exec"),
             ("send", "--file"),
+            ("bench up --rate 0", "0"),
+            ("bench up --secs 0", "0"),
+            ("bench up --payload 65537", "65537"),
         ] {
             let error = parse(&format!("mcpctl {line}")).unwrap_err();
             assert_eq!(error.exit_code(), Exit::Usage as i32, "{line}");
@@ -147,7 +154,7 @@ mod tests {
 
     #[test]
     fn help_tells_the_exit_statuses() {
-        for command in ["", "call ", "send ", "worker ", "agents ls "] {
+        for command in ["", "call ", "send ", "worker ", "agents ls ", "bench "] {
             let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();
             assert!(help.contains("Exit status:\n    0  "), "{command}");
         }

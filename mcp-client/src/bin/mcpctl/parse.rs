@@ -32,6 +32,20 @@ pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
     if is_allowed { Ok(ttl) } else { Err("is out of range; 1ms to 7d are allowed".to_owned()) }
 }
 
+/// Seconds, from a millisecond to a day.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let allowed = 0.001..=86_400.0;
+    let secs = text.parse().ok().filter(|secs| allowed.contains(secs));
+    secs.map(Duration::from_secs_f64).ok_or("is not a number of seconds, 0.001 to 86400".to_owned())
+}
+
+/// Tasks a second, from one in a thousand seconds to ten million.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let allowed = 0.001..=1e7;
+    let rate = text.parse().ok().filter(|rate| allowed.contains(rate));
+    rate.ok_or("is not a number of tasks a second, 0.001 to 10000000".to_owned())
+}
+
 /// `KEY=VALUE`; the value may be empty and may hold further `=`.
 pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -58,6 +72,15 @@ mod tests {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert_eq!(duration("30").unwrap_err(), "has no unit; say 30s or 30ms");
+    }
+
+    #[test]
+    fn seconds_and_rates_are_plain_numbers_within_bounds() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(rate("2000"), Ok(2000.0));
+        for wrong in ["", "0", "-1", "nan", "inf", "1s", "1e9"] {
+            assert!(seconds(wrong).is_err() && rate(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

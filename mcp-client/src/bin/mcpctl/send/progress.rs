@@ -45,7 +45,7 @@ impl Progress {
     /// Shows the counts.
     pub(super) fn update(&self, tally: &Tally, in_flight: usize) {
         if !self.bar.is_hidden() {
-            self.bar.set_message(format!("{}, {in_flight} in flight", tally.counts()));
+            self.bar.set_message(format!("{}, {in_flight} in flight", tally.outcomes));
         }
     }
 

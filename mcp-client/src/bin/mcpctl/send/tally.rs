@@ -7,11 +7,12 @@ use mcp_client::Outcome;
 
 use crate::exit::Exit;
 use crate::latency::{self, Latencies};
+use crate::outcomes::Outcomes;
 
 /// Counts and latencies, in bounded memory.
 pub(super) struct Tally {
     start: Instant,
-    outcomes: [u64; Outcome::ALL.len()],
+    pub(super) outcomes: Outcomes,
     /// Of the tasks that ended `ok`, from SEND to its end as seen here.
     latencies: Latencies,
     /// Lines that are not tasks.
@@ -22,41 +23,23 @@ impl Tally {
     pub(super) fn new() -> Self {
         Self {
             start: Instant::now(),
-            outcomes: Default::default(),
+            outcomes: Outcomes::default(),
             latencies: Latencies::new(),
             bad_lines: 0,
         }
     }
 
     pub(super) fn add(&mut self, outcome: Outcome, took: Duration) {
-        self.outcomes[index(outcome)] += 1;
+        self.outcomes.add(outcome);
         if outcome == Outcome::Ok {
             self.latencies.record(took);
         }
     }
 
-    fn count(&self, outcome: Outcome) -> u64 {
-        self.outcomes[index(outcome)]
-    }
-
-    fn total(&self) -> u64 {
-        self.outcomes.iter().sum()
-    }
-
-    /// `118 ok, 2 failed`: the outcomes that there are.
-    pub(super) fn counts(&self) -> String {
-        let counts: Vec<_> = Outcome::ALL
-            .iter()
-            .filter(|outcome| self.count(**outcome) > 0)
-            .map(|outcome| format!("{} {outcome}", self.count(*outcome)))
-            .collect();
-        counts.join(", ")
-    }
-
     pub(super) fn exit(&self) -> Exit {
         if self.bad_lines > 0 {
             Exit::Usage
-        } else if self.count(Outcome::Ok) < self.total() {
+        } else if self.outcomes.count(Outcome::Ok) < self.outcomes.total() {
             Exit::Failed
         } else {
             Exit::Ok
@@ -64,21 +47,17 @@ impl Tally {
     }
 }
 
-fn index(outcome: Outcome) -> usize {
-    Outcome::ALL.iter().position(|it| *it == outcome).unwrap_or_default()
-}
-
 /// The summary, in one to three lines.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (total, took) = (self.total(), self.start.elapsed());
+        let (total, took) = (self.outcomes.total(), self.start.elapsed());
         let noun = if total == 1 { "task" } else { "tasks" };
         let rate = total as f64 / took.as_secs_f64().max(1e-6);
         write!(f, "{total} {noun} in {} ({rate:.0} tasks/s)", latency::show(took))?;
         if total > 0 {
-            write!(f, ": {}", self.counts())?;
+            write!(f, ": {}", self.outcomes)?;
         }
-        if self.count(Outcome::Ok) > 0 {
+        if self.outcomes.count(Outcome::Ok) > 0 {
             let [p50, p99] = [0.5, 0.99].map(|part| latency::show(self.latencies.quantile(part)));
             write!(f, "\nok: p50 {p50}, p99 {p99}")?;
         }

@@ -1,0 +1,63 @@
+//! Durations, counted in buckets.
+
+/// Upper bound of the first bucket, µs: about what a round trip on one machine takes.
+const FIRST_US: u64 = 100;
+
+/// Buckets with a bound, each twice the one before, so that the bucket of a duration is found by
+/// its number of bits. The last bound is 104.8576 s.
+const BOUNDED: usize = 21;
+
+/// A histogram of durations: fixed buckets, no allocation, a few instructions to record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// The last is for all beyond the last bound.
+    counts: [u64; BOUNDED + 1],
+    sum_us: u64,
+}
+
+impl Histogram {
+    pub(super) fn record(&mut self, us: u64) {
+        let firsts = us.saturating_sub(1) / FIRST_US;
+        let index = (u64::BITS - firsts.leading_zeros()) as usize;
+        self.counts[index.min(BOUNDED)] += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+
+    /// The buckets in order: the largest duration in µs that it counts, none for the last one, and
+    /// how many there were above the bucket before.
+    pub fn buckets(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
+        self.counts
+            .iter()
+            .enumerate()
+            .map(|(index, count)| ((index < BOUNDED).then_some(FIRST_US << index), *count))
+    }
+
+    /// How many were recorded.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The sum of all, µs.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_in_the_first_bucket_that_is_not_below_it() {
+        let bounds: Vec<_> = Histogram::default().buckets().map(|(bound, _)| bound).collect();
+        assert_eq!((bounds[0], bounds[20], bounds[21]), (Some(100), Some(104_857_600), None));
+        let edges = [0, 1, 99, 100, 101, 200, 201, 104_857_600, 104_857_601, u64::MAX];
+        for us in edges {
+            let mut it = Histogram::default();
+            it.record(us);
+            let found = it.buckets().position(|(_, count)| count == 1);
+            let expected = bounds.iter().position(|bound| bound.is_none_or(|bound| us <= bound));
+            assert_eq!((found, it.count(), it.sum_us()), (expected, 1, us), "{us}");
+        }
+    }
+}

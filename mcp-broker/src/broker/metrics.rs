@@ -1,0 +1,254 @@
+//! What is measured of tasks, by action: counters and histograms that cost a few additions a task,
+//! and a copy of them for whoever shows them.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use mcp_proto::{ActionName, Deliver, ErrorCode, HopEvent, Outcome};
+
+use super::histogram::Histogram;
+use super::inflight::Tasks;
+use super::pool::Pool;
+use super::time::Mono;
+use super::{Core, Now, Stats};
+
+/// Actions that are measured by themselves; the others together. Each has about a hundred time
+/// series wherever the metrics are kept, and more actions than this are rarely looked at one by
+/// one.
+const MAX_ACTIONS: usize = 100;
+
+/// Of these, actions that no worker has served: whoever misspells an action, or makes names up,
+/// takes no place from those that work.
+const MAX_UNSERVED_ACTIONS: usize = 20;
+
+/// The name of the other actions together. An action of this name is one of them.
+const OTHERS: &str = "other";
+
+/// Beyond the largest number of an error code.
+const CODES: usize = 64;
+
+/// The entry of an action. The first is that of the others together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Slot(u16);
+
+/// What is measured.
+#[derive(Debug)]
+pub(super) struct Measured {
+    actions: Vec<Entry>,
+    slots: HashMap<ActionName, Slot, FixedState>,
+    /// Entries of actions that no worker has served.
+    unserved: usize,
+    refused: [u64; CODES],
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// None for the others.
+    action: Option<ActionName>,
+    is_served: bool,
+    counts: TaskCounts,
+}
+
+/// Tasks of an action that ended, since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TaskCounts {
+    /// In the order of [`TaskCounts::OUTCOMES`].
+    ended: [u64; TaskCounts::OUTCOMES.len()],
+    /// From SEND to DELIVER, of all tasks that were taken.
+    pub total: Histogram,
+    /// In the broker's queue, of all tasks that were taken.
+    pub queued: Histogram,
+    /// In their handler, as their worker says, of those that it ended.
+    pub worked: Histogram,
+}
+
+impl TaskCounts {
+    /// How tasks end at a broker, which never says [`Outcome::Lost`].
+    pub const OUTCOMES: [Outcome; 5] =
+        [Outcome::Ok, Outcome::Failed, Outcome::Expired, Outcome::Cancelled, Outcome::Rejected];
+
+    /// Tasks that ended so. Also those that were rejected because the queue was full.
+    pub fn ended(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        Self::OUTCOMES.into_iter().zip(self.ended)
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        // Outcomes are numbered from 1.
+        if let Some(count) = self.ended.get_mut(outcome as usize - 1) {
+            *count += 1;
+        }
+    }
+}
+
+/// One action, or all that have no entry of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionMetrics {
+    /// The action, or `"other"`.
+    pub action: String,
+    /// What ended.
+    pub counts: TaskCounts,
+    /// Tasks waiting now.
+    pub queued: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// µs since the longest waiting of them was taken; 0 when none waits. Not told of the others.
+    pub oldest_us: Option<u64>,
+    /// Tasks at workers now.
+    pub running: u64,
+    /// Workers registered for it, and those of them that take tasks. Not told of the others.
+    pub workers: Option<(u64, u64)>,
+}
+
+/// Everything that is measured, at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// Counters and gauges of the whole broker.
+    pub stats: Stats,
+    /// The others, then each action.
+    pub actions: Vec<ActionMetrics>,
+    /// SENDs that were refused, by why. There was no task then.
+    pub refused: Vec<(ErrorCode, u64)>,
+    /// Workers lost now, that may still come back.
+    pub agents_lost_now: u64,
+    /// Slots of the workers online now.
+    pub slots: u64,
+}
+
+impl Measured {
+    pub(super) fn new(seed: u64) -> Self {
+        let others = Entry { action: None, is_served: true, counts: TaskCounts::default() };
+        Self {
+            actions: vec![others],
+            slots: HashMap::with_hasher(FixedState::with_seed(seed)),
+            unserved: 0,
+            refused: [0; CODES],
+        }
+    }
+
+    /// The entry of an action, made if there is none and room for one.
+    pub(super) fn slot(&mut self, action: &ActionName, is_served: bool) -> Slot {
+        if let Some(slot) = self.slots.get(action) {
+            let entry = &mut self.actions[usize::from(slot.0)];
+            if is_served && !std::mem::replace(&mut entry.is_served, true) {
+                self.unserved -= 1;
+            }
+            return *slot;
+        }
+        let has_room =
+            self.slots.len() < MAX_ACTIONS && (is_served || self.unserved < MAX_UNSERVED_ACTIONS);
+        if !has_room || action.as_str() == OTHERS {
+            return Slot::default();
+        }
+        // A copy: it stays, and what it is a part of shall not stay with it.
+        let name = ActionName::try_from(action.as_str().to_owned());
+        let name = name.unwrap_or_else(|_| action.clone());
+        let slot = Slot(self.actions.len() as u16);
+        let counts = TaskCounts::default();
+        self.actions.push(Entry { action: Some(name.clone()), is_served, counts });
+        self.slots.insert(name, slot);
+        self.unserved += usize::from(!is_served);
+        slot
+    }
+
+    /// A task ended that was taken `total_us` ago.
+    pub(super) fn ended(&mut self, slot: Slot, deliver: &Deliver, total_us: u64) {
+        let counts = &mut self.actions[usize::from(slot.0)].counts;
+        counts.count(deliver.outcome);
+        counts.total.record(total_us);
+        let hops = &deliver.trace.hops;
+        let waited_us = hops.iter().fold(deliver.trace.queue_us, |sum, hop| sum + hop.queue_us);
+        counts.queued.record(waited_us);
+        if let Some(hop) = hops.last().filter(|hop| hop.event == HopEvent::Completed) {
+            counts.worked.record(hop.work_us);
+        }
+    }
+
+    /// A task ended without having been placed.
+    pub(super) fn ended_at_once(&mut self, action: &ActionName, outcome: Outcome) {
+        let slot = self.slot(action, false);
+        self.actions[usize::from(slot.0)].counts.count(outcome);
+    }
+
+    /// A SEND was refused.
+    pub(super) fn refused(&mut self, code: ErrorCode) {
+        if let Some(count) = self.refused.get_mut(code as usize) {
+            *count += 1;
+        }
+    }
+}
+
+impl Core {
+    /// What is measured, as of now. Its cost grows with the actions that are measured by
+    /// themselves, not with tasks or workers.
+    pub fn metrics(&self, now: Now) -> Metrics {
+        let stats = self.stats();
+        let mut others = ActionMetrics {
+            action: OTHERS.to_owned(),
+            counts: TaskCounts::default(),
+            queued: stats.queued,
+            queued_bytes: self.waiting.bytes as u64,
+            oldest_us: None,
+            running: stats.running,
+            workers: None,
+        };
+        let mut actions = Vec::with_capacity(self.measured.actions.len());
+        for entry in &self.measured.actions {
+            let Some(action) = &entry.action else {
+                others.counts = entry.counts.clone();
+                continue;
+            };
+            let pool = self.pool_names.get(action).and_then(|key| self.pools.get(*key));
+            let it = self.action_metrics(now.mono, entry, action, pool);
+            others.queued -= it.queued;
+            others.queued_bytes -= it.queued_bytes;
+            others.running -= it.running;
+            actions.push(it);
+        }
+        actions.insert(0, others);
+        let refused = ErrorCode::ALL
+            .iter()
+            .filter_map(|code| Some((*code, *self.measured.refused.get(*code as usize)?)))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        Metrics {
+            stats,
+            actions,
+            refused,
+            agents_lost_now: (self.registry.len() - self.registry.online()) as u64,
+            slots: self.registry.slots(),
+        }
+    }
+
+    fn action_metrics(
+        &self,
+        now: Mono,
+        entry: &Entry,
+        action: &ActionName,
+        pool: Option<&Pool>,
+    ) -> ActionMetrics {
+        let count = |of: fn(&Pool) -> usize| pool.map_or(0, of) as u64;
+        let oldest = pool.and_then(|pool| pool.oldest(&self.tasks));
+        ActionMetrics {
+            action: action.to_string(),
+            counts: entry.counts.clone(),
+            queued: count(|pool| pool.queued),
+            queued_bytes: count(|pool| pool.queued_bytes),
+            oldest_us: Some(oldest.map_or(0, |since| now.since(since))),
+            running: count(|pool| pool.tasks - pool.queued),
+            workers: Some((count(Pool::workers), count(Pool::ready_workers))),
+        }
+    }
+}
+
+impl Pool {
+    /// Since when the broker has had the oldest of the tasks that are next in their queues.
+    fn oldest(&self, tasks: &Tasks) -> Option<Mono> {
+        self.subqueues
+            .iter()
+            .filter(|subqueue| subqueue.queued > 0)
+            .flat_map(|subqueue| subqueue.heads())
+            .filter_map(|place| tasks.get(place.task))
+            .map(|task| task.received)
+            .min()
+    }
+}

@@ -1,0 +1,211 @@
+//! The metrics as text, in the OpenMetrics format, which Prometheus and most others read.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode as encode_text;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::broker::{ActionMetrics, Histogram, Metrics, Stats};
+
+/// Of what [`encode`] returns.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What every name begins with.
+const PREFIX: &str = "mcp";
+
+/// A gauge of an action, where it has one.
+type Gauge = fn(&ActionMetrics) -> Option<u64>;
+
+/// Writes the metrics.
+pub(super) fn encode(metrics: Metrics) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(metrics));
+    let mut text = String::new();
+    encode_text(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut to = Families(encoder);
+        self.write_actions(&mut to)?;
+        self.write_gauges(&mut to)?;
+        self.write_counters(&mut to)
+    }
+}
+
+impl Metrics {
+    fn write_actions(&self, to: &mut Families<'_>) -> fmt::Result {
+        let mut family = to.0.encode_descriptor(
+            "tasks_ended",
+            "Tasks by how they ended, refused by a full queue included",
+            None,
+            MetricType::Counter,
+        )?;
+        for action in &self.actions {
+            for (outcome, count) in action.counts.ended() {
+                let labels = [("action", action.action.as_str()), ("outcome", outcome.name())];
+                family
+                    .encode_family(&labels)?
+                    .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+            }
+        }
+
+        let all = &self.actions;
+        let help = "From taking a task to delivering its outcome";
+        to.histograms("task_duration", help, all, |it| &it.counts.total)?;
+        let help = "In the broker's queue, over all attempts at a task";
+        to.histograms("task_queue", help, all, |it| &it.counts.queued)?;
+        let help = "In the handler as its worker reports it, of tasks that it ended";
+        to.histograms("task_work", help, all, |it| &it.counts.worked)?;
+
+        let by_action: [(_, _, _, Gauge); 5] = [
+            ("queue_tasks", "Tasks waiting", None, |it| Some(it.queued)),
+            ("queue", "Bytes of the tasks waiting", Some(&Unit::Bytes), |it| Some(it.queued_bytes)),
+            ("tasks_running", "Tasks at workers", None, |it| Some(it.running)),
+            ("workers", "Workers registered", None, |it| it.workers.map(|(all, _)| all)),
+            ("workers_ready", "Workers that take tasks", None, |it| it.workers.map(|(_, it)| it)),
+        ];
+        for (name, help, unit, value) in by_action {
+            let values = all.iter().filter_map(|it| Some((it.action.as_str(), value(it)?)));
+            to.gauges(name, help, unit, "action", values)?;
+        }
+        let help = "Since the longest waiting task was taken, 0 when none waits";
+        let oldest = all.iter().filter_map(|it| Some((it.action.as_str(), it.oldest_us?)));
+        let oldest = oldest.map(|(action, us)| (action, in_seconds(us)));
+        to.gauges("queue_oldest_age", help, Some(&Unit::Seconds), "action", oldest)
+    }
+
+    fn write_gauges(&self, to: &mut Families<'_>) -> fmt::Result {
+        let stats = &self.stats;
+        let agents = [("online", stats.agents_online), ("lost", self.agents_lost_now)];
+        let help = "Registered workers, by whether they are there";
+        to.gauges("agents", help, None, "presence", agents.into_iter())?;
+        for (name, help, value) in [
+            ("worker_slots", "Slots of the workers online", self.slots),
+            ("attempts_in_flight", "Attempts charged to workers", stats.in_flight),
+            ("sessions", "Client sessions, detached ones included", stats.sessions),
+            ("connections", "Connections", stats.connections),
+        ] {
+            to.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn write_counters(&self, to: &mut Families<'_>) -> fmt::Result {
+        // All of them, so that a new one is not forgotten.
+        let Stats {
+            accepted,
+            ok: _,
+            failed: _,
+            expired: _,
+            cancelled: _,
+            rejected: _,
+            duplicates,
+            attempts,
+            nacked,
+            redispatched,
+            late_results,
+            refused_results,
+            leaked,
+            cancels_unconfirmed,
+            agents_lost,
+            agents_resumed,
+            sessions_resumed,
+            peers_refused,
+            queued: _,
+            running: _,
+            in_flight: _,
+            agents_online: _,
+            sessions: _,
+            connections: _,
+        } = &self.stats;
+        for (name, help, value) in [
+            ("tasks_accepted", "Tasks taken", accepted),
+            ("tasks_duplicate", "SENDs of a task that was known already", duplicates),
+            ("attempts", "Attempts routed to workers", attempts),
+            ("attempts_nacked", "Attempts that workers handed back", nacked),
+            ("attempts_redispatched", "Attempts after a task's first", redispatched),
+            ("attempts_leaked", "Attempts that workers no longer knew", leaked),
+            ("results_late", "RESULTs that came after their task had ended", late_results),
+            ("results_refused", "RESULTs and NACKs not of the attempt's holder", refused_results),
+            ("cancels_unconfirmed", "CANCELs not confirmed in time", cancels_unconfirmed),
+            ("agents_lost", "Workers lost", agents_lost),
+            ("agents_resumed", "Lost workers that came back", agents_resumed),
+            ("sessions_resumed", "Client sessions resumed", sessions_resumed),
+            ("peers_refused", "Connections closed for what their peers did", peers_refused),
+        ] {
+            to.counter(name, help, *value)?;
+        }
+        let help = "SENDs refused before there was a task, by error code";
+        let mut family =
+            to.0.encode_descriptor("sends_refused", help, None, MetricType::Counter)?;
+        for (code, count) in &self.refused {
+            let labels = [("code", code.name())];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes families of metrics.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: impl EncodeCounterValue) -> fmt::Result {
+        self.0
+            .encode_descriptor(name, help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn gauges<'v, V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        label: &str,
+        values: impl Iterator<Item = (&'v str, V)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        for (of, value) in values {
+            family.encode_family(&[(label, of)])?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        actions: &[ActionMetrics],
+        histogram: fn(&ActionMetrics) -> &Histogram,
+    ) -> fmt::Result {
+        let unit = Some(&Unit::Seconds);
+        let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
+        for action in actions {
+            let it = histogram(action);
+            let buckets: Vec<_> = it
+                .buckets()
+                .map(|(bound_us, count)| (bound_us.map_or(f64::INFINITY, in_seconds), count))
+                .collect();
+            family
+                .encode_family(&[("action", action.action.as_str())])?
+                .encode_histogram::<NoLabelSet>(
+                    in_seconds(it.sum_us()),
+                    it.count(),
+                    &buckets,
+                    None,
+                )?;
+        }
+        Ok(())
+    }
+}
+
+fn in_seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
