@@ -70,11 +70,17 @@ impl FakeBroker {
         tls.alpn_protocols = vec![alpn.to_vec()];
         let tls = QuicServerConfig::try_from(tls).unwrap();
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::new(transport::transport_config(transport::IDLE_TIMEOUT)));
+        // Without probes of the path in either direction: on a machine that is busy, one that comes
+        // after a close is answered by a stateless reset, and quinn then tells that as the end.
+        let mut transport_config = transport::transport_config(transport::IDLE_TIMEOUT);
+        transport_config.mtu_discovery_config(None);
+        config.transport_config(Arc::new(transport_config));
+        let mut endpoint_config = transport::endpoint_config();
+        endpoint_config.max_udp_payload_size(1200).unwrap();
         let address: SocketAddr = (Ipv4Addr::LOCALHOST, port).into();
         let socket = std::net::UdpSocket::bind(address).unwrap();
         let quic = quinn::Endpoint::new(
-            transport::endpoint_config(),
+            endpoint_config,
             Some(config),
             socket,
             Arc::new(quinn::TokioRuntime),
