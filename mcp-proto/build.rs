@@ -1,10 +1,8 @@
 //! Compiles `proto/mcp/v1/*.proto` without protoc.
 //!
-//! Two changes are made to the descriptors before code is generated. Neither changes the wire
-//! form; both let the broker forward what it does not look into without copying it:
-//! * `string` fields become `bytes` (and so `Bytes`, slices of the read buffer); the validated
-//!   types of `message` check that they are UTF-8. Map entries stay strings.
-//! * the `task` field of Send and Route becomes `bytes`: a task is forwarded as it came.
+//! Before code is generated, `string` fields become `bytes` (and so `Bytes`, slices of the read
+//! buffer), which doesn't change the wire form; the validated types of `message` check that they are
+//! UTF-8. Map entries stay strings.
 
 use std::path::Path;
 
@@ -24,12 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn strings_to_bytes(file: &mut FileDescriptorProto) {
     for message in &mut file.message_type {
-        let forwards_task = matches!(message.name(), "Send" | "Route");
         for field in &mut message.field {
-            let is_task = forwards_task && field.name() == "task";
-            if field.r#type() == Type::String || is_task {
+            if field.r#type() == Type::String {
                 field.set_type(Type::Bytes);
-                field.type_name = None;
             }
         }
         debug_assert!(message.nested_type.iter().all(is_map_entry));

@@ -19,7 +19,7 @@ fn messages() -> [(&'static str, Message); 4] {
         ("SEND", Message::Send(Send { task: task.clone(), ttl_ms: 30_000 })),
         ("ROUTE", Message::Route(Route { attempt_id, attempt: 1, ttl_ms: 30_000, task })),
         ("RESULT", Message::Result(mcp_bench::result(attempt_id))),
-        ("DELIVER", Message::Deliver(deliver(task_id))),
+        ("DELIVER", Message::Deliver(Box::new(deliver(task_id)))),
     ]
 }
 

@@ -1,7 +1,9 @@
 //! Names and ids, checked once and cheap to clone.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -60,6 +62,49 @@ fn check(
     }
 }
 
+/// What all ids can do, given `from_bytes`, `as_str` and `as_bytes`.
+macro_rules! id_traits {
+    ($name:ident) => {
+        impl TryFrom<String> for $name {
+            type Error = InvalidId;
+            fn try_from(text: String) -> Result<Self, InvalidId> {
+                text.as_str().try_into()
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                text.try_into()
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                self.as_str()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $max:expr, $is_allowed:path, $allowed:literal) => {
         $(#[$doc])*
@@ -70,6 +115,11 @@ macro_rules! text_id {
             /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+
+            /// The id as bytes, all of them ASCII.
+            pub fn as_bytes(&self) -> &[u8] {
+                self.0.as_bytes()
             }
 
             pub(crate) fn to_bytes(&self) -> Bytes {
@@ -83,56 +133,81 @@ macro_rules! text_id {
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = InvalidId;
-            fn try_from(text: String) -> Result<Self, InvalidId> {
-                Self::from_bytes(text.into())
-            }
-        }
-
         impl TryFrom<&str> for $name {
             type Error = InvalidId;
             fn try_from(text: &str) -> Result<Self, InvalidId> {
-                text.to_owned().try_into()
+                Self::from_bytes(Bytes::copy_from_slice(text.as_bytes()))
             }
         }
 
-        impl std::str::FromStr for $name {
-            type Err = InvalidId;
-            fn from_str(text: &str) -> Result<Self, InvalidId> {
-                text.try_into()
-            }
-        }
-
-        impl Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.serialize_str(&self.0)
-            }
-        }
+        id_traits!($name);
     };
 }
 
-text_id!(
-    /// Names a task among those of its client's identity. 1 to 64 printable ASCII bytes.
-    TaskId, MAX_TASK_ID_BYTES, is_printable, "printable ASCII without spaces");
+/// Names a task among those of its client's identity. 1 to 64 printable ASCII bytes, held in place:
+/// every task has its own, and it outlives the buffer that it came in.
+#[derive(Clone)]
+pub struct TaskId {
+    len: u8,
+    bytes: [u8; MAX_TASK_ID_BYTES],
+}
+
+impl TaskId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        // Not empty: what is here is ASCII.
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The id as bytes, all of them ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    pub(crate) fn from_bytes(text: &[u8]) -> Result<Self, InvalidId> {
+        check(text, MAX_TASK_ID_BYTES, is_printable, "printable ASCII without spaces")?;
+        let mut bytes = [0; MAX_TASK_ID_BYTES];
+        bytes[..text.len()].copy_from_slice(text);
+        Ok(Self { len: text.len() as u8, bytes })
+    }
+}
+
+impl TryFrom<&str> for TaskId {
+    type Error = InvalidId;
+    fn try_from(text: &str) -> Result<Self, InvalidId> {
+        Self::from_bytes(text.as_bytes())
+    }
+}
+
+impl PartialEq for TaskId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for TaskId {}
+
+impl PartialOrd for TaskId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TaskId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+/// As its text, which it can be looked up by.
+impl Hash for TaskId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+id_traits!(TaskId);
+
 text_id!(
     /// What a task asks for and a worker serves, `"generate"`. 1 to 128 of `[A-Za-z0-9._:/-]`.
     ActionName, MAX_ACTION_BYTES, is_action, "letters, digits and . _ : / -");

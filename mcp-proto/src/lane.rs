@@ -22,11 +22,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
-use crate::codec::FrameCodec;
-use crate::message::Message;
-
-/// Bodies below this are copied behind their headers: many small chunks are slow in quinn.
-const COALESCE_BELOW_BYTES: usize = 8 * 1024;
+use crate::codec::{COALESCE_BELOW_BYTES, EncodedFrame, FrameCodec, Payload};
+use crate::message::{Message, RouteHead};
 
 /// A buffer of small frames grows by this.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -127,6 +124,31 @@ impl<S: Sink> Lane<S> {
 
     /// Appends a frame. It is written by the next flush.
     pub fn push(&self, message: &Message, body: &Bytes) {
+        self.append(|to| {
+            FrameCodec::encode_head(message, body.len(), to);
+            if body.len() < COALESCE_BELOW_BYTES {
+                to.extend_from_slice(body);
+                return Bytes::new();
+            }
+            body.clone()
+        });
+    }
+
+    /// Appends a frame that is encoded already.
+    pub fn push_encoded(&self, frame: &EncodedFrame) {
+        self.append(|to| {
+            to.extend_from_slice(&frame.head);
+            frame.body.clone()
+        });
+    }
+
+    /// Appends a ROUTE.
+    pub fn push_route(&self, route: &RouteHead, payload: &Payload) {
+        self.append(|to| payload.encode_route(route, to).clone());
+    }
+
+    /// Appends what `write` writes, and then the larger body that it returns.
+    fn append(&self, write: impl FnOnce(&mut BytesMut) -> Bytes) {
         if self.is_closed() {
             return;
         }
@@ -135,15 +157,12 @@ impl<S: Sink> Lane<S> {
             buffer.tail.reserve(BUFFER_BYTES);
         }
         let before = buffer.tail.len();
-        FrameCodec::encode_head(message, body.len(), &mut buffer.tail);
-        let mut bytes = buffer.tail.len() - before;
-        if body.len() < COALESCE_BELOW_BYTES {
-            buffer.tail.extend_from_slice(body);
-        } else {
+        let large = write(&mut buffer.tail);
+        let bytes = buffer.tail.len() - before + large.len();
+        if !large.is_empty() {
             buffer.seal();
-            buffer.chunks.push_back(body.clone());
+            buffer.chunks.push_back(large);
         }
-        bytes += body.len();
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 

@@ -23,23 +23,24 @@ pub mod session;
 pub mod transport;
 #[cfg(feature = "quic")]
 pub mod unreachable;
+mod wire;
 
 /// Types generated from `proto/mcp/v1/*.proto`, with `string` fields as bytes.
-#[allow(missing_docs, clippy::all, unreachable_pub)]
+#[allow(missing_docs, clippy::all, dead_code, unreachable_pub)]
 pub(crate) mod generated {
     include!(concat!(env!("OUT_DIR"), "/mcp.v1.rs"));
 }
 
 pub use bytes::Bytes;
 pub use bytestring::ByteString;
-pub use codec::{Frame, FrameCodec, Incoming};
+pub use codec::{EncodedFrame, Frame, FrameCodec, Incoming, Payload};
 pub use error::{Cause, DecodeError, ErrorCode, ErrorInfo, InvalidMessage, UnexpectedFrame};
 pub use id::{ActionName, AgentId, AttemptId, InstanceId, NodeId, SessionId, TaskId};
 pub use limits::Limits;
 pub use message::{
     Ack, Cancel, CancelReason, ContextTrace, Deliver, Delivery, EncodedTask, Executed, Goaway,
     Hello, Hop, HopEvent, Labels, Message, MessageKind, Nack, Outcome, Ping, Priority, Readiness,
-    Role, Roles, Route, Send, Task, TaskResult, TaskState, WorkerHello,
+    Role, Roles, Route, RouteHead, Send, Task, TaskHead, TaskResult, TaskState, WorkerHello,
 };
 pub use session::{Session, Side};
 

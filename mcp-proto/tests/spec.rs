@@ -318,7 +318,7 @@ fn expected() -> Vec<Frame> {
             "HELLO",
         ),
         frame(
-            Message::Deliver(Deliver {
+            Message::Deliver(Box::new(Deliver {
                 task_id: id.clone(),
                 outcome: Outcome::Ok,
                 executed: Executed::Yes,
@@ -342,11 +342,11 @@ fn expected() -> Vec<Frame> {
                     }],
                     truncated: false,
                 },
-            }),
+            })),
             "HELLO",
         ),
         frame(
-            Message::Deliver(Deliver {
+            Message::Deliver(Box::new(Deliver {
                 task_id: task_id("uuid-456def"),
                 outcome: Outcome::Rejected,
                 executed: Executed::No,
@@ -359,7 +359,7 @@ fn expected() -> Vec<Frame> {
                     broker_id: Some(node_id("broker-1")),
                     ..ContextTrace::default()
                 },
-            }),
+            })),
             "",
         ),
         frame(Message::Cancel(Cancel::Task(id.clone())), ""),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mcp_proto::{
-    ActionName, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, Task as TaskSpec,
+    ActionName, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, TaskHead,
 };
 
 use super::registry::Presence;
@@ -58,7 +58,7 @@ impl Core {
         &mut self,
         now: Now,
         session: SessionKey,
-        task: TaskSpec,
+        task: TaskHead,
         body: &Bytes,
     ) {
         let answer = match task.action.as_str() {
@@ -93,7 +93,7 @@ impl Core {
         self.stats.accepted += 1;
         self.stats.count(outcome);
         self.measured.ended_at_once(&action, outcome);
-        self.deliver(session, deliver, body);
+        self.tell(session, &deliver, body);
     }
 }
 

@@ -1,11 +1,11 @@
 //! Client sessions: opened, resumed, detached, ended; and outcomes on their way to them.
 
 use bytes::Bytes;
-use mcp_proto::{Deliver, ErrorCode, Message, SessionId};
+use mcp_proto::{Deliver, EncodedFrame, ErrorCode, SessionId};
 
 use super::peers::Refusal;
 use super::sessions::{ClientSession, IdentityKey, SessionKey};
-use super::{ConnectionId, Core, Event, Now, Timer};
+use super::{ConnectionId, Core, Event, Now, Output, Timer};
 
 impl Core {
     /// Opens a session, or resumes it. Returns whether it was resumed.
@@ -105,24 +105,30 @@ impl Core {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(to) = session.connection else { return };
         session.held_bytes = 0;
-        for (deliver, body) in std::mem::take(&mut session.held) {
-            self.send_with_body(to, Message::Deliver(deliver), body);
+        for frame in std::mem::take(&mut session.held) {
+            self.outputs.push_back(Output::Deliver { to, frame });
         }
     }
 
+    /// The same for an outcome that is for this session only.
+    pub(super) fn tell(&mut self, key: SessionKey, deliver: &Deliver, body: Bytes) {
+        let frame = EncodedFrame::deliver(deliver, body, &mut self.scratch);
+        self.deliver(key, frame);
+    }
+
     /// Sends an outcome to a session, or holds it while that is detached.
-    pub(super) fn deliver(&mut self, key: SessionKey, deliver: Deliver, body: Bytes) {
+    pub(super) fn deliver(&mut self, key: SessionKey, frame: EncodedFrame) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         match session.connection {
-            Some(to) => self.send_with_body(to, Message::Deliver(deliver), body),
+            Some(to) => self.outputs.push_back(Output::Deliver { to, frame }),
             None => {
-                let bytes = session.held_bytes + body.len();
+                let bytes = session.held_bytes + frame.len();
                 // What is not held may still be among the finished ones when it is asked for.
                 if session.held.len() < self.config.max_detached_results
                     && bytes <= self.config.max_detached_bytes
                 {
                     session.held_bytes = bytes;
-                    session.held.push_back((deliver, body));
+                    session.held.push_back(frame);
                 }
             }
         }

@@ -1,13 +1,13 @@
 //! Placing tasks: with a worker that has room, or in a queue until one has.
 
-use mcp_proto::{ActionName, ErrorCode, ErrorInfo, Labels, Message, Priority, Route};
+use mcp_proto::{ActionName, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
 
 use super::balancer::Member;
 use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
 use super::pool::{Choice, MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Ticket, Waiting};
 use super::registry::AgentKey;
-use super::{Core, Mono, Now, Timer};
+use super::{Core, Mono, Now, Output, Timer};
 
 impl Core {
     /// The pool of an action, made if there is none.
@@ -141,16 +141,16 @@ impl Core {
         });
         agent.attempts.push(attempt);
         task.state = TaskState::Running(attempt);
-        let route = Route {
+        let route = RouteHead {
             attempt_id: self.attempt_ids.id(attempt),
             attempt: task.attempts,
             ttl_ms: (task.deadline.since(now.mono) / 1000).max(1),
-            task: task.encoded.clone(),
         };
-        let (body, deadline, has_timer) = (task.body.clone(), task.deadline, task.timer.is_some());
+        let payload = task.payload.clone();
+        let (deadline, has_timer) = (task.deadline, task.timer.is_some());
         self.stats.attempts += 1;
         self.stats.redispatched += u64::from(route.attempt > 1);
-        self.send_with_body(to, Message::Route(route), body);
+        self.outputs.push_back(Output::Route { to, route, payload });
         if !has_timer || queued.is_some_and(|since| since < now.mono) {
             self.set_task_timer(key, deadline);
         }

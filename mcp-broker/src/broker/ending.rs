@@ -3,16 +3,13 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use mcp_proto::{
-    Cancel, CancelReason, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, HopEvent, Message,
-    Outcome,
+    Cancel, CancelReason, ContextTrace, Deliver, EncodedFrame, ErrorCode, ErrorInfo, Executed, Hop,
+    HopEvent, Message, Outcome,
 };
 
 use super::finished::Kept;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
 use super::{Core, Now, Timer};
-
-/// Results up to this are copied before they are kept: half of a read buffer.
-const KEPT_BODY_COPY_BYTES: usize = 32 * 1024;
 
 /// How a task ends.
 #[derive(Debug)]
@@ -153,12 +150,14 @@ impl Core {
 
     /// Gives a task its outcome. A durable one's is journalled before it is told.
     pub(super) fn end(&mut self, now: Now, key: TaskKey, end: End) {
-        let Some(deliver) = self.outcome_of(now, key, &end) else { return };
-        self.leave_queue(key);
         let Some(task) = self.tasks.get_mut(key) else { return };
         if matches!(task.state, TaskState::Ending(_)) {
             return;
         }
+        let hops = std::mem::take(&mut task.hops);
+        let Some(deliver) = self.outcome_of(now, key, &end, hops) else { return };
+        self.leave_queue(key);
+        let Some(task) = self.tasks.get_mut(key) else { return };
         if let Some(timer) = task.timer.take() {
             self.timers.cancel(timer);
         }
@@ -170,7 +169,13 @@ impl Core {
     }
 
     /// What is told of a task that ends so.
-    pub(super) fn outcome_of(&self, now: Now, key: TaskKey, end: &End) -> Option<Deliver> {
+    pub(super) fn outcome_of(
+        &self,
+        now: Now,
+        key: TaskKey,
+        end: &End,
+        hops: Vec<Hop>,
+    ) -> Option<Deliver> {
         let task = self.tasks.get(key)?;
         let waited_us = match task.state {
             TaskState::Queued { since, .. } => now.mono.since(since),
@@ -191,7 +196,7 @@ impl Core {
                 broker_id: Some(self.config.broker_id.clone()),
                 total_us: now.mono.since(task.received),
                 queue_us: waited_us,
-                hops: task.hops.clone(),
+                hops,
                 truncated: false,
             },
         })
@@ -200,7 +205,8 @@ impl Core {
     /// Tells an outcome to all who wait for it, and keeps it for a while.
     pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
         let Some(task) = self.tasks.remove(key) else { return };
-        let Task { waiters, identity, fingerprint, pool: pool_key, subqueue, received, .. } = task;
+        let Task { waiters, identity, name_hash, fingerprint, .. } = task;
+        let (pool_key, subqueue, received) = (task.pool, task.subqueue, task.received);
         if let Some(pool) = self.pools.get_mut(pool_key) {
             pool.tasks -= 1;
             pool.subqueues[subqueue].tasks -= 1;
@@ -209,18 +215,15 @@ impl Core {
         }
         self.drop_pool_if_unused(pool_key);
         self.stats.count(deliver.outcome);
-        let body = if body.len() <= KEPT_BODY_COPY_BYTES && !body.is_empty() {
-            // The read buffer it came in is not kept with it.
-            Bytes::copy_from_slice(&body)
-        } else {
-            body
-        };
+        let frame = EncodedFrame::deliver(&deliver, body, &mut self.scratch);
         for session in waiters {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.tasks -= 1;
             }
-            self.deliver(session, deliver.clone(), body.clone());
+            self.deliver(session, frame.clone());
         }
-        self.finished.push(Kept { identity, fingerprint, deliver, body });
+        let Deliver { task_id, outcome, executed, .. } = deliver;
+        let is_refusal = outcome == Outcome::Rejected && executed == Executed::No;
+        self.finished.push(Kept { identity, name_hash, fingerprint, task_id, is_refusal, frame });
     }
 }

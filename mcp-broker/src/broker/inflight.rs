@@ -25,7 +25,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use mcp_proto::{AttemptId, Deliver, EncodedTask, Hop, HopEvent, NodeId, Priority, TaskId};
+use mcp_proto::{AttemptId, Deliver, Hop, HopEvent, NodeId, Payload, Priority, TaskId};
+use smallvec::SmallVec;
 
 use super::pool::PoolKey;
 use super::queue::Ticket;
@@ -43,15 +44,16 @@ pub(super) type AttemptKey = Key<Attempt>;
 pub(super) struct Task {
     pub(super) id: TaskId,
     pub(super) identity: IdentityKey,
+    /// See [`Name::hash`].
+    pub(super) name_hash: u64,
     /// Of its action and body.
     pub(super) fingerprint: u64,
-    pub(super) encoded: EncodedTask,
-    pub(super) body: Bytes,
+    pub(super) payload: Payload,
     pub(super) priority: Priority,
     pub(super) is_idempotent: bool,
     pub(super) is_durable: bool,
     /// Sessions that get its outcome.
-    pub(super) waiters: Vec<SessionKey>,
+    pub(super) waiters: SmallVec<[SessionKey; 2]>,
     pub(super) pool: PoolKey,
     pub(super) subqueue: usize,
     pub(super) received: Mono,
@@ -83,7 +85,7 @@ impl Task {
 
     /// What it costs a queue.
     pub(super) fn bytes(&self) -> usize {
-        self.encoded.0.len() + self.body.len()
+        self.payload.len()
     }
 
     pub(super) fn is_queued_as(&self, of: Ticket) -> bool {
@@ -159,6 +161,15 @@ impl AttemptIds {
     }
 }
 
+/// What a task is looked up by, here and among the finished ones.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name<'a> {
+    pub(super) identity: IdentityKey,
+    pub(super) id: &'a TaskId,
+    /// Of both; made once for a task.
+    pub(super) hash: u64,
+}
+
 /// Tasks by key, and by identity and id.
 #[derive(Debug)]
 pub(super) struct Tasks {
@@ -172,28 +183,30 @@ impl Tasks {
         Self { slab: Slab::default(), names: HashTable::new(), hash: FixedState::with_seed(seed) }
     }
 
-    pub(super) fn find(&self, identity: IdentityKey, id: &TaskId) -> Option<TaskKey> {
-        let hash = self.hash.hash_one((identity, id.as_str()));
+    pub(super) fn name<'a>(&self, identity: IdentityKey, id: &'a TaskId) -> Name<'a> {
+        Name { identity, id, hash: self.hash.hash_one((identity, id.as_bytes())) }
+    }
+
+    pub(super) fn find(&self, name: Name<'_>) -> Option<TaskKey> {
         let is_it = |key: &TaskKey| {
-            self.slab.get(*key).is_some_and(|task| task.identity == identity && task.id == *id)
+            self.slab
+                .get(*key)
+                .is_some_and(|task| task.identity == name.identity && task.id == *name.id)
         };
-        self.names.find(hash, is_it).copied()
+        self.names.find(name.hash, is_it).copied()
     }
 
     pub(super) fn insert(&mut self, task: Task) -> TaskKey {
-        let hash = self.hash.hash_one((task.identity, task.id.as_str()));
+        let hash = task.name_hash;
         let key = self.slab.insert(task);
-        let (slab, build) = (&self.slab, &self.hash);
-        self.names.insert_unique(hash, key, |key| {
-            slab.get(*key).map_or(0, |task| build.hash_one((task.identity, task.id.as_str())))
-        });
+        let slab = &self.slab;
+        self.names.insert_unique(hash, key, |key| slab.get(*key).map_or(0, |task| task.name_hash));
         key
     }
 
     pub(super) fn remove(&mut self, key: TaskKey) -> Option<Task> {
         let task = self.slab.remove(key)?;
-        let hash = self.hash.hash_one((task.identity, task.id.as_str()));
-        if let Ok(entry) = self.names.find_entry(hash, |other| *other == key) {
+        if let Ok(entry) = self.names.find_entry(task.name_hash, |other| *other == key) {
             entry.remove();
         }
         Some(task)

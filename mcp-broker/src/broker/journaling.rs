@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mcp_proto::{
-    CancelReason, Deliver, ErrorCode, ErrorInfo, Executed, HopEvent, Message, Outcome,
+    CancelReason, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, HopEvent, Message, Outcome,
 };
 
 use super::ending::End;
@@ -51,8 +51,8 @@ impl Core {
         let Some(task) = self.tasks.get(key) else { return };
         let record = Record::Accepted {
             identity: self.sessions.identity_of(task.identity).clone(),
-            task: task.encoded.clone(),
-            body: task.body.clone(),
+            task: EncodedTask(Bytes::copy_from_slice(task.payload.task())),
+            body: Bytes::copy_from_slice(task.payload.body()),
             deadline_wall_ms: now.wall_ms.saturating_add(ttl_ms),
         };
         self.journal(record, Waits::Accepted(key, session));

@@ -46,7 +46,7 @@ mod timers;
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Message};
@@ -94,6 +94,8 @@ pub struct Core {
     is_shutting_down: bool,
     policy_name: ByteString,
     outputs: VecDeque<Output>,
+    /// Where frames are encoded.
+    scratch: BytesMut,
     stats: Stats,
     measured: Measured,
 }
@@ -124,7 +126,7 @@ impl Core {
             attempts: Slab::default(),
             attempt_ids: AttemptIds::new(config.epoch),
             sessions: Sessions::new(seed()),
-            finished: Finished::new(seed(), config.kept_results, config.kept_result_bytes),
+            finished: Finished::new(config.kept_results, config.kept_result_bytes),
             journaling: Journaling::default(),
             timers: Timers::new(),
             tickets: queue::Tickets::default(),
@@ -132,6 +134,7 @@ impl Core {
             is_shutting_down: false,
             policy_name: config.policy.name(),
             outputs: VecDeque::new(),
+            scratch: BytesMut::new(),
             stats: Stats::default(),
             measured: Measured::new(seed()),
             rng,
@@ -183,11 +186,7 @@ impl Core {
     }
 
     fn send(&mut self, to: ConnectionId, message: Message) {
-        self.send_with_body(to, message, Bytes::new());
-    }
-
-    fn send_with_body(&mut self, to: ConnectionId, message: Message, body: Bytes) {
-        self.outputs.push_back(Output::Send { to, message, body });
+        self.outputs.push_back(Output::Send { to, message });
     }
 
     fn event(&mut self, event: Event) {

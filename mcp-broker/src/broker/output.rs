@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-use mcp_proto::{AgentId, ErrorCode, Message, NodeId, SessionId};
+use mcp_proto::{AgentId, EncodedFrame, ErrorCode, Message, NodeId, Payload, RouteHead, SessionId};
 
 use super::journal::Record;
 
@@ -27,10 +26,24 @@ pub enum Output {
     Send {
         /// The connection.
         to: ConnectionId,
-        /// The frame's header.
+        /// The frame, without a body.
         message: Message,
-        /// The frame's body.
-        body: Bytes,
+    },
+    /// Send a ROUTE, in the same way.
+    Route {
+        /// The worker's connection.
+        to: ConnectionId,
+        /// The attempt.
+        route: RouteHead,
+        /// The task.
+        payload: Payload,
+    },
+    /// Send an outcome, in the same way.
+    Deliver {
+        /// The client's connection.
+        to: ConnectionId,
+        /// The DELIVER.
+        frame: EncodedFrame,
     },
     /// Close a connection once what was sent before is flushed. The core has forgotten it.
     Close {

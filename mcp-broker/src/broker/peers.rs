@@ -259,7 +259,7 @@ impl Core {
         let text = format!("the body has {body_bytes} bytes; at most {max} are allowed");
         let error = ErrorInfo::new(ErrorCode::BodyTooLarge, text);
         match (message, peer.client, peer.agent) {
-            (Message::Send(send), Some(session), _) => match send.task.decode() {
+            (Message::Send(send), Some(session), _) => match send.task.head() {
                 Ok(task) => self.reject(session, task.id, error),
                 Err(invalid) => self.handle_invalid(id, invalid),
             },

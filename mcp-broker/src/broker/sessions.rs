@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::Bytes;
 use foldhash::fast::FixedState;
-use mcp_proto::{Deliver, SessionId};
+use mcp_proto::{EncodedFrame, SessionId};
 
 use super::identity::Identity;
 use super::output::ConnectionId;
@@ -29,7 +28,7 @@ pub(super) struct ClientSession {
     /// Outcomes it waits for.
     pub(super) tasks: usize,
     /// Outcomes that came while it was detached.
-    pub(super) held: VecDeque<(Deliver, Bytes)>,
+    pub(super) held: VecDeque<EncodedFrame>,
     pub(super) held_bytes: usize,
 }
 

@@ -1,29 +1,27 @@
 //! What clients ask for: SEND, CANCEL, FETCH.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mcp_proto::{
-    CancelReason, ContextTrace, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed,
-    HopEvent, Message, Outcome, Send, Task as TaskSpec, TaskId, TaskState as Reported,
+    CancelReason, ContextTrace, Deliver, Delivery, ErrorCode, ErrorInfo, Executed, HopEvent,
+    Message, Outcome, Payload, Send, TaskHead, TaskId, TaskState as Reported,
 };
+
+use smallvec::smallvec;
 
 use super::admin;
 use super::ending::End;
-use super::inflight::{Task, TaskKey, TaskState};
+use super::inflight::{Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
 use super::{ConnectionId, Core, Now};
-
-/// Bodies up to this are copied out of the read buffer that they came in, which would otherwise
-/// stay allocated as long as the task: half of the buffer's size.
-const DETACHED_BODY_BYTES: usize = 32 * 1024;
 
 /// A SEND that is no duplicate.
 struct Arrival {
     session: SessionKey,
     identity: IdentityKey,
+    name_hash: u64,
     fingerprint: u64,
-    spec: TaskSpec,
-    encoded: EncodedTask,
-    body: Bytes,
+    spec: TaskHead,
+    payload: Payload,
     ttl_ms: u64,
 }
 
@@ -36,8 +34,7 @@ impl Core {
         send: Send,
         body: Bytes,
     ) {
-        let (encoded, body) = detach(send.task, body);
-        let spec = match encoded.decode() {
+        let spec = match send.task.head() {
             Ok(spec) => spec,
             Err(invalid) => return self.handle_invalid(from, invalid),
         };
@@ -48,31 +45,29 @@ impl Core {
             return;
         };
         let fingerprint = self.tasks.fingerprint(spec.action.as_str(), &body);
-        if self.is_duplicate(session, identity, &spec.id, fingerprint) {
+        let id = spec.id.clone();
+        let name = self.tasks.name(identity, &id);
+        if self.is_duplicate(session, name, fingerprint) {
             return;
         }
-        let id = spec.id.clone();
         let ttl_ms = send.ttl_ms;
-        let arrival = Arrival { session, identity, fingerprint, spec, encoded, body, ttl_ms };
+        let payload = Payload::new(&send.task, body, &mut self.scratch);
+        let name_hash = name.hash;
+        let arrival = Arrival { session, identity, name_hash, fingerprint, spec, payload, ttl_ms };
         if let Err(error) = self.accept(now, arrival) {
             self.reject(session, id, error);
         }
     }
 
     /// Answers a SEND whose task id is known.
-    fn is_duplicate(
-        &mut self,
-        session: SessionKey,
-        identity: IdentityKey,
-        id: &TaskId,
-        fingerprint: u64,
-    ) -> bool {
-        let known = match self.tasks.find(identity, id) {
+    fn is_duplicate(&mut self, session: SessionKey, name: Name<'_>, fingerprint: u64) -> bool {
+        let id = name.id;
+        let known = match self.tasks.find(name) {
             Some(key) => self.tasks.get(key).map(|task| (task.fingerprint, Some(key))),
             None => self
                 .finished
-                .find(identity, id)
-                .filter(|kept| !kept.is_refusal())
+                .find(name)
+                .filter(|kept| !kept.is_refusal)
                 .map(|kept| (kept.fingerprint, None)),
         };
         let Some((known, in_flight)) = known else { return false };
@@ -86,7 +81,7 @@ impl Core {
                 self.reject(session, id.clone(), error);
             }
         } else {
-            self.deliver_again(session, identity, id);
+            self.deliver_again(session, name);
         }
         true
     }
@@ -112,15 +107,15 @@ impl Core {
     }
 
     /// Sends a kept outcome.
-    fn deliver_again(&mut self, session: SessionKey, identity: IdentityKey, id: &TaskId) -> bool {
-        let Some(kept) = self.finished.find(identity, id) else { return false };
-        let (deliver, body) = (kept.deliver.clone(), kept.body.clone());
-        self.deliver(session, deliver, body);
+    fn deliver_again(&mut self, session: SessionKey, name: Name<'_>) -> bool {
+        let Some(kept) = self.finished.find(name) else { return false };
+        let frame = kept.frame.clone();
+        self.deliver(session, frame);
         true
     }
 
     fn accept(&mut self, now: Now, arrival: Arrival) -> Result<(), ErrorInfo> {
-        let Arrival { session, identity, fingerprint, spec, encoded, body, ttl_ms } = arrival;
+        let Arrival { session, identity, name_hash, fingerprint, spec, payload, ttl_ms } = arrival;
         if self.is_shutting_down {
             let message = "the broker is shutting down; send the task again when it is back";
             return Err(ErrorInfo::new(ErrorCode::ShuttingDown, message).retry_after_ms(1_000));
@@ -140,20 +135,20 @@ impl Core {
             required.0.insert("shadow".into(), "true".into());
         }
         let (pool, subqueue) = self
-            .queue_for(&spec.action, &required, encoded.0.len() + body.len())
+            .queue_for(&spec.action, &required, payload.len())
             .inspect_err(|_| self.measured.ended_at_once(&spec.action, Outcome::Rejected))?;
 
         let deadline = now.mono.plus_ms(ttl_ms);
         let task = Task {
             id: spec.id,
             identity,
+            name_hash,
             fingerprint,
-            encoded,
-            body,
+            payload,
             priority: spec.priority,
             is_idempotent: spec.idempotent,
             is_durable,
-            waiters: [session].into(),
+            waiters: smallvec![session],
             pool,
             subqueue,
             received: now.mono,
@@ -196,14 +191,14 @@ impl Core {
             error: Some(Box::new(error)),
             trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
         };
-        self.deliver(session, deliver, Bytes::new());
+        self.tell(session, &deliver, Bytes::new());
     }
 
     pub(super) fn handle_cancel(&mut self, now: Now, session: SessionKey, id: &TaskId) {
         let Some(identity) = self.sessions.get(session).map(|session| session.identity) else {
             return;
         };
-        let Some(key) = self.tasks.find(identity, id) else { return };
+        let Some(key) = self.tasks.find(self.tasks.name(identity, id)) else { return };
         let Some(task) = self.tasks.get_mut(key) else { return };
         if !task.waiters.contains(&session) {
             return;
@@ -230,7 +225,8 @@ impl Core {
     fn leave_task(&mut self, now: Now, session: SessionKey, key: TaskKey) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.waiters.retain(|waiter| *waiter != session);
-        let mut deliver = self.outcome_of(now, key, &cancelled(Executed::Maybe));
+        let hops = task.hops.clone();
+        let mut deliver = self.outcome_of(now, key, &cancelled(Executed::Maybe), hops);
         if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
             error.message = "cancelled; other clients wait for it, so it goes on".into();
         }
@@ -238,7 +234,7 @@ impl Core {
             session.tasks -= 1;
         }
         if let Some(deliver) = deliver {
-            self.deliver(session, deliver, Bytes::new());
+            self.tell(session, &deliver, Bytes::new());
         }
     }
 
@@ -248,7 +244,8 @@ impl Core {
         else {
             return;
         };
-        let state = match self.tasks.find(identity, &id) {
+        let name = self.tasks.name(identity, &id);
+        let state = match self.tasks.find(name) {
             Some(key) => match self.join(session, key) {
                 Ok(()) => match self.tasks.get(key).map(|task| &task.state) {
                     Some(TaskState::Queued { .. }) => Reported::Queued,
@@ -257,7 +254,7 @@ impl Core {
                 },
                 Err(error) => return self.reject(session, id, error),
             },
-            None if self.deliver_again(session, identity, &id) => return,
+            None if self.deliver_again(session, name) => return,
             None => Reported::Unknown,
         };
         self.send(to, Message::Status(id, state));
@@ -267,16 +264,4 @@ impl Core {
 fn cancelled(executed: Executed) -> End {
     let error = ErrorInfo::new(ErrorCode::Cancelled, "cancelled by its client");
     End::without_result(Outcome::Cancelled, executed, error)
-}
-
-/// Copies a task out of the read buffer, so that it doesn't keep that allocated.
-fn detach(task: EncodedTask, body: Bytes) -> (EncodedTask, Bytes) {
-    if body.len() > DETACHED_BODY_BYTES {
-        return (task, body);
-    }
-    let mut copy = BytesMut::with_capacity(task.0.len() + body.len());
-    copy.extend_from_slice(&task.0);
-    copy.extend_from_slice(&body);
-    let mut copy = copy.freeze();
-    (EncodedTask(copy.split_to(task.0.len())), copy)
 }

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
@@ -155,15 +156,25 @@ impl Shared {
         }
     }
 
+    fn push(&self, to: ConnectionId, outbox: &mut Outbox, push: impl FnOnce(&Link)) {
+        if let Some(link) = outbox.touch(to, &self.connections) {
+            push(link);
+            if link.overflows(self.outgoing_hard_bytes) {
+                outbox.overflowing.push(to);
+            }
+        }
+    }
+
     fn carry_out_one(&self, journal: &Option<Sender<Entry>>, output: Output, outbox: &mut Outbox) {
         match output {
-            Output::Send { to, message, body } => {
-                if let Some(link) = outbox.touch(to, &self.connections) {
-                    link.lane.push(&message, &body);
-                    if link.overflows(self.outgoing_hard_bytes) {
-                        outbox.overflowing.push(to);
-                    }
-                }
+            Output::Send { to, message } => {
+                self.push(to, outbox, |link| link.lane.push(&message, &Bytes::new()));
+            }
+            Output::Route { to, route, payload } => {
+                self.push(to, outbox, |link| link.lane.push_route(&route, &payload));
+            }
+            Output::Deliver { to, frame } => {
+                self.push(to, outbox, |link| link.lane.push_encoded(&frame));
             }
             Output::Close { connection, code, message } => {
                 if let Some((_, link)) = self.connections.remove(&connection) {

@@ -8,16 +8,24 @@ use mcp_broker::broker::{
     ConnectionId, Core, CoreConfig, Disconnect, Event, Identity, Now, Output, Record,
 };
 use mcp_proto::{
-    Ack, ActionName, AttemptId, Cancel, CancelReason, Deliver, ErrorCode, ErrorInfo, Executed,
-    Frame, Goaway, Hello, Incoming, InstanceId, MCP_VERSION, Message, Nack, NodeId, Outcome, Ping,
-    Readiness, Route, Send, SessionId, Task, TaskId, TaskResult, TaskState, WorkerHello,
+    Ack, ActionName, AttemptId, Cancel, CancelReason, Deliver, EncodedTask, ErrorCode, ErrorInfo,
+    Executed, Frame, FrameCodec, Goaway, Hello, Incoming, InstanceId, Limits, MCP_VERSION, Message,
+    Nack, NodeId, Outcome, Ping, Readiness, Route, RouteHead, Send, SessionId, Task, TaskId,
+    TaskResult, TaskState, WorkerHello,
 };
+
+/// What a peer sees.
+#[derive(Debug)]
+enum Outgoing {
+    Frame(ConnectionId, Frame),
+    Close(ConnectionId, Option<ErrorCode>),
+}
 
 pub(crate) struct Fixture {
     pub(crate) core: Core,
     pub(crate) now: Now,
     connections: u64,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<Outgoing>,
     pub(crate) events: Vec<Event>,
     pub(crate) records: Vec<(u64, Record)>,
 }
@@ -46,7 +54,26 @@ impl Fixture {
             match output {
                 Output::Event(event) => self.events.push(event),
                 Output::Journal { seq, record } => self.records.push((seq, record)),
-                Output::Send { .. } | Output::Close { .. } => self.outputs.push_back(output),
+                Output::Send { to, message } => {
+                    self.outputs.push_back(Outgoing::Frame(to, message.into()));
+                }
+                Output::Route { to, route, payload } => {
+                    let RouteHead { attempt_id, attempt, ttl_ms } = route;
+                    let task = EncodedTask(Bytes::copy_from_slice(payload.task()));
+                    let message = Message::Route(Route { attempt_id, attempt, ttl_ms, task });
+                    let body = Bytes::copy_from_slice(payload.body());
+                    self.outputs.push_back(Outgoing::Frame(to, Frame { message, body }));
+                }
+                Output::Deliver { to, frame } => {
+                    let decoded = FrameCodec::new(&Limits::default()).decode(&mut frame.to_bytes());
+                    let Ok(Some(Incoming::Frame(frame))) = decoded else {
+                        panic!("not a frame: {decoded:?}");
+                    };
+                    self.outputs.push_back(Outgoing::Frame(to, frame));
+                }
+                Output::Close { connection, code, .. } => {
+                    self.outputs.push_back(Outgoing::Close(connection, code));
+                }
             }
         }
     }
@@ -139,10 +166,10 @@ impl Fixture {
 
     /// The first thing that was sent to this connection and not looked at.
     pub(crate) fn next_for(&mut self, to: ConnectionId) -> Option<(Message, Bytes)> {
-        let is_it = |output: &Output| matches!(output, Output::Send { to: it, .. } if *it == to);
+        let is_it = |output: &Outgoing| matches!(output, Outgoing::Frame(it, _) if *it == to);
         let index = self.outputs.iter().position(is_it)?;
         match self.outputs.remove(index) {
-            Some(Output::Send { message, body, .. }) => Some((message, body)),
+            Some(Outgoing::Frame(_, Frame { message, body })) => Some((message, body)),
             _ => None,
         }
     }
@@ -182,7 +209,7 @@ impl Fixture {
                 assert_eq!(deliver.error.is_none(), deliver.outcome == Outcome::Ok);
                 let expected: &[u8] = if deliver.error.is_none() { b"output" } else { b"" };
                 assert_eq!(&body[..], expected);
-                Ok(deliver)
+                Ok(*deliver)
             }
             other => Err(other),
         })
@@ -247,10 +274,10 @@ impl Fixture {
     }
 
     pub(crate) fn expect_close(&mut self, of: ConnectionId) -> Option<ErrorCode> {
-        let is_it = |output: &Output| matches!(output, Output::Close { connection, .. } if *connection == of);
+        let is_it = |output: &Outgoing| matches!(output, Outgoing::Close(it, _) if *it == of);
         let index = self.outputs.iter().position(is_it).expect("a close");
         match self.outputs.remove(index) {
-            Some(Output::Close { code, .. }) => code,
+            Some(Outgoing::Close(_, code)) => code,
             _ => unreachable!(),
         }
     }

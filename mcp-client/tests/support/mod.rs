@@ -279,14 +279,14 @@ pub fn deliver(
     executed: Executed,
     code: Option<ErrorCode>,
 ) -> Message {
-    Message::Deliver(Deliver {
+    Message::Deliver(Box::new(Deliver {
         task_id: task_id.clone(),
         outcome,
         executed,
         content_type: "text/plain".into(),
         error: code.map(|code| Box::new(ErrorInfo::new(code, "for a test"))),
         trace: ContextTrace { total_us: 7, ..ContextTrace::default() },
-    })
+    }))
 }
 
 /// The application's close code, if it was closed by the application.

@@ -2,14 +2,16 @@
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use prost::Message as _;
 
 use super::field::{In, task_id, wire_enum};
 use super::task::EncodedTask;
-use super::{ContextTrace, MessageKind};
+use super::{ContextTrace, Failure, MessageKind};
 use crate::error::{ErrorInfo, InvalidMessage};
 use crate::generated as wire;
 use crate::id::{AttemptId, TaskId};
 use crate::limits::MAX_TTL_MS;
+use crate::wire::{Reader, WireError, Writer, part};
 
 wire_enum! {
     /// How a task ends: exactly one of these for each task.
@@ -77,19 +79,29 @@ pub struct Send {
 }
 
 impl Send {
-    pub(super) fn from_wire(it: wire::Send) -> Result<Self, InvalidMessage> {
-        let task = EncodedTask(it.task);
-        if it.ttl_ms == 0 || it.ttl_ms > MAX_TTL_MS {
+    pub(super) fn parse(it: &Bytes) -> Result<Self, Failure> {
+        let (mut task, mut ttl_ms) = (Bytes::new(), 0);
+        let mut fields = Reader(it);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => task = part(it, field.bytes()?),
+                2 => ttl_ms = field.uint()?,
+                _ => {}
+            }
+        }
+        let task = EncodedTask(task);
+        if ttl_ms == 0 || ttl_ms > MAX_TTL_MS {
             let at =
                 In { kind: MessageKind::Send, task_id: task.decode().ok().map(|task| task.id) };
-            let problem = format!("is {}; 1 to {MAX_TTL_MS} ms are allowed", it.ttl_ms);
-            return Err(at.invalid("ttl_ms", problem));
+            let problem = format!("is {ttl_ms}; 1 to {MAX_TTL_MS} ms are allowed");
+            return Err(at.invalid("ttl_ms", problem).into());
         }
-        Ok(Self { task, ttl_ms: it.ttl_ms })
+        Ok(Self { task, ttl_ms })
     }
 
-    pub(super) fn to_wire(&self) -> wire::Send {
-        wire::Send { task: self.task.0.clone(), ttl_ms: self.ttl_ms }
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.bytes(1, &self.task.0);
+        to.uint(2, self.ttl_ms);
     }
 }
 
@@ -106,23 +118,46 @@ pub struct Route {
     pub task: EncodedTask,
 }
 
+/// What a [`Route`] says besides the task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteHead {
+    /// See [`Route::attempt_id`].
+    pub attempt_id: AttemptId,
+    /// See [`Route::attempt`].
+    pub attempt: u32,
+    /// See [`Route::ttl_ms`].
+    pub ttl_ms: u64,
+}
+
 impl Route {
-    pub(super) fn from_wire(it: wire::Route) -> Self {
-        Self {
-            attempt_id: AttemptId(it.attempt_id),
-            attempt: it.attempt,
-            ttl_ms: it.ttl_ms.min(MAX_TTL_MS),
-            task: EncodedTask(it.task),
+    pub(super) fn parse(it: &Bytes) -> Result<Self, WireError> {
+        let (mut attempt_id, mut attempt, mut ttl_ms, mut task) = (0, 0, 0, &[][..]);
+        let mut fields = Reader(it);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => attempt_id = field.fixed64()?,
+                2 => attempt = field.uint()? as u32,
+                3 => ttl_ms = field.uint()?.min(MAX_TTL_MS),
+                4 => task = field.bytes()?,
+                _ => {}
+            }
         }
+        let (attempt_id, task) = (AttemptId(attempt_id), EncodedTask(part(it, task)));
+        Ok(Self { attempt_id, attempt, ttl_ms, task })
     }
 
-    pub(super) fn to_wire(&self) -> wire::Route {
-        wire::Route {
-            attempt_id: self.attempt_id.0,
-            attempt: self.attempt,
-            ttl_ms: self.ttl_ms,
-            task: self.task.0.clone(),
-        }
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        let Self { attempt_id, attempt, ttl_ms, .. } = *self;
+        RouteHead { attempt_id, attempt, ttl_ms }.write(&self.task.0, to);
+    }
+}
+
+impl RouteHead {
+    pub(super) fn write(&self, task: &[u8], to: &mut Writer<'_>) {
+        to.fixed64(1, self.attempt_id.0);
+        to.uint(2, self.attempt.into());
+        to.uint(3, self.ttl_ms);
+        to.bytes(4, task);
     }
 }
 
@@ -146,39 +181,58 @@ pub struct TaskResult {
 }
 
 impl TaskResult {
-    pub(super) fn from_wire(it: wire::Result) -> Result<Self, InvalidMessage> {
+    pub(super) fn parse(it: &Bytes) -> Result<Self, Failure> {
         let at = In::new(MessageKind::Result);
-        let outcome = match Outcome::from_wire(it.outcome) {
+        let (mut outcome, mut executed, mut content_type) = (0, 0, &[][..]);
+        let (mut attempt_id, mut error, mut queue_us, mut work_us) = (0, None, 0, 0);
+        let mut fields = Reader(it);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => attempt_id = field.fixed64()?,
+                2 => outcome = field.enumeration()?,
+                3 => executed = field.enumeration()?,
+                4 => content_type = field.bytes()?,
+                5 => error = Some(error_info(field.bytes()?)?),
+                6 => queue_us = field.uint()?,
+                7 => work_us = field.uint()?,
+                _ => {}
+            }
+        }
+        let outcome = match Outcome::from_wire(outcome) {
             Some(
                 outcome @ (Outcome::Ok | Outcome::Failed | Outcome::Expired | Outcome::Cancelled),
             ) => outcome,
             Some(Outcome::Rejected | Outcome::Lost) | None => {
-                let problem = format!("{} is not one that a worker reports", it.outcome);
-                return Err(at.invalid("outcome", problem));
+                let problem = format!("{outcome} is not one that a worker reports");
+                return Err(at.invalid("outcome", problem).into());
             }
         };
         Ok(Self {
-            attempt_id: AttemptId(it.attempt_id),
+            attempt_id: AttemptId(attempt_id),
             outcome,
-            executed: Executed::from_wire(it.executed).unwrap_or(Executed::Yes),
-            content_type: at.text("content_type", it.content_type)?,
-            error: it.error.map(|error| Box::new(ErrorInfo::from_wire(error))),
-            queue_us: it.queue_us,
-            work_us: it.work_us,
+            executed: Executed::from_wire(executed).unwrap_or(Executed::Yes),
+            content_type: at.text("content_type", part(it, content_type))?,
+            error,
+            queue_us,
+            work_us,
         })
     }
 
-    pub(super) fn to_wire(&self) -> wire::Result {
-        wire::Result {
-            attempt_id: self.attempt_id.0,
-            outcome: self.outcome.to_wire(),
-            executed: self.executed.to_wire(),
-            content_type: self.content_type.as_bytes().clone(),
-            error: self.error.as_ref().map(|error| error.to_wire()),
-            queue_us: self.queue_us,
-            work_us: self.work_us,
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.fixed64(1, self.attempt_id.0);
+        to.uint(2, self.outcome.to_wire() as u64);
+        to.uint(3, self.executed.to_wire() as u64);
+        to.bytes(4, self.content_type.as_bytes());
+        if let Some(error) = &self.error {
+            to.generated(5, &error.to_wire());
         }
+        to.uint(6, self.queue_us);
+        to.uint(7, self.work_us);
     }
+}
+
+fn error_info(it: &[u8]) -> Result<Box<ErrorInfo>, Failure> {
+    Ok(Box::new(ErrorInfo::from_wire(wire::Error::decode(it)?)))
 }
 
 /// The end of a task.
@@ -199,30 +253,43 @@ pub struct Deliver {
 }
 
 impl Deliver {
-    pub(super) fn from_wire(it: wire::Deliver) -> Result<Self, InvalidMessage> {
-        let task_id = task_id(MessageKind::Deliver, it.task_id)?;
+    pub(super) fn parse(it: &Bytes) -> Result<Self, Failure> {
+        let (mut id, mut outcome, mut executed, mut content_type) = (&[][..], 0, 0, &[][..]);
+        let (mut error, mut trace) = (None, ContextTrace::default());
+        let mut fields = Reader(it);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => id = field.bytes()?,
+                2 => outcome = field.enumeration()?,
+                3 => executed = field.enumeration()?,
+                4 => content_type = field.bytes()?,
+                5 => error = Some(error_info(field.bytes()?)?),
+                6 => trace = ContextTrace::parse(it, field.bytes()?)?,
+                _ => {}
+            }
+        }
+        let task_id = task_id(MessageKind::Deliver, id)?;
         let at = In { kind: MessageKind::Deliver, task_id: Some(task_id.clone()) };
         Ok(Self {
-            outcome: Outcome::from_wire(it.outcome).ok_or_else(|| {
-                at.invalid("outcome", format!("has unknown value {}", it.outcome))
-            })?,
-            executed: Executed::from_wire(it.executed).unwrap_or(Executed::Maybe),
-            content_type: at.text("content_type", it.content_type)?,
-            error: it.error.map(|error| Box::new(ErrorInfo::from_wire(error))),
-            trace: it.context_trace.map(ContextTrace::from_wire).unwrap_or_default(),
+            outcome: Outcome::from_wire(outcome)
+                .ok_or_else(|| at.invalid("outcome", format!("has unknown value {outcome}")))?,
+            executed: Executed::from_wire(executed).unwrap_or(Executed::Maybe),
+            content_type: at.text("content_type", part(it, content_type))?,
+            error,
+            trace,
             task_id,
         })
     }
 
-    pub(super) fn to_wire(&self) -> wire::Deliver {
-        wire::Deliver {
-            task_id: self.task_id.to_bytes(),
-            outcome: self.outcome.to_wire(),
-            executed: self.executed.to_wire(),
-            content_type: self.content_type.as_bytes().clone(),
-            error: self.error.as_ref().map(|error| error.to_wire()),
-            context_trace: Some(self.trace.to_wire()),
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        to.bytes(1, self.task_id.as_bytes());
+        to.uint(2, self.outcome.to_wire() as u64);
+        to.uint(3, self.executed.to_wire() as u64);
+        to.bytes(4, self.content_type.as_bytes());
+        if let Some(error) = &self.error {
+            to.generated(5, &error.to_wire());
         }
+        to.message(6, |to| self.trace.write(to));
     }
 }
 
@@ -241,13 +308,13 @@ impl Cancel {
             let reason = CancelReason::from_wire(it.reason).unwrap_or(CancelReason::Superseded);
             return Ok(Cancel::Attempt(AttemptId(it.attempt_id), reason));
         }
-        Ok(Cancel::Task(task_id(MessageKind::Cancel, it.task_id)?))
+        Ok(Cancel::Task(task_id(MessageKind::Cancel, &it.task_id)?))
     }
 
     pub(super) fn to_wire(&self) -> wire::Cancel {
         match self {
             Cancel::Task(id) => wire::Cancel {
-                task_id: id.to_bytes(),
+                task_id: Bytes::copy_from_slice(id.as_bytes()),
                 attempt_id: 0,
                 reason: CancelReason::Client.to_wire(),
             },

@@ -94,9 +94,7 @@ impl In {
         field: &'static str,
         bytes: Bytes,
     ) -> Result<ByteString, InvalidMessage> {
-        if bytes.len() > MAX_TEXT_BYTES {
-            return Err(self.too_long(field, bytes.len(), MAX_TEXT_BYTES));
-        }
+        self.check_text(field, &bytes)?;
         ByteString::try_from(bytes).map_err(|_| self.invalid(field, "is not UTF-8"))
     }
 
@@ -113,23 +111,58 @@ impl In {
         Ok(())
     }
 
+    pub(super) fn check_text(
+        &self,
+        field: &'static str,
+        text: &[u8],
+    ) -> Result<(), InvalidMessage> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(self.too_long(field, text.len(), MAX_TEXT_BYTES));
+        }
+        match std::str::from_utf8(text) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.invalid(field, "is not UTF-8")),
+        }
+    }
+
     pub(super) fn text_map(
+        &self,
+        field: &'static str,
+        entries: &[(&[u8], &[u8])],
+        max: usize,
+    ) -> Result<BTreeMap<String, String>, InvalidMessage> {
+        let text = |it| String::from_utf8_lossy(it).into_owned();
+        let mut map = BTreeMap::new();
+        for (key, value) in entries {
+            self.check_entry(field, key, value)?;
+            map.insert(text(key), text(value));
+            self.at_most(field, map.len(), max)?;
+        }
+        Ok(map)
+    }
+
+    pub(super) fn check_map(
         &self,
         field: &'static str,
         map: &BTreeMap<String, String>,
         max: usize,
     ) -> Result<(), InvalidMessage> {
         self.at_most(field, map.len(), max)?;
-        for (key, value) in map {
-            if key.is_empty() {
-                return Err(self.invalid(field, "has an empty key"));
-            }
-            let longest = key.len().max(value.len());
-            if longest > MAX_TEXT_BYTES {
-                return Err(self.too_long(field, longest, MAX_TEXT_BYTES));
-            }
+        map.iter()
+            .try_for_each(|(key, value)| self.check_entry(field, key.as_bytes(), value.as_bytes()))
+    }
+
+    fn check_entry(
+        &self,
+        field: &'static str,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), InvalidMessage> {
+        if key.is_empty() {
+            return Err(self.invalid(field, "has an empty key"));
         }
-        Ok(())
+        self.check_text(field, key)?;
+        self.check_text(field, value)
     }
 
     fn too_long(&self, field: &'static str, len: usize, max: usize) -> InvalidMessage {
@@ -137,8 +170,8 @@ impl In {
     }
 }
 
-pub(super) fn task_id(kind: MessageKind, bytes: Bytes) -> Result<TaskId, InvalidMessage> {
-    In::new(kind).id("task_id", TaskId::from_bytes, bytes)
+pub(super) fn task_id(kind: MessageKind, bytes: &[u8]) -> Result<TaskId, InvalidMessage> {
+    TaskId::from_bytes(bytes).map_err(|error| In::new(kind).invalid("task_id", error))
 }
 
 /// An error's own fields are read leniently: a peer's error is for people, and must not be lost
@@ -148,7 +181,7 @@ impl ErrorInfo {
         Self {
             code: error_code(it.code),
             message: lossy(&it.message),
-            task_id: TaskId::from_bytes(it.task_id).ok(),
+            task_id: TaskId::from_bytes(&it.task_id).ok(),
             node_id: NodeId::from_bytes(it.node_id).ok(),
             retry_after_ms: (it.retry_after_ms > 0).then_some(it.retry_after_ms),
             causes: it
@@ -169,7 +202,11 @@ impl ErrorInfo {
         wire::Error {
             code: self.code as i32,
             message: cut(&self.message),
-            task_id: self.task_id.as_ref().map(TaskId::to_bytes).unwrap_or_default(),
+            task_id: self
+                .task_id
+                .as_ref()
+                .map(|id| Bytes::copy_from_slice(id.as_bytes()))
+                .unwrap_or_default(),
             node_id: node(&self.node_id),
             retry_after_ms: self.retry_after_ms.unwrap_or(0),
             causes: self

@@ -15,14 +15,16 @@ use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
 use crate::error::{DecodeError, ErrorInfo, InvalidMessage};
-use crate::generated::{self as wire, frame::Kind};
+use crate::generated as wire;
 use crate::id::TaskId;
+use crate::wire::{Reader, WireError, Writer};
 
 pub use dispatch::{
-    Cancel, CancelReason, Deliver, Executed, Nack, Outcome, Route, Send, TaskResult, TaskState,
+    Cancel, CancelReason, Deliver, Executed, Nack, Outcome, Route, RouteHead, Send, TaskResult,
+    TaskState,
 };
 pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
-pub use task::{Delivery, EncodedTask, Labels, Priority, Task};
+pub use task::{Delivery, EncodedTask, Labels, Priority, Task, TaskHead};
 pub use trace::{ContextTrace, Hop, HopEvent};
 
 /// What a frame says, apart from its body.
@@ -49,7 +51,7 @@ pub enum Message {
     /// Worker: the end of an attempt. Body: the result.
     Result(TaskResult),
     /// Broker: the end of a task. Body: the result.
-    Deliver(Deliver),
+    Deliver(Box<Deliver>),
     /// Client: end my task. Broker: end this attempt.
     Cancel(Cancel),
     /// Worker: hands an attempt back that it did not start.
@@ -79,6 +81,50 @@ pub enum MessageKind {
     Nack,
     Fetch,
     Status,
+}
+
+impl MessageKind {
+    /// Its number in the oneof of `frame.proto`.
+    fn field(self) -> u32 {
+        match self {
+            MessageKind::Hello => 1,
+            MessageKind::Ack => 2,
+            MessageKind::Ping => 3,
+            MessageKind::Pong => 4,
+            MessageKind::Goaway => 5,
+            MessageKind::Error => 6,
+            MessageKind::Send => 10,
+            MessageKind::Accepted => 11,
+            MessageKind::Route => 12,
+            MessageKind::Result => 15,
+            MessageKind::Deliver => 16,
+            MessageKind::Cancel => 17,
+            MessageKind::Nack => 18,
+            MessageKind::Fetch => 21,
+            MessageKind::Status => 23,
+        }
+    }
+
+    fn from_field(number: u32) -> Option<Self> {
+        Some(match number {
+            1 => MessageKind::Hello,
+            2 => MessageKind::Ack,
+            3 => MessageKind::Ping,
+            4 => MessageKind::Pong,
+            5 => MessageKind::Goaway,
+            6 => MessageKind::Error,
+            10 => MessageKind::Send,
+            11 => MessageKind::Accepted,
+            12 => MessageKind::Route,
+            15 => MessageKind::Result,
+            16 => MessageKind::Deliver,
+            17 => MessageKind::Cancel,
+            18 => MessageKind::Nack,
+            21 => MessageKind::Fetch,
+            23 => MessageKind::Status,
+            _ => return None,
+        })
+    }
 }
 
 impl fmt::Display for MessageKind {
@@ -134,76 +180,123 @@ impl Message {
     }
 
     pub(crate) fn parse(header: Bytes) -> Result<Parsed, DecodeError> {
-        let frame = wire::Frame::decode(header.clone())
-            .map_err(|error| DecodeError::Header(error.to_string()))?;
-        let Some(kind) = frame.kind else {
-            return Ok(Parsed::Unknown { kind: first_field_number(&header) });
+        let bad = |error: WireError| DecodeError::Header(error.to_string());
+        // Of several kinds the last one counts, as protobuf has it for a oneof.
+        let (mut known, mut unknown) = (None, 0);
+        let mut fields = Reader(&header);
+        while let Some(field) = fields.next().map_err(bad)? {
+            match MessageKind::from_field(field.number) {
+                Some(kind) => known = Some((kind, field.bytes().map_err(bad)?)),
+                None if unknown == 0 => unknown = field.number,
+                None => {}
+            }
+        }
+        let Some((kind, message)) = known else {
+            return Ok(Parsed::Unknown { kind: unknown });
         };
-        Ok(match Self::from_wire(kind) {
-            Ok(message) => Parsed::Message(message),
-            Err(invalid) => Parsed::Invalid(invalid),
-        })
-    }
-
-    fn from_wire(kind: Kind) -> Result<Self, InvalidMessage> {
-        Ok(match kind {
-            Kind::Hello(it) => Message::Hello(Box::new(Hello::from_wire(it)?)),
-            Kind::Ack(it) => Message::Ack(Box::new(Ack::from_wire(it)?)),
-            Kind::Ping(it) => Message::Ping(Ping::from_wire(it)?),
-            Kind::Pong(it) => Message::Pong(it.seq),
-            Kind::Goaway(it) => Message::Goaway(Goaway::from_wire(it)),
-            Kind::Error(it) => Message::Error(Box::new(ErrorInfo::from_wire(it))),
-            Kind::Send(it) => Message::Send(Send::from_wire(it)?),
-            Kind::Accepted(it) => {
-                Message::Accepted(field::task_id(MessageKind::Accepted, it.task_id)?)
-            }
-            Kind::Route(it) => Message::Route(Route::from_wire(it)),
-            Kind::Result(it) => Message::Result(TaskResult::from_wire(it)?),
-            Kind::Deliver(it) => Message::Deliver(Deliver::from_wire(it)?),
-            Kind::Cancel(it) => Message::Cancel(Cancel::from_wire(it)?),
-            Kind::Nack(it) => Message::Nack(Nack::from_wire(it)),
-            Kind::Fetch(it) => Message::Fetch(field::task_id(MessageKind::Fetch, it.task_id)?),
-            Kind::Status(it) => Message::Status(
-                field::task_id(MessageKind::Status, it.task_id)?,
-                TaskState::from_wire(it.state).unwrap_or(TaskState::Unknown),
-            ),
-        })
-    }
-
-    fn to_wire(&self) -> Kind {
-        match self {
-            Message::Hello(it) => Kind::Hello(it.to_wire()),
-            Message::Ack(it) => Kind::Ack(it.to_wire()),
-            Message::Ping(it) => Kind::Ping(it.to_wire()),
-            Message::Pong(seq) => Kind::Pong(wire::Pong { seq: *seq }),
-            Message::Goaway(it) => Kind::Goaway(it.to_wire()),
-            Message::Error(it) => Kind::Error(it.to_wire()),
-            Message::Send(it) => Kind::Send(it.to_wire()),
-            Message::Accepted(id) => Kind::Accepted(wire::Accepted { task_id: id.to_bytes() }),
-            Message::Route(it) => Kind::Route(it.to_wire()),
-            Message::Result(it) => Kind::Result(it.to_wire()),
-            Message::Deliver(it) => Kind::Deliver(it.to_wire()),
-            Message::Cancel(it) => Kind::Cancel(it.to_wire()),
-            Message::Nack(it) => Kind::Nack(it.to_wire()),
-            Message::Fetch(id) => Kind::Fetch(wire::Fetch { task_id: id.to_bytes() }),
-            Message::Status(id, state) => {
-                Kind::Status(wire::Status { task_id: id.to_bytes(), state: state.to_wire() })
-            }
+        let message = header.slice_ref(message);
+        match Self::parse_kind(kind, message) {
+            Ok(message) => Ok(Parsed::Message(message)),
+            Err(Failure::Invalid(invalid)) => Ok(Parsed::Invalid(*invalid)),
+            Err(Failure::Malformed(problem)) => Err(DecodeError::Header(problem)),
         }
     }
 
-    /// Appends the header of this message and returns its length.
-    pub(crate) fn encode_header(&self, to: &mut BytesMut) -> usize {
-        let before = to.len();
-        let kind = self.to_wire();
-        to.reserve(kind.encoded_len());
-        kind.encode(to);
-        to.len() - before
+    fn parse_kind(kind: MessageKind, it: Bytes) -> Result<Self, Failure> {
+        let task_id = |bytes: Bytes| field::task_id(kind, &bytes);
+        Ok(match kind {
+            MessageKind::Hello => {
+                Message::Hello(Box::new(Hello::from_wire(wire::Hello::decode(it)?)?))
+            }
+            MessageKind::Ack => Message::Ack(Box::new(Ack::from_wire(wire::Ack::decode(it)?)?)),
+            MessageKind::Ping => Message::Ping(Ping::from_wire(wire::Ping::decode(it)?)?),
+            MessageKind::Pong => Message::Pong(wire::Pong::decode(it)?.seq),
+            MessageKind::Goaway => Message::Goaway(Goaway::from_wire(wire::Goaway::decode(it)?)),
+            MessageKind::Error => {
+                Message::Error(Box::new(ErrorInfo::from_wire(wire::Error::decode(it)?)))
+            }
+            MessageKind::Send => Message::Send(Send::parse(&it)?),
+            MessageKind::Accepted => {
+                Message::Accepted(task_id(wire::Accepted::decode(it)?.task_id)?)
+            }
+            MessageKind::Route => Message::Route(Route::parse(&it)?),
+            MessageKind::Result => Message::Result(TaskResult::parse(&it)?),
+            MessageKind::Deliver => Message::Deliver(Box::new(Deliver::parse(&it)?)),
+            MessageKind::Cancel => Message::Cancel(Cancel::from_wire(wire::Cancel::decode(it)?)?),
+            MessageKind::Nack => Message::Nack(Nack::from_wire(wire::Nack::decode(it)?)),
+            MessageKind::Fetch => Message::Fetch(task_id(wire::Fetch::decode(it)?.task_id)?),
+            MessageKind::Status => {
+                let it = wire::Status::decode(it)?;
+                let state = TaskState::from_wire(it.state).unwrap_or(TaskState::Unknown);
+                Message::Status(task_id(it.task_id)?, state)
+            }
+        })
+    }
+
+    /// Appends the header of this message.
+    pub(crate) fn encode_header(&self, to: &mut BytesMut) {
+        let field = self.kind().field();
+        let mut to = Writer(to);
+        match self {
+            Message::Hello(it) => to.generated(field, &it.to_wire()),
+            Message::Ack(it) => to.generated(field, &it.to_wire()),
+            Message::Ping(it) => to.generated(field, &it.to_wire()),
+            Message::Pong(seq) => to.message(field, |to| to.uint(1, *seq)),
+            Message::Goaway(it) => to.generated(field, &it.to_wire()),
+            Message::Error(it) => to.generated(field, &it.to_wire()),
+            Message::Send(it) => to.message(field, |to| it.write(to)),
+            Message::Accepted(id) | Message::Fetch(id) => {
+                to.message(field, |to| to.bytes(1, id.as_bytes()));
+            }
+            Message::Route(it) => to.message(field, |to| it.write(to)),
+            Message::Result(it) => to.message(field, |to| it.write(to)),
+            Message::Deliver(it) => to.message(field, |to| it.write(to)),
+            Message::Cancel(it) => to.generated(field, &it.to_wire()),
+            Message::Nack(it) => to.generated(field, &it.to_wire()),
+            Message::Status(id, state) => to.message(field, |to| {
+                to.bytes(1, id.as_bytes());
+                to.uint(2, state.to_wire() as u64);
+            }),
+        }
     }
 }
 
-/// The field number of a header's first field: the frame kind, when that is not known here.
-fn first_field_number(header: &[u8]) -> u32 {
-    let mut header = header;
-    prost::encoding::decode_varint(&mut header).map_or(0, |tag| (tag >> 3) as u32)
+impl Deliver {
+    /// As [`Message::encode_header`].
+    pub(crate) fn encode_header(&self, to: &mut BytesMut) {
+        Writer(to).message(MessageKind::Deliver.field(), |to| self.write(to));
+    }
+}
+
+impl RouteHead {
+    /// As [`Message::encode_header`], of a ROUTE of this task.
+    pub(crate) fn encode_header(&self, task: &[u8], to: &mut BytesMut) {
+        Writer(to).message(MessageKind::Route.field(), |to| self.write(task, to));
+    }
+}
+
+/// Why a header gives no message.
+enum Failure {
+    /// It is not protobuf.
+    Malformed(String),
+    /// A field is missing or wrong.
+    Invalid(Box<InvalidMessage>),
+}
+
+impl From<InvalidMessage> for Failure {
+    fn from(invalid: InvalidMessage) -> Self {
+        Failure::Invalid(Box::new(invalid))
+    }
+}
+
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Self {
+        Failure::Malformed(error.to_string())
+    }
+}
+
+impl From<prost::DecodeError> for Failure {
+    fn from(error: prost::DecodeError) -> Self {
+        Failure::Malformed(error.to_string())
+    }
 }

@@ -160,7 +160,7 @@ impl WorkerHello {
             let problem = format!("and prefetch are together over {MAX_AGENT_ATTEMPTS}");
             return Err(at.invalid("slots", problem));
         }
-        at.text_map("labels", &it.labels, MAX_LABELS)?;
+        at.check_map("labels", &it.labels, MAX_LABELS)?;
         at.at_most("held", it.held.len(), MAX_AGENT_ATTEMPTS as usize)?;
         Ok(Self {
             agent_id: at.id("agent_id", AgentId::from_bytes, it.agent_id.clone())?,

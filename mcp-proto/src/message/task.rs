@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
-use prost::Message as _;
 
 use super::MessageKind;
 use super::field::{In, task_id, wire_enum};
 use crate::error::InvalidMessage;
-use crate::generated as wire;
 use crate::id::{ActionName, TaskId};
-use crate::limits::{MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TASK_BYTES};
+use crate::limits::{MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TASK_BYTES, MAX_TASK_ID_BYTES};
+use crate::wire::{Reader, WireError, Writer, part};
 
 wire_enum! {
     /// Which of the waiting tasks goes first.
@@ -110,61 +109,211 @@ impl Task {
         }
     }
 
-    fn from_wire(it: wire::Task) -> Result<Self, InvalidMessage> {
+    fn from_fields(whole: &Bytes, it: Fields<'_>) -> Result<Self, InvalidMessage> {
+        let (head, at) = TaskHead::from_fields(whole, &it)?;
+        let text = |field, bytes| at.text(field, part(whole, bytes));
+        Ok(Self {
+            content_type: text("content_type", it.content_type)?,
+            tenant: text("tenant", it.tenant)?,
+            affinity_key: text("affinity_key", it.affinity_key)?,
+            headers: at.text_map("headers", &it.headers, MAX_HEADERS)?,
+            parent: parent(&at, it.parent_task_id)?,
+            depth: it.depth as u8,
+            traceparent: text("traceparent", it.traceparent)?,
+            tracestate: text("tracestate", it.tracestate)?,
+            id: head.id,
+            action: head.action,
+            priority: head.priority,
+            required_labels: head.required_labels,
+            delivery: head.delivery,
+            idempotent: head.idempotent,
+            shadow: head.shadow,
+        })
+    }
+
+    /// Its wire form, as SEND and ROUTE carry it.
+    pub fn encode(&self) -> EncodedTask {
+        let mut bytes = BytesMut::with_capacity(self.max_bytes());
+        let mut to = Writer(&mut bytes);
+        to.bytes(1, self.id.as_bytes());
+        to.bytes(2, self.action.as_bytes());
+        to.bytes(3, self.content_type.as_bytes());
+        if self.priority != Priority::Normal {
+            to.uint(4, self.priority.to_wire() as u64);
+        }
+        to.bytes(5, self.tenant.as_bytes());
+        to.bytes(6, self.affinity_key.as_bytes());
+        write_map(&mut to, 7, &self.required_labels.0);
+        if self.delivery != Delivery::Fast {
+            to.uint(8, self.delivery.to_wire() as u64);
+        }
+        to.uint(9, self.idempotent.into());
+        to.uint(10, self.shadow.into());
+        write_map(&mut to, 11, &self.headers);
+        if let Some(parent) = &self.parent {
+            to.bytes(12, parent.as_bytes());
+        }
+        to.uint(13, self.depth.into());
+        to.bytes(14, self.traceparent.as_bytes());
+        to.bytes(15, self.tracestate.as_bytes());
+        EncodedTask(bytes.freeze())
+    }
+
+    /// Enough for its texts, with a few bytes of tag and length for each.
+    fn max_bytes(&self) -> usize {
+        let texts = [&self.content_type, &self.tenant, &self.affinity_key]
+            .into_iter()
+            .chain([&self.traceparent, &self.tracestate]);
+        let ids = self.id.as_bytes().len() + self.action.as_bytes().len() + 2 * MAX_TASK_ID_BYTES;
+        ids + texts.map(|text| text.len()).sum::<usize>() + 32
+    }
+}
+
+fn write_map(to: &mut Writer<'_>, field: u32, map: &BTreeMap<String, String>) {
+    for (key, value) in map {
+        to.message(field, |to| {
+            to.bytes(1, key.as_bytes());
+            to.bytes(2, value.as_bytes());
+        });
+    }
+}
+
+/// What a broker needs to know of a task that it forwards.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskHead {
+    /// See [`Task::id`].
+    pub id: TaskId,
+    /// See [`Task::action`].
+    pub action: ActionName,
+    /// See [`Task::priority`].
+    pub priority: Priority,
+    /// See [`Task::required_labels`].
+    pub required_labels: Labels,
+    /// See [`Task::delivery`].
+    pub delivery: Delivery,
+    /// See [`Task::idempotent`].
+    pub idempotent: bool,
+    /// See [`Task::shadow`].
+    pub shadow: bool,
+}
+
+impl TaskHead {
+    /// Checks every field of the task, and keeps what a broker needs.
+    fn from_fields(whole: &Bytes, it: &Fields<'_>) -> Result<(Self, In), InvalidMessage> {
         let id = task_id(MessageKind::Send, it.task_id)?;
         let at = In { kind: MessageKind::Send, task_id: Some(id.clone()) };
-        at.text_map("required_labels", &it.required_labels, MAX_LABELS)?;
-        at.text_map("headers", &it.headers, MAX_HEADERS)?;
         let unknown = |field, number| at.invalid(field, format!("has unknown value {number}"));
-        let depth = u8::try_from(it.depth).ok().filter(|depth| *depth <= MAX_DEPTH);
-        Ok(Self {
-            action: at.id("action", ActionName::from_bytes, it.action)?,
-            content_type: at.text("content_type", it.content_type)?,
+        for (field, text) in [
+            ("content_type", it.content_type),
+            ("tenant", it.tenant),
+            ("affinity_key", it.affinity_key),
+            ("traceparent", it.traceparent),
+            ("tracestate", it.tracestate),
+        ] {
+            at.check_text(field, text)?;
+        }
+        if !it.headers.is_empty() {
+            at.text_map("headers", &it.headers, MAX_HEADERS)?;
+        }
+        parent(&at, it.parent_task_id)?;
+        if it.depth > u64::from(MAX_DEPTH) {
+            let problem = format!("is {}; at most {MAX_DEPTH} is allowed", it.depth);
+            return Err(at.invalid("depth", problem));
+        }
+        if whole.len() > MAX_TASK_BYTES {
+            let problem =
+                format!("has {} bytes; at most {MAX_TASK_BYTES} are allowed", whole.len());
+            return Err(at.invalid("task", problem));
+        }
+        let head = Self {
+            action: at.id("action", ActionName::from_bytes, part(whole, it.action))?,
             priority: match it.priority {
                 0 => Priority::Normal,
                 number => Priority::from_wire(number).ok_or_else(|| unknown("priority", number))?,
             },
-            tenant: at.text("tenant", it.tenant)?,
-            affinity_key: at.text("affinity_key", it.affinity_key)?,
-            required_labels: Labels(it.required_labels),
+            required_labels: Labels(at.text_map(
+                "required_labels",
+                &it.required_labels,
+                MAX_LABELS,
+            )?),
             delivery: match it.delivery {
                 0 => Delivery::Fast,
                 number => Delivery::from_wire(number).ok_or_else(|| unknown("delivery", number))?,
             },
             idempotent: it.idempotent,
             shadow: it.shadow,
-            headers: it.headers,
-            parent: at.optional_id("parent_task_id", TaskId::from_bytes, it.parent_task_id)?,
-            depth: depth.ok_or_else(|| {
-                at.invalid("depth", format!("is {}; at most {MAX_DEPTH} is allowed", it.depth))
-            })?,
-            traceparent: at.text("traceparent", it.traceparent)?,
-            tracestate: at.text("tracestate", it.tracestate)?,
             id,
-        })
-    }
-
-    /// Its wire form, as SEND and ROUTE carry it.
-    pub fn encode(&self) -> EncodedTask {
-        let it = wire::Task {
-            task_id: self.id.to_bytes(),
-            action: self.action.to_bytes(),
-            content_type: self.content_type.as_bytes().clone(),
-            priority: if self.priority == Priority::Normal { 0 } else { self.priority.to_wire() },
-            tenant: self.tenant.as_bytes().clone(),
-            affinity_key: self.affinity_key.as_bytes().clone(),
-            required_labels: self.required_labels.0.clone(),
-            delivery: if self.delivery == Delivery::Fast { 0 } else { self.delivery.to_wire() },
-            idempotent: self.idempotent,
-            shadow: self.shadow,
-            headers: self.headers.clone(),
-            parent_task_id: self.parent.as_ref().map(TaskId::to_bytes).unwrap_or_default(),
-            depth: u32::from(self.depth),
-            traceparent: self.traceparent.as_bytes().clone(),
-            tracestate: self.tracestate.as_bytes().clone(),
         };
-        EncodedTask(it.encode_to_vec().into())
+        Ok((head, at))
     }
+}
+
+fn parent(at: &In, id: &[u8]) -> Result<Option<TaskId>, InvalidMessage> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    TaskId::from_bytes(id).map(Some).map_err(|error| at.invalid("parent_task_id", error))
+}
+
+/// The fields of a task, not checked yet.
+#[derive(Default)]
+struct Fields<'a> {
+    task_id: &'a [u8],
+    action: &'a [u8],
+    content_type: &'a [u8],
+    priority: i32,
+    tenant: &'a [u8],
+    affinity_key: &'a [u8],
+    required_labels: Vec<(&'a [u8], &'a [u8])>,
+    delivery: i32,
+    idempotent: bool,
+    shadow: bool,
+    headers: Vec<(&'a [u8], &'a [u8])>,
+    parent_task_id: &'a [u8],
+    depth: u64,
+    traceparent: &'a [u8],
+    tracestate: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn read(task: &'a [u8]) -> Result<Self, WireError> {
+        let mut it = Self::default();
+        let mut fields = Reader(task);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => it.task_id = field.bytes()?,
+                2 => it.action = field.bytes()?,
+                3 => it.content_type = field.bytes()?,
+                4 => it.priority = field.enumeration()?,
+                5 => it.tenant = field.bytes()?,
+                6 => it.affinity_key = field.bytes()?,
+                7 => it.required_labels.push(entry(field.bytes()?)?),
+                8 => it.delivery = field.enumeration()?,
+                9 => it.idempotent = field.uint()? != 0,
+                10 => it.shadow = field.uint()? != 0,
+                11 => it.headers.push(entry(field.bytes()?)?),
+                12 => it.parent_task_id = field.bytes()?,
+                13 => it.depth = field.uint()?,
+                14 => it.traceparent = field.bytes()?,
+                15 => it.tracestate = field.bytes()?,
+                _ => {}
+            }
+        }
+        Ok(it)
+    }
+}
+
+fn entry(it: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    let (mut key, mut value) = (&[][..], &[][..]);
+    let mut fields = Reader(it);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => key = field.bytes()?,
+            2 => value = field.bytes()?,
+            _ => {}
+        }
+    }
+    Ok((key, value))
 }
 
 /// A [`Task`] in its wire form, not looked into yet. The broker forwards it as it came.
@@ -172,17 +321,23 @@ impl Task {
 pub struct EncodedTask(pub Bytes);
 
 impl EncodedTask {
-    /// Parses it. The parts of the task are slices of these bytes.
+    /// Parses it. Texts are slices of these bytes.
+    ///
+    /// # Errors
+    /// The first field that is missing or wrong.
     pub fn decode(&self) -> Result<Task, InvalidMessage> {
-        let it = wire::Task::decode(self.0.clone())
-            .map_err(|error| In::new(MessageKind::Send).invalid("task", error))?;
-        let task = Task::from_wire(it)?;
-        if self.0.len() > MAX_TASK_BYTES {
-            let at = In { kind: MessageKind::Send, task_id: Some(task.id) };
-            let problem =
-                format!("has {} bytes; at most {MAX_TASK_BYTES} are allowed", self.0.len());
-            return Err(at.invalid("task", problem));
-        }
-        Ok(task)
+        Task::from_fields(&self.0, self.fields()?)
+    }
+
+    /// Checks all of it, and parses what a broker needs.
+    ///
+    /// # Errors
+    /// The first field that is missing or wrong.
+    pub fn head(&self) -> Result<TaskHead, InvalidMessage> {
+        TaskHead::from_fields(&self.0, &self.fields()?).map(|(head, _)| head)
+    }
+
+    fn fields(&self) -> Result<Fields<'_>, InvalidMessage> {
+        Fields::read(&self.0).map_err(|error| In::new(MessageKind::Send).invalid("task", error))
     }
 }

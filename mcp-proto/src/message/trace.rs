@@ -1,12 +1,12 @@
 //! The context trace: what happened to a task on its way.
 
+use bytes::Bytes;
 use bytestring::ByteString;
-use prost::Message as _;
 
 use super::field::wire_enum;
-use crate::generated as wire;
 use crate::id::NodeId;
 use crate::limits::{MAX_HOPS, MAX_TRACE_BYTES};
+use crate::wire::{Reader, WireError, Writer, part};
 
 wire_enum! {
     /// How an attempt ended.
@@ -67,65 +67,106 @@ pub struct Hop {
 }
 
 impl ContextTrace {
-    pub(super) fn from_wire(it: wire::ContextTrace) -> Self {
-        Self {
-            broker_id: NodeId::from_bytes(it.broker_id).ok(),
-            total_us: it.total_us,
-            queue_us: it.queue_us,
-            truncated: it.truncated || it.hops.len() > MAX_HOPS,
-            hops: it.hops.into_iter().take(MAX_HOPS).filter_map(Hop::from_wire).collect(),
+    /// The trace in `it`, a part of `whole`. Hops that are odd are left out.
+    pub(super) fn parse(whole: &Bytes, it: &[u8]) -> Result<Self, WireError> {
+        let mut trace = Self::default();
+        let mut fields = Reader(it);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => trace.broker_id = NodeId::from_bytes(part(whole, field.bytes()?)).ok(),
+                2 => trace.total_us = field.uint()?,
+                3 if trace.hops.len() < MAX_HOPS => {
+                    trace.hops.extend(Hop::parse(whole, field.bytes()?)?);
+                }
+                3 => trace.truncated = true,
+                4 => trace.truncated |= field.uint()? != 0,
+                5 => trace.queue_us = field.uint()?,
+                _ => {}
+            }
         }
+        Ok(trace)
     }
 
-    pub(super) fn to_wire(&self) -> wire::ContextTrace {
-        let mut kept: Vec<wire::Hop> = Vec::with_capacity(self.hops.len().min(MAX_HOPS));
+    pub(super) fn write(&self, to: &mut Writer<'_>) {
+        let fits = self.hops_that_fit();
+        if let Some(id) = &self.broker_id {
+            to.bytes(1, id.as_bytes());
+        }
+        to.uint(2, self.total_us);
+        for hop in fits {
+            to.message(3, |to| hop.write(to));
+        }
+        to.uint(4, (self.truncated || fits.len() < self.hops.len()).into());
+        to.uint(5, self.queue_us);
+    }
+
+    /// The newest hops, within the limits of number and bytes.
+    fn hops_that_fit(&self) -> &[Hop] {
         let mut bytes = 0;
-        for hop in self.hops.iter().rev().take(MAX_HOPS).map(Hop::to_wire) {
-            bytes += hop.encoded_len();
-            if bytes > MAX_TRACE_BYTES {
-                break;
-            }
-            kept.push(hop);
-        }
-        kept.reverse();
-        wire::ContextTrace {
-            broker_id: self.broker_id.as_ref().map(NodeId::to_bytes).unwrap_or_default(),
-            total_us: self.total_us,
-            queue_us: self.queue_us,
-            truncated: self.truncated || kept.len() < self.hops.len(),
-            hops: kept,
-        }
+        let fits = self.hops.iter().rev().take(MAX_HOPS).take_while(|hop| {
+            bytes += hop.max_bytes();
+            bytes <= MAX_TRACE_BYTES
+        });
+        &self.hops[self.hops.len() - fits.count()..]
     }
 }
 
 impl Hop {
-    fn from_wire(it: wire::Hop) -> Option<Self> {
-        Some(Self {
-            node_id: NodeId::from_bytes(it.node_id).ok()?,
-            event: HopEvent::from_wire(it.event)?,
-            attempt: it.attempt,
-            queue_us: it.queue_us,
-            network_us: it.network_us,
-            worker_queue_us: it.worker_queue_us,
-            work_us: it.work_us,
-            policy: ByteString::try_from(it.policy).unwrap_or_default(),
-            candidates: it.candidates,
-            reason: ByteString::try_from(it.reason).unwrap_or_default(),
-        })
+    fn parse(whole: &Bytes, it: &[u8]) -> Result<Option<Self>, WireError> {
+        let (mut node_id, mut event, mut policy, mut reason) = (&[][..], 0, &[][..], &[][..]);
+        let (mut attempt, mut candidates, mut queue_us) = (0, 0, 0);
+        let (mut network_us, mut worker_queue_us, mut work_us) = (0, 0, 0);
+        let mut fields = Reader(it);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => node_id = field.bytes()?,
+                2 => event = field.enumeration()?,
+                3 => attempt = field.uint()? as u32,
+                4 => queue_us = field.uint()?,
+                5 => network_us = field.uint()?,
+                6 => worker_queue_us = field.uint()?,
+                7 => work_us = field.uint()?,
+                8 => policy = field.bytes()?,
+                9 => candidates = field.uint()? as u32,
+                10 => reason = field.bytes()?,
+                _ => {}
+            }
+        }
+        let text = |it| ByteString::try_from(part(whole, it)).unwrap_or_default();
+        let (Ok(node_id), Some(event)) =
+            (NodeId::from_bytes(part(whole, node_id)), HopEvent::from_wire(event))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            node_id,
+            event,
+            attempt,
+            queue_us,
+            network_us,
+            worker_queue_us,
+            work_us,
+            policy: text(policy),
+            candidates,
+            reason: text(reason),
+        }))
     }
 
-    fn to_wire(&self) -> wire::Hop {
-        wire::Hop {
-            node_id: self.node_id.to_bytes(),
-            event: self.event.to_wire(),
-            attempt: self.attempt,
-            queue_us: self.queue_us,
-            network_us: self.network_us,
-            worker_queue_us: self.worker_queue_us,
-            work_us: self.work_us,
-            policy: self.policy.as_bytes().clone(),
-            candidates: self.candidates,
-            reason: self.reason.as_bytes().clone(),
-        }
+    fn write(&self, to: &mut Writer<'_>) {
+        to.bytes(1, self.node_id.as_bytes());
+        to.uint(2, self.event.to_wire() as u64);
+        to.uint(3, self.attempt.into());
+        to.uint(4, self.queue_us);
+        to.uint(5, self.network_us);
+        to.uint(6, self.worker_queue_us);
+        to.uint(7, self.work_us);
+        to.bytes(8, self.policy.as_bytes());
+        to.uint(9, self.candidates.into());
+        to.bytes(10, self.reason.as_bytes());
+    }
+
+    /// No more than this on the wire: its texts, and numbers at their longest.
+    fn max_bytes(&self) -> usize {
+        80 + self.node_id.as_bytes().len() + self.policy.len() + self.reason.len()
     }
 }

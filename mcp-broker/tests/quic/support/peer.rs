@@ -193,7 +193,7 @@ impl RawPeer {
     /// The end of a task, and its body.
     pub(crate) async fn receive_deliver(&mut self) -> (mcp_proto::Deliver, Bytes) {
         match self.receive().await {
-            Frame { message: Message::Deliver(deliver), body } => (deliver, body),
+            Frame { message: Message::Deliver(deliver), body } => (*deliver, body),
             other => panic!("not a DELIVER: {other:?}"),
         }
     }
