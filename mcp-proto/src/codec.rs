@@ -18,6 +18,10 @@ use crate::message::{Deliver, EncodedTask, Message, Parsed, RouteHead};
 const LENGTH_BYTES: usize = 4;
 const HEADER_LENGTH_BYTES: usize = 2;
 
+/// What an arena of frames grows by, and when.
+const ARENA_BYTES: usize = 32 * 1024;
+const MIN_ARENA_BYTES: usize = 1024;
+
 /// Bodies up to this are copied out of the read buffer that they came in: half of its size.
 const DETACHED_BODY_BYTES: usize = 32 * 1024;
 
@@ -64,24 +68,34 @@ pub(crate) const COALESCE_BELOW_BYTES: usize = 8 * 1024;
 /// held apart from the buffer that its body came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedFrame {
-    /// With a small body behind it.
-    pub(crate) head: Arc<[u8]>,
+    /// With a small body behind it. A part of an arena.
+    pub(crate) head: Bytes,
     /// A larger body.
     pub(crate) body: Bytes,
 }
 
 impl EncodedFrame {
-    /// A DELIVER. `scratch` is cleared and used; it saves an allocation when it is used again.
-    pub fn deliver(deliver: &Deliver, body: Bytes, scratch: &mut BytesMut) -> Self {
-        scratch.clear();
-        FrameCodec::encode_with(body.len(), scratch, |to| deliver.encode_header(to));
+    /// A DELIVER. It becomes a part of `arena`, which is to be used for many: a block of some 32 KiB
+    /// is allocated at a time, and freed with the last frame in it. Frames that are kept in order
+    /// cost no allocation each, and are freed without being touched.
+    pub fn deliver(deliver: &Deliver, body: Bytes, arena: &mut BytesMut) -> Self {
+        debug_assert!(arena.is_empty());
+        if arena.capacity() < MIN_ARENA_BYTES {
+            arena.reserve(ARENA_BYTES);
+        }
+        FrameCodec::encode_with(body.len(), arena, |to| deliver.encode_header(to));
         if body.len() < COALESCE_BELOW_BYTES {
-            scratch.extend_from_slice(&body);
-            return Self { head: scratch[..].into(), body: Bytes::new() };
+            arena.extend_from_slice(&body);
+            return Self { head: arena.split().freeze(), body: Bytes::new() };
         }
         let body =
             if body.len() <= DETACHED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
-        Self { head: scratch[..].into(), body }
+        Self { head: arena.split().freeze(), body }
+    }
+
+    /// The same in an allocation of its own, for one that will be kept out of order.
+    pub fn detached(&self) -> Self {
+        Self { head: Bytes::copy_from_slice(&self.head), body: self.body.clone() }
     }
 
     /// All of it.

@@ -112,7 +112,7 @@ impl Core {
 
     /// The same for an outcome that is for this session only.
     pub(super) fn tell(&mut self, key: SessionKey, deliver: &Deliver, body: Bytes) {
-        let frame = EncodedFrame::deliver(deliver, body, &mut self.scratch);
+        let frame = EncodedFrame::deliver(deliver, body, &mut self.arena);
         self.deliver(key, frame);
     }
 
@@ -128,7 +128,7 @@ impl Core {
                     && bytes <= self.config.max_detached_bytes
                 {
                     session.held_bytes = bytes;
-                    session.held.push_back(frame);
+                    session.held.push_back(frame.detached());
                 }
             }
         }

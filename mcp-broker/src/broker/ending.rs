@@ -215,7 +215,7 @@ impl Core {
         }
         self.drop_pool_if_unused(pool_key);
         self.stats.count(deliver.outcome);
-        let frame = EncodedFrame::deliver(&deliver, body, &mut self.scratch);
+        let frame = EncodedFrame::deliver(&deliver, body, &mut self.arena);
         for session in waiters {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.tasks -= 1;

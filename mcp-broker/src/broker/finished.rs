@@ -150,7 +150,7 @@ mod tests {
         }
         // The older "a" went; the newer one is found.
         assert_eq!(find(&it, "a"), Some(3));
-        it.push(kept(identity, "d", 5, 9_000));
+        it.push(kept(identity, "d", 5, 9_700));
         assert!(find(&it, "b").is_none() && find(&it, "a").is_none());
         assert!(find(&it, "d").is_some() && it.bytes <= 10_000);
         it.push(kept(identity, "e", 6, 10_000));

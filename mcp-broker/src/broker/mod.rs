@@ -94,7 +94,9 @@ pub struct Core {
     is_shutting_down: bool,
     policy_name: ByteString,
     outputs: VecDeque<Output>,
-    /// Where frames are encoded.
+    /// Where outcomes are encoded.
+    arena: BytesMut,
+    /// Where tasks are put together.
     scratch: BytesMut,
     stats: Stats,
     measured: Measured,
@@ -134,6 +136,7 @@ impl Core {
             is_shutting_down: false,
             policy_name: config.policy.name(),
             outputs: VecDeque::new(),
+            arena: BytesMut::new(),
             scratch: BytesMut::new(),
             stats: Stats::default(),
             measured: Measured::new(seed()),

@@ -116,6 +116,9 @@ impl In {
         field: &'static str,
         text: &[u8],
     ) -> Result<(), InvalidMessage> {
+        if text.is_empty() {
+            return Ok(());
+        }
         if text.len() > MAX_TEXT_BYTES {
             return Err(self.too_long(field, text.len(), MAX_TEXT_BYTES));
         }
