@@ -35,7 +35,6 @@ impl Peer for Session {
         state.session_id.clone_from(&ack.session_id);
         state.link = Some(link.clone());
         state.pending.connected(Instant::now(), &**link);
-        link.flush_soon();
     }
 
     fn disconnected(&self) {
@@ -44,13 +43,12 @@ impl Peer for Session {
         state.pending.disconnected();
     }
 
-    fn received(self: &Arc<Self>, batch: &mut Vec<Received>) {
-        let now = Instant::now();
+    fn received(self: &Arc<Self>, batch: &mut Vec<Received>, arrived_at: Instant) {
         let mut ended = Vec::with_capacity(batch.len());
         {
             let mut state = self.lock();
             for received in batch.drain(..) {
-                self.receive(&mut state, received, now, &mut ended);
+                self.receive(&mut state, received, arrived_at, &mut ended);
             }
         }
         tell(ended);
@@ -131,9 +129,6 @@ impl Session {
             Received::Frame(Frame { message: Message::Status(id, task_state), .. }) => {
                 if pending.status(&id, task_state, now, link.as_deref(), ended) {
                     self.control.wake.notify_one();
-                }
-                if let Some(link) = link {
-                    link.flush_soon();
                 }
             }
             // Accepted: the end will follow. Nothing else concerns a client's tasks.
