@@ -10,7 +10,7 @@ use mcp_proto::{
     Outcome,
 };
 
-use super::{Session, State, Waiter, tell};
+use super::{Session, State, Waiter};
 use crate::client::pending::Ended;
 use crate::connection::{Control, Link, Peer, Received, SDK, Stop};
 use crate::error::ConnectError;
@@ -51,7 +51,7 @@ impl Peer for Session {
                 self.receive(&mut state, received, arrived_at, &mut ended);
             }
         }
-        tell(ended);
+        self.tell(ended);
     }
 
     fn going_away(&self, _goaway: &Goaway) {
@@ -65,7 +65,7 @@ impl Peer for Session {
             state.pending.expire(now, &mut ended);
             state.pending.next_timeout()
         };
-        tell(ended);
+        self.tell(ended);
         next
     }
 
@@ -99,7 +99,7 @@ impl Peer for Session {
             state.closed.get_or_insert_with(|| Arc::new(error));
             state.pending.give_up(ErrorCode::BrokerLost, &message, &mut ended);
         }
-        tell(ended);
+        self.tell(ended);
         self.room.close();
         self.bytes.close();
         self.stopped.cancel();
