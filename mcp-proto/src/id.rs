@@ -83,6 +83,13 @@ macro_rules! text_id {
             }
         }
 
+        impl TryFrom<Bytes> for $name {
+            type Error = InvalidId;
+            fn try_from(bytes: Bytes) -> Result<Self, InvalidId> {
+                Self::from_bytes(bytes)
+            }
+        }
+
         impl TryFrom<String> for $name {
             type Error = InvalidId;
             fn try_from(text: String) -> Result<Self, InvalidId> {

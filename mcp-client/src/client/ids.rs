@@ -2,20 +2,28 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use mcp_proto::TaskId;
+use uuid::fmt::Hyphenated;
+
+/// Ids whose texts share an allocation: it lives as long as one of them.
+const SHARED: usize = 16;
 
 /// Makes ids that differ from each other and, by a key from the system, from everybody else's, and
 /// can't be guessed from each other.
 pub(super) struct TaskIds {
     key: RandomState,
     made: AtomicU64,
+    /// Room for the texts of the next ids.
+    room: Mutex<BytesMut>,
 }
 
 impl TaskIds {
     pub(super) fn new() -> Self {
-        Self { key: RandomState::new(), made: AtomicU64::new(0) }
+        Self { key: RandomState::new(), made: AtomicU64::new(0), room: Mutex::default() }
     }
 
     pub(super) fn next(&self) -> Option<TaskId> {
@@ -25,8 +33,16 @@ impl TaskIds {
         random[..2].copy_from_slice(&(number as u16).to_be_bytes());
         random[2..].copy_from_slice(&self.key.hash_one(number).to_be_bytes());
         let id = uuid::Builder::from_unix_timestamp_millis(now.as_millis() as u64, &random);
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let text: &str = id.into_uuid().hyphenated().encode_lower(&mut text);
+        let mut text = [0; Hyphenated::LENGTH];
+        id.into_uuid().hyphenated().encode_lower(&mut text);
+        let text = {
+            let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            if room.capacity() < text.len() {
+                *room = BytesMut::with_capacity(SHARED * text.len());
+            }
+            room.extend_from_slice(&text);
+            room.split().freeze()
+        };
         // Always a valid id: 36 printable bytes.
         TaskId::try_from(text).ok()
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mcp_proto::{
     EncodedTask, ErrorCode, ErrorInfo, Executed, Limits, NodeId, Outcome, SessionId, TaskId,
 };
-use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::ids::TaskIds;
@@ -119,44 +119,78 @@ impl Session {
 
     /// Takes a task, once there is room for it, and sends it when there is a connection.
     pub(crate) async fn submit(&self, draft: Draft) -> Result<Ticket, CallError> {
-        let Draft { id, task, body, ttl, is_idempotent } = draft;
         let max = self.max_body_bytes.load(Ordering::Relaxed);
-        if body.len() > max as usize {
-            return Err(too_large(id, body.len(), max));
+        if draft.body.len() > max as usize {
+            return Err(too_large(draft, max));
         }
-        let mut now = Instant::now();
-        let deadline = now + ttl;
-        let bytes = (body.len() as u32).min(self.settings.max_pending_bytes);
-        let bytes_permit = self.acquire(&self.bytes, bytes, &id, deadline, &mut now).await?;
-        let room_permit = self.acquire(&self.room, 1, &id, deadline, &mut now).await?;
-
-        let (end, ended_at) = oneshot::channel();
-        let waiter = Waiter { end, bytes };
-        let mut submission =
-            Submission { id: id.clone(), task, body, deadline, is_idempotent, waiter };
-        while let Err((refused, link)) = self.try_submit(submission, now)? {
-            submission = refused;
-            let wait = link.drained(LANE_SOFT_LIMIT_BYTES / 2);
-            if tokio::time::timeout_at(deadline.into(), wait).await.is_err() {
-                return Err(late(&id));
-            }
-            now = Instant::now();
+        let now = Instant::now();
+        let deadline = now + draft.ttl;
+        match self.try_submit(draft, deadline, now)? {
+            Ok(ticket) => Ok(ticket),
+            // Seldom, so it does not make every task's future larger.
+            Err(draft) => Box::pin(self.submit_in_turn(draft, deadline)).await,
         }
-        // The task's from now on: given back when it ends.
-        bytes_permit.forget();
-        room_permit.forget();
-        Ok(Ticket { id, end: ended_at })
     }
 
-    /// Submits, or returns the submission with the link that has no room.
-    #[allow(clippy::type_complexity)]
+    /// Takes a task, or returns it when there is no room now.
     fn try_submit(
         &self,
-        submission: Submission<Waiter>,
+        draft: Draft,
+        deadline: Instant,
         now: Instant,
-    ) -> Result<Result<(), (Submission<Waiter>, Arc<Link>)>, CallError> {
+    ) -> Result<Result<Ticket, Draft>, CallError> {
+        let bytes = self.bytes.try_acquire_many(self.counted_bytes(&draft));
+        let (Ok(bytes), Ok(room)) = (bytes, self.room.try_acquire()) else {
+            return Ok(Err(draft));
+        };
+        Ok(match self.take(draft, deadline, now)? {
+            Ok(ticket) => {
+                // The task's, until it ends.
+                bytes.forget();
+                room.forget();
+                Ok(ticket)
+            }
+            Err((draft, _)) => Err(draft),
+        })
+    }
+
+    /// Waits for room, behind those that came before.
+    async fn submit_in_turn(
+        &self,
+        mut draft: Draft,
+        deadline: Instant,
+    ) -> Result<Ticket, CallError> {
+        let bytes = self.counted_bytes(&draft);
+        let bytes = self.acquire(&self.bytes, bytes, &draft.id, deadline).await?;
+        let room = self.acquire(&self.room, 1, &draft.id, deadline).await?;
+        loop {
+            let (refused, link) = match self.take(draft, deadline, Instant::now())? {
+                Ok(ticket) => {
+                    bytes.forget();
+                    room.forget();
+                    return Ok(ticket);
+                }
+                Err(refused) => refused,
+            };
+            let wait = link.drained(LANE_SOFT_LIMIT_BYTES / 2);
+            if tokio::time::timeout_at(deadline.into(), wait).await.is_err() {
+                return Err(late(&refused.id));
+            }
+            draft = refused;
+        }
+    }
+
+    /// Takes a task that there is room for, or returns it with the link that has none.
+    #[allow(clippy::type_complexity)]
+    fn take(
+        &self,
+        draft: Draft,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<Result<Ticket, (Draft, Arc<Link>)>, CallError> {
+        let bytes = self.counted_bytes(&draft);
         let mut ended = Vec::new();
-        {
+        let ticket = {
             let mut state = self.lock();
             if let Some(error) = &state.closed {
                 return Err(CallError::Connect(error.clone()));
@@ -166,39 +200,41 @@ impl Session {
                 // It takes nothing more, and never drains: this is for the next one.
                 Some(link) if link.is_closed() => pending.going_away(),
                 Some(link) if link.queued_bytes() > LANE_SOFT_LIMIT_BYTES => {
-                    return Ok(Err((submission, link.clone())));
+                    return Ok(Err((draft, link.clone())));
                 }
                 Some(_) | None => {}
             }
+            let Draft { id, task, body, is_idempotent, .. } = draft;
+            let (end, ended_at) = oneshot::channel();
+            let ticket = Ticket { id: id.clone(), end: ended_at };
+            let waiter = Waiter { end, bytes };
+            let submission = Submission { id, task, body, deadline, is_idempotent, waiter };
             if pending.submit(submission, now, link.as_deref(), &mut ended) {
                 self.control.wake.notify_one();
             }
             if let Some(link) = link {
                 link.flush_soon();
             }
-        }
+            ticket
+        };
         self.tell(ended);
-        Ok(Ok(()))
+        Ok(Ok(ticket))
     }
 
-    /// Waits for room if there is none, and then tells the time.
+    /// What a task takes of the room for bodies.
+    fn counted_bytes(&self, draft: &Draft) -> u32 {
+        (draft.body.len() as u32).min(self.settings.max_pending_bytes)
+    }
+
     async fn acquire<'a>(
         &self,
         semaphore: &'a Semaphore,
         count: u32,
         id: &TaskId,
         deadline: Instant,
-        now: &mut Instant,
     ) -> Result<SemaphorePermit<'a>, CallError> {
-        match semaphore.try_acquire_many(count) {
-            Ok(permit) => return Ok(permit),
-            Err(TryAcquireError::Closed) => return Err(self.closed_error()),
-            Err(TryAcquireError::NoPermits) => {}
-        }
-        let acquired =
-            tokio::time::timeout_at(deadline.into(), semaphore.acquire_many(count)).await;
-        *now = Instant::now();
-        match acquired {
+        let wait = semaphore.acquire_many(count);
+        match tokio::time::timeout_at(deadline.into(), wait).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(self.closed_error()),
             Err(_) => Err(late(id)),
@@ -291,12 +327,13 @@ impl Session {
     }
 }
 
-fn too_large(id: TaskId, bytes: usize, max: u32) -> CallError {
+fn too_large(draft: Draft, max: u32) -> CallError {
     let message = format!(
-        "the body has {bytes} bytes; the broker takes at most {max}: send a reference to it instead"
+        "the body has {} bytes; the broker takes at most {max}: send a reference to it instead",
+        draft.body.len()
     );
     let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
-    local_end(id, Outcome::Rejected, Executed::No, error).into()
+    local_end(draft.id, Outcome::Rejected, Executed::No, error).into()
 }
 
 /// The time to live ran out before there was room to send.
