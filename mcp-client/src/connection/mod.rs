@@ -29,11 +29,11 @@ use end::End;
 /// What HELLO says of this SDK.
 pub(crate) const SDK: &str = concat!("mcp-client-rust/", env!("CARGO_PKG_VERSION"));
 
-/// A read takes up to this much.
-const READ_BYTES: usize = 64 * 1024;
+/// A read takes up to this much. Less than what makes glibc's `free` tidy up all of the heap, 64 KiB.
+const READ_BYTES: usize = 32 * 1024;
 
 /// With less room than this, the next read gets a new buffer.
-const MIN_READ_BYTES: usize = 16 * 1024;
+const MIN_READ_BYTES: usize = 8 * 1024;
 
 /// Frames handled at once: few enough to stay in the CPU's cache.
 const BATCH_FRAMES: usize = 64;
