@@ -11,7 +11,7 @@ use mcp_proto::limits::{
 use mcp_proto::{Delivery, Priority, Task, TaskId};
 
 use super::{Reply, TaskHandle};
-use crate::client::Client;
+use crate::client::{Client, Draft};
 use crate::error::{CallError, InvalidTask};
 use crate::worker::Job;
 
@@ -161,17 +161,29 @@ impl TaskBuilder {
     /// time to live. Fails when it can't be sent: the task did not run then.
     ///
     /// Dropping this future before it is ready sends nothing.
-    pub async fn send(self) -> Result<TaskHandle, CallError> {
-        let Self { client, task, body, ttl } = self;
-        let task = task?;
-        check(&task, ttl)?;
-        let ticket = client.session().submit(task, body, ttl).await?;
-        Ok(TaskHandle::new(client, ticket))
+    pub fn send(self) -> impl Future<Output = Result<TaskHandle, CallError>> + Send {
+        let client = self.client.clone();
+        // Before the future, which would be large with all of the task in it.
+        let draft = self.draft();
+        async move {
+            let ticket = client.session().submit(draft?).await?;
+            Ok(TaskHandle::new(client, ticket))
+        }
     }
 
     /// Sends it and waits for its reply. Dropping this future cancels the task.
-    pub async fn call(self) -> Result<Reply, CallError> {
-        self.send().await?.await.into_reply()
+    pub fn call(self) -> impl Future<Output = Result<Reply, CallError>> + Send {
+        let sending = self.send();
+        async move { sending.await?.await.into_reply() }
+    }
+
+    fn draft(self) -> Result<Draft, InvalidTask> {
+        let Self { task, body, ttl, .. } = self;
+        let task = task?;
+        check(&task, ttl)?;
+        let encoded = task.encode();
+        check_encoded(encoded.0.len())?;
+        Ok(Draft { id: task.id, task: encoded, body, ttl, is_idempotent: task.idempotent })
     }
 }
 
@@ -233,7 +245,7 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidTask> {
 }
 
 /// What was just encoded: labels and headers are also bounded together.
-pub(crate) fn check_encoded(len: usize) -> Result<(), InvalidTask> {
+fn check_encoded(len: usize) -> Result<(), InvalidTask> {
     if len > MAX_TASK_BYTES {
         let problem = format!(
             "with its labels and headers has {len} bytes; at most {MAX_TASK_BYTES} are allowed"

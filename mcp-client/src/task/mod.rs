@@ -5,6 +5,5 @@ mod end;
 mod handle;
 
 pub use builder::TaskBuilder;
-pub(crate) use builder::check_encoded;
 pub use end::{Reply, TaskEnd};
 pub use handle::TaskHandle;

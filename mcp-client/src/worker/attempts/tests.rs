@@ -1,10 +1,14 @@
 use mcp_proto::{ActionName, Frame, Limits, NodeId, TaskId};
 
 use super::*;
-use crate::worker::HandlerReply;
+use crate::worker::{HandlerError, HandlerReply};
 
 const TTL: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+fn handler() -> Arc<dyn Handler> {
+    Arc::new(|_: Job| async { Ok::<_, HandlerError>(()) })
+}
 
 /// A table, and what came of what was done to it.
 struct Fixture {
@@ -63,7 +67,8 @@ impl Fixture {
             ttl,
             task: Ok(Task::new(task_id, ActionName::try_from("upper").unwrap())),
             body: Bytes::new(),
-            is_served,
+            handler: is_served.then(handler),
+            arrived_at: self.now,
         };
         self.attempts.route(routed, self.now, &mut self.wire, &mut self.starts);
     }
@@ -190,7 +195,8 @@ fn a_task_that_can_not_be_read_fails() {
         ttl: TTL,
         task,
         body: Bytes::new(),
-        is_served: false,
+        handler: Some(handler()),
+        arrived_at: it.now,
     };
     it.attempts.route(routed, it.now, &mut it.wire, &mut it.starts);
     it.attempts.route_too_large(AttemptId(2), 70_000, &mut it.wire);
