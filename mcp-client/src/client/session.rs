@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use mcp_proto::{
     EncodedTask, ErrorCode, ErrorInfo, Executed, Limits, NodeId, Outcome, SessionId, TaskId,
 };
@@ -83,6 +85,13 @@ pub(crate) struct Ticket {
     pub(crate) end: oneshot::Receiver<TaskEnd>,
 }
 
+/// What became of a task that was to be submitted.
+pub(crate) enum Submitted {
+    Taken(Ticket),
+    /// There is no room now.
+    InTurn(BoxFuture<'static, Result<Ticket, CallError>>),
+}
+
 impl Session {
     /// Connects, and starts the I/O task.
     pub(super) async fn open(
@@ -117,19 +126,18 @@ impl Session {
         self.ids.next()
     }
 
-    /// Takes a task, once there is room for it, and sends it when there is a connection.
-    pub(crate) async fn submit(&self, draft: Draft) -> Result<Ticket, CallError> {
+    /// Takes a task, and sends it when there is a connection; or waits for room first.
+    pub(crate) fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, CallError> {
         let max = self.max_body_bytes.load(Ordering::Relaxed);
         if draft.body.len() > max as usize {
             return Err(too_large(draft, max));
         }
         let now = Instant::now();
         let deadline = now + draft.ttl;
-        match self.try_submit(draft, deadline, now)? {
-            Ok(ticket) => Ok(ticket),
-            // Seldom, so it does not make every task's future larger.
-            Err(draft) => Box::pin(self.submit_in_turn(draft, deadline)).await,
-        }
+        Ok(match self.try_submit(draft, deadline, now)? {
+            Ok(ticket) => Submitted::Taken(ticket),
+            Err(draft) => Submitted::InTurn(self.clone().submit_in_turn(draft, deadline).boxed()),
+        })
     }
 
     /// Takes a task, or returns it when there is no room now.
@@ -156,7 +164,7 @@ impl Session {
 
     /// Waits for room, behind those that came before.
     async fn submit_in_turn(
-        &self,
+        self: Arc<Self>,
         mut draft: Draft,
         deadline: Instant,
     ) -> Result<Ticket, CallError> {

@@ -10,6 +10,7 @@ use mcp_proto::limits::{
 };
 use mcp_proto::{Delivery, Priority, Task, TaskId};
 
+use super::send::{Calling, Sending};
 use super::{Reply, TaskHandle};
 use crate::client::{Client, Draft};
 use crate::error::{CallError, InvalidTask};
@@ -162,19 +163,17 @@ impl TaskBuilder {
     ///
     /// Dropping this future before it is ready sends nothing.
     pub fn send(self) -> impl Future<Output = Result<TaskHandle, CallError>> + Send {
-        let client = self.client.clone();
-        // Before the future, which would be large with all of the task in it.
-        let draft = self.draft();
-        async move {
-            let ticket = client.session().submit(draft?).await?;
-            Ok(TaskHandle::new(client, ticket))
-        }
+        self.sending()
     }
 
     /// Sends it and waits for its reply. Dropping this future cancels the task.
     pub fn call(self) -> impl Future<Output = Result<Reply, CallError>> + Send {
-        let sending = self.send();
-        async move { sending.await?.await.into_reply() }
+        Calling::Sending(self.sending())
+    }
+
+    fn sending(self) -> Sending {
+        let client = self.client.clone();
+        Sending::new(client, self.draft())
     }
 
     fn draft(self) -> Result<Draft, InvalidTask> {

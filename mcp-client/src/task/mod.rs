@@ -3,6 +3,7 @@
 mod builder;
 mod end;
 mod handle;
+mod send;
 
 pub use builder::TaskBuilder;
 pub use end::{Reply, TaskEnd};

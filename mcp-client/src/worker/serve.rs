@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::attempts::{Attempts, Completion, Routed, Start};
 use super::handler::Handler;
+use super::job::{Cancellation, Job};
 use super::run::{begin, resume, run};
 use super::stats::WorkerStats;
 use super::{WorkerExit, WorkerStatus};
@@ -289,8 +290,6 @@ fn refused(info: Box<ErrorInfo>) -> WorkerExit {
 }
 
 /// A frame for a worker, looked into.
-// A ROUTE is by far the most frequent: boxing it would cost an allocation a task.
-#[allow(clippy::large_enum_variant)]
 enum Event {
     Route(Routed),
     RouteTooLarge(AttemptId, usize),
@@ -305,11 +304,14 @@ impl Registration {
         match received {
             Received::Frame(Frame { message: Message::Route(route), body }) => {
                 let Route { attempt_id: id, attempt, ttl_ms, task } = route;
-                let ttl = Duration::from_millis(ttl_ms);
-                let task = task.decode();
-                let handler = task.as_ref().ok().and_then(|task| self.handlers.get(&task.action));
+                let deadline = arrived_at + Duration::from_millis(ttl_ms);
+                let cancellation = Cancellation::default();
+                let job = task
+                    .decode()
+                    .map(|task| Box::new(Job { task, body, deadline, attempt, cancellation }));
+                let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));
                 let handler = handler.cloned();
-                Event::Route(Routed { id, attempt, ttl, task, body, handler, arrived_at })
+                Event::Route(Routed { id, job, handler, arrived_at })
             }
             Received::Frame(Frame {
                 message: Message::Cancel(Cancel::Attempt(id, why)), ..

@@ -26,7 +26,7 @@ use foldhash::fast::RandomState;
 use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 use mcp_proto::{
     Ack, AttemptId, CancelReason, ErrorCode, ErrorInfo, Executed, InvalidMessage, Message, Nack,
-    Outcome, Ping, Readiness, Task, TaskResult,
+    Outcome, Ping, Readiness, TaskResult,
 };
 
 use super::handler::Handler;
@@ -44,16 +44,14 @@ const STEP: Duration = Duration::from_millis(20);
 pub(super) struct Start {
     pub(super) id: AttemptId,
     pub(super) handler: Arc<dyn Handler>,
-    pub(super) job: Job,
+    pub(super) job: Box<Job>,
 }
 
 /// A ROUTE, its task looked into.
 pub(super) struct Routed {
     pub(super) id: AttemptId,
-    pub(super) attempt: u32,
-    pub(super) ttl: Duration,
-    pub(super) task: Result<Task, InvalidMessage>,
-    pub(super) body: Bytes,
+    /// Boxed: it is large, and goes through several hands.
+    pub(super) job: Result<Box<Job>, InvalidMessage>,
     /// None: it is not served.
     pub(super) handler: Option<Arc<dyn Handler>>,
     pub(super) arrived_at: Instant,
@@ -208,7 +206,7 @@ impl Attempts {
         mut out: impl Outbox,
         starts: &mut Vec<Start>,
     ) -> bool {
-        let Routed { id, attempt, ttl, task, body, handler, arrived_at } = routed;
+        let Routed { id, job, handler, arrived_at } = routed;
         if let Some(connection) = &mut self.connection {
             connection.routes_received += 1;
         }
@@ -217,8 +215,8 @@ impl Attempts {
             return false;
         }
         self.stats.received += 1;
-        let task = match task {
-            Ok(task) => task,
+        let job = match job {
+            Ok(job) => job,
             Err(invalid) => {
                 let error = ErrorInfo::new(ErrorCode::InvalidTask, invalid.to_string());
                 self.finish_unstarted(id, Outcome::Failed, error, 0, &mut out);
@@ -230,7 +228,7 @@ impl Attempts {
             return false;
         }
         let Some(handler) = handler else {
-            let message = format!("the worker does not serve {}", task.action);
+            let message = format!("the worker does not serve {}", job.task.action);
             self.nack(id, ErrorCode::UnknownAction, &message, &mut out);
             return false;
         };
@@ -238,9 +236,7 @@ impl Attempts {
             self.nack(id, ErrorCode::AllBusy, "all slots of the worker are taken", &mut out);
             return false;
         }
-        let cancellation = Cancellation::default();
-        let deadline = arrived_at + ttl;
-        let job = Job { task, body, deadline, attempt, cancellation: cancellation.clone() };
+        let (cancellation, deadline) = (job.cancelled(), job.deadline);
         let start = Start { id, handler, job };
         let mut attempt =
             Attempt { cancellation, deadline, arrived_at, started_at: None, ending: None };

@@ -1,4 +1,4 @@
-use mcp_proto::{ActionName, Frame, Limits, NodeId, TaskId};
+use mcp_proto::{ActionName, Frame, Limits, NodeId, Task, TaskId};
 
 use super::*;
 use crate::worker::{HandlerError, HandlerReply};
@@ -63,10 +63,13 @@ impl Fixture {
         let task_id = TaskId::try_from(format!("t{id}")).unwrap();
         let routed = Routed {
             id: AttemptId(id),
-            attempt: 1,
-            ttl,
-            task: Ok(Task::new(task_id, ActionName::try_from("upper").unwrap())),
-            body: Bytes::new(),
+            job: Ok(Box::new(Job {
+                task: Task::new(task_id, ActionName::try_from("upper").unwrap()),
+                body: Bytes::new(),
+                deadline: self.now + ttl,
+                attempt: 1,
+                cancellation: Cancellation::default(),
+            })),
             handler: is_served.then(handler),
             arrived_at: self.now,
         };
@@ -191,10 +194,7 @@ fn a_task_that_can_not_be_read_fails() {
     let task = mcp_proto::EncodedTask(Bytes::from_static(b"\xff")).decode();
     let routed = Routed {
         id: AttemptId(1),
-        attempt: 1,
-        ttl: TTL,
-        task,
-        body: Bytes::new(),
+        job: Err(task.unwrap_err()),
         handler: Some(handler()),
         arrived_at: it.now,
     };
