@@ -199,6 +199,7 @@ async fn serve_until<P: Peer>(
 ) -> Result<(), End> {
     let control = peer.control();
     let link = connection.link.clone();
+    let (address, reports) = (link.address(), connection.reports.clone());
     let mut read_at = Instant::now();
     let mut liveness = Liveness::new(silence_timeout, read_at);
     let mut batch = Vec::new();
@@ -269,6 +270,16 @@ async fn serve_until<P: Peer>(
                 }
                 let next = tokio::time::Instant::from_std(next);
                 timer.as_mut().reset(farewell.map_or(next, |(_, until)| until.min(next)));
+            }
+            () = reports.about(address) => {
+                // A hint, not a proof: it is asked. Should only another one come back, it is gone.
+                if liveness.is_asked() {
+                    return Err(End::Broken("nothing listens there any more".to_owned()));
+                }
+                probe += 1;
+                ping(&link, probe);
+                liveness.asked(Instant::now());
+                timer.as_mut().reset(tokio::time::Instant::now());
             }
             read = connection.read() => {
                 read?;

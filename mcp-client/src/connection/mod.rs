@@ -5,6 +5,7 @@ mod driver;
 mod end;
 mod liveness;
 mod reconnect;
+mod reports;
 mod tls;
 
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use tokio::io::AsyncReadExt;
 pub(crate) use dial::Dialer;
 pub(crate) use driver::{Control, Peer, Stop, Timeouts, run};
 use end::End;
+use reports::Reports;
 
 /// What HELLO says of this SDK.
 pub(crate) const SDK: &str = concat!("mcp-client-rust/", env!("CARGO_PKG_VERSION"));
@@ -167,6 +169,8 @@ impl Link {
 pub(crate) struct Connection {
     pub(crate) link: Arc<Link>,
     reader: Reader,
+    /// Of the socket that it uses.
+    reports: Reports,
 }
 
 impl Drop for Connection {
@@ -206,7 +210,7 @@ struct Notices {
 }
 
 impl Connection {
-    fn new(quic: quinn::Connection, send: SendStream, recv: RecvStream) -> Self {
+    fn new(quic: quinn::Connection, send: SendStream, recv: RecvStream, reports: Reports) -> Self {
         let received = send.stopped().map(drop).boxed().shared();
         let link = Arc::new(Link { quic, lane: Lane::new(send), received });
         let writer = link.clone();
@@ -217,7 +221,7 @@ impl Connection {
             buffer: BytesMut::new(),
             session: Session::new(Side::Dialler),
         };
-        Self { link, reader }
+        Self { link, reader, reports }
     }
 
     /// Waits for more bytes. Cancel-safe.
