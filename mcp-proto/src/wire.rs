@@ -148,6 +148,7 @@ impl<'a> Field<'a> {
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.0.is_empty() {
             return Ok(None);
@@ -177,13 +178,26 @@ impl<'a> Reader<'a> {
         Ok(Some(Field { number, value }))
     }
 
+    #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(WireError::Truncated)?;
         self.0 = rest;
         Ok(taken)
     }
 
+    #[inline]
     fn varint(&mut self) -> Result<u64, WireError> {
+        // Nearly all have one byte.
+        match *self.0 {
+            [byte, ref rest @ ..] if byte < 0x80 => {
+                self.0 = rest;
+                Ok(byte.into())
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0;
         for (at, byte) in self.0.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * at);
