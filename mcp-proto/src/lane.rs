@@ -22,7 +22,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
-use crate::codec::{COALESCE_BELOW_BYTES, EncodedFrame, FrameCodec, Payload};
+use crate::codec::FrameCodec;
+use crate::encoded::{COALESCE_BELOW_BYTES, EncodedFrame, Payload};
 use crate::message::{Message, RouteHead};
 
 /// A buffer of small frames grows by this.

@@ -11,6 +11,7 @@
 //! * `lane` and `transport` (feature `quic`): frames over a QUIC stream.
 
 pub mod codec;
+mod encoded;
 pub mod error;
 pub mod id;
 pub mod json;
@@ -33,7 +34,8 @@ pub(crate) mod generated {
 
 pub use bytes::Bytes;
 pub use bytestring::ByteString;
-pub use codec::{EncodedFrame, Frame, FrameCodec, Incoming, Payload};
+pub use codec::{Frame, FrameCodec, Incoming};
+pub use encoded::{EncodedFrame, Payload};
 pub use error::{Cause, DecodeError, ErrorCode, ErrorInfo, InvalidMessage, UnexpectedFrame};
 pub use id::{ActionName, AgentId, AttemptId, InstanceId, NodeId, SessionId, TaskId};
 pub use limits::Limits;
