@@ -41,6 +41,12 @@ pub enum ConnectError {
         /// For how long.
         after: Duration,
     },
+    /// The broker's host says that nothing listens there.
+    #[error("nothing listens at {address}: check that the broker runs there, and its port")]
+    NotListening {
+        /// The address.
+        address: SocketAddr,
+    },
     /// A UDP socket could not be opened on this machine.
     #[error("can't open a UDP socket here ({problem}): check this machine's network and limits")]
     Socket {
@@ -121,6 +127,7 @@ impl ConnectError {
         match self {
             ConnectError::UnknownHost { .. }
             | ConnectError::Unreachable { .. }
+            | ConnectError::NotListening { .. }
             | ConnectError::Socket { .. }
             | ConnectError::Broken { .. } => true,
             ConnectError::Refused(info) => matches!(

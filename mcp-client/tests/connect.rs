@@ -67,6 +67,18 @@ async fn a_broker_that_does_not_answer_is_unreachable() {
     assert!(error.to_string().contains("UDP"), "{error}");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn where_nothing_listens_is_told_long_before_the_time_is_over() {
+    let address = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let authority = Authority::new("localhost");
+    let endpoint = Endpoint::new(address.to_string()).ca_pem(&authority.ca_pem);
+    let patient = Client::builder(endpoint).connect_timeout(Duration::from_secs(3600));
+    let error = soon(patient.connect()).await.unwrap_err();
+    assert!(matches!(error, ConnectError::NotListening { .. }), "{error:?}");
+    assert!(error.is_transient());
+}
+
 #[tokio::test]
 async fn a_name_with_a_dead_address_first_is_still_reached() {
     // localhost is often ::1 first, where this broker does not listen.

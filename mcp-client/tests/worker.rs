@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use mcp_client::{
@@ -231,4 +232,58 @@ async fn replaced_or_refused_it_does_not_come_back() {
     peer.close(ErrorCode::IdentityMismatch as u32);
     let WorkerExit::Refused(info) = soon(worker.closed()).await else { panic!() };
     assert_eq!(info.code, ErrorCode::IdentityMismatch);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn with_several_threads_handlers_that_block_theirs_run_in_parallel() {
+    let broker = FakeBroker::start();
+    let both = Arc::new(Barrier::new(2));
+    let starting = Worker::builder(broker.endpoint())
+        .slots(2)
+        .handler("meet", move |_: Job| {
+            let both = both.clone();
+            async move {
+                both.wait();
+                Ok::<_, HandlerError>("met")
+            }
+        })
+        .handler("panic", |_: Job| async { panic!("for a test") as Result<(), HandlerError> })
+        .start();
+    let (worker, mut peer) = tokio::join!(soon(starting), broker.accept_open());
+    let _worker = worker.unwrap();
+    for id in 1..=2 {
+        peer.route(id, "meet", TTL_MS, "").await;
+    }
+    for _ in 1..=2 {
+        assert_eq!(peer.recv_result().await.0.outcome, Outcome::Ok);
+    }
+    peer.route(3, "panic", TTL_MS, "").await;
+    let (result, _) = peer.recv_result().await;
+    assert_eq!(result.error.unwrap().code, ErrorCode::HandlerPanic);
+}
+
+#[tokio::test]
+async fn with_one_thread_handlers_that_block_it_all_have_their_turn() {
+    const TASKS: u64 = 20;
+    let broker = FakeBroker::start();
+    let starting = Worker::builder(broker.endpoint())
+        .slots(TASKS as u32 / 2)
+        .prefetch(TASKS as u32 / 2)
+        .handler("block", |_: Job| async {
+            // Longer than handlers may take in place.
+            std::thread::sleep(Duration::from_millis(2));
+            Ok::<_, HandlerError>(())
+        })
+        .start();
+    let (worker, mut peer) = tokio::join!(soon(starting), broker.accept_open());
+    let _worker = worker.unwrap();
+    for id in 1..=TASKS {
+        peer.route(id, "block", TTL_MS, "").await;
+    }
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < TASKS as usize {
+        let (result, _) = peer.recv_result().await;
+        assert_eq!(result.outcome, Outcome::Ok);
+        assert!(ended.insert(result.attempt_id));
+    }
 }

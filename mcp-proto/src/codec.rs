@@ -243,7 +243,8 @@ impl FrameCodec {
 
         let mut frame = src.split_to(needed).freeze();
         frame.advance(LENGTH_BYTES + HEADER_LENGTH_BYTES);
-        let parsed = Message::parse(frame.split_to(header))?;
+        let parsed = Message::parse(&frame, header)?;
+        frame.advance(header);
         if is_refused {
             self.skip_bytes = body;
             self.skip(src);

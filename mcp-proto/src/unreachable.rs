@@ -103,17 +103,15 @@ mod linux {
 
         pub(super) async fn next(&self) -> io::Result<SocketAddr> {
             loop {
+                // Asks the system only after it said that there is something.
+                let mut ready = self.signal.readable().await?;
                 match self.take() {
                     Ok(Some(address)) => return Ok(address),
                     Ok(None) => {}
                     Err(Errno::EAGAIN) => {
-                        let mut ready = self.signal.readable().await?;
-                        self.signal
-                            .get_ref()
-                            .0
-                            .wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO)?;
+                        let epoll = &self.signal.get_ref().0;
+                        epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO)?;
                         ready.clear_ready();
-                        // One that came in between is still there to be taken.
                     }
                     Err(error) => return Err(error.into()),
                 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mcp_proto::TaskId;
+use uuid::fmt::Hyphenated;
 
 /// Makes ids that differ from each other and, by a key from the system, from everybody else's, and
 /// can't be guessed from each other.
@@ -25,7 +26,7 @@ impl TaskIds {
         random[..2].copy_from_slice(&(number as u16).to_be_bytes());
         random[2..].copy_from_slice(&self.key.hash_one(number).to_be_bytes());
         let id = uuid::Builder::from_unix_timestamp_millis(now.as_millis() as u64, &random);
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let mut text = [0; Hyphenated::LENGTH];
         let text: &str = id.into_uuid().hyphenated().encode_lower(&mut text);
         // Always a valid id: 36 printable bytes.
         TaskId::try_from(text).ok()

@@ -17,7 +17,7 @@ use crate::connection::{Dialer, Timeouts};
 use crate::error::{ConnectError, InvalidTask};
 use crate::task::TaskBuilder;
 
-pub(crate) use session::Ticket;
+pub(crate) use session::{Draft, Submitted, Ticket};
 use session::{Session, Settings};
 
 /// A connection to a broker, for sending tasks. Cheap to clone; all clones share the connection.

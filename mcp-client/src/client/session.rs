@@ -7,15 +7,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mcp_proto::{ErrorCode, ErrorInfo, Executed, Limits, NodeId, Outcome, SessionId, Task, TaskId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use mcp_proto::{
+    EncodedTask, ErrorCode, ErrorInfo, Executed, Limits, NodeId, Outcome, SessionId, TaskId,
+};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::ids::TaskIds;
 use super::pending::{Ended, Pending, Submission, local_end};
 use crate::connection::{self, Control, Dialer, Link, Peer, Timeouts};
 use crate::error::{CallError, ConnectError};
-use crate::task::{TaskEnd, check_encoded};
+use crate::task::TaskEnd;
 
 /// With more than this waiting to be written, tasks wait before they are sent.
 const LANE_SOFT_LIMIT_BYTES: usize = 1024 * 1024;
@@ -41,9 +45,9 @@ pub(crate) struct Session {
     state: Mutex<State>,
     ids: TaskIds,
     /// Room for tasks, as the broker allows.
-    room: Arc<Semaphore>,
+    room: Semaphore,
     /// Room for bytes of bodies.
-    bytes: Arc<Semaphore>,
+    bytes: Semaphore,
     max_body_bytes: AtomicU32,
     control: Control,
     stopped: CancellationToken,
@@ -63,14 +67,29 @@ struct State {
 /// Who waits for a task's end, and the room that the task takes until then.
 struct Waiter {
     end: oneshot::Sender<TaskEnd>,
-    _room: OwnedSemaphorePermit,
-    _bytes: Option<OwnedSemaphorePermit>,
+    bytes: u32,
+}
+
+/// A task to submit, checked.
+pub(crate) struct Draft {
+    pub(crate) id: TaskId,
+    pub(crate) task: EncodedTask,
+    pub(crate) body: Bytes,
+    pub(crate) ttl: Duration,
+    pub(crate) is_idempotent: bool,
 }
 
 /// A task that was submitted.
 pub(crate) struct Ticket {
     pub(crate) id: TaskId,
     pub(crate) end: oneshot::Receiver<TaskEnd>,
+}
+
+/// What became of a task that was to be submitted.
+pub(crate) enum Submitted {
+    Taken(Ticket),
+    /// There is no room now.
+    InTurn(BoxFuture<'static, Result<Ticket, CallError>>),
 }
 
 impl Session {
@@ -91,8 +110,8 @@ impl Session {
                 closed: None,
             }),
             ids: TaskIds::new(),
-            room: Arc::new(Semaphore::new(0)),
-            bytes: Arc::new(Semaphore::new(settings.max_pending_bytes as usize)),
+            room: Semaphore::new(0),
+            bytes: Semaphore::new(settings.max_pending_bytes as usize),
             max_body_bytes: AtomicU32::new(0),
             control: Control::default(),
             stopped: CancellationToken::new(),
@@ -107,61 +126,79 @@ impl Session {
         self.ids.next()
     }
 
-    /// Takes a task, once there is room for it, and sends it when there is a connection.
-    pub(crate) async fn submit(
-        &self,
-        task: Task,
-        body: Bytes,
-        ttl: Duration,
-    ) -> Result<Ticket, CallError> {
+    /// Takes a task, and sends it when there is a connection; or waits for room first.
+    pub(crate) fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, CallError> {
         let max = self.max_body_bytes.load(Ordering::Relaxed);
-        if body.len() > max as usize {
-            let message = format!(
-                "the body has {} bytes; the broker takes at most {max}: send a reference to it \
-                 instead",
-                body.len()
-            );
-            let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
-            return Err(local_end(task.id, Outcome::Rejected, Executed::No, error).into());
+        if draft.body.len() > max as usize {
+            return Err(too_large(draft, max));
         }
-        let encoded = task.encode();
-        check_encoded(encoded.0.len())?;
-        let deadline = Instant::now() + ttl;
-        let body_bytes = (body.len() as u32).min(self.settings.max_pending_bytes);
-        let bytes = match body_bytes {
-            0 => None,
-            count => Some(self.acquire(&self.bytes, count, &task.id, deadline).await?),
-        };
-        let room = self.acquire(&self.room, 1, &task.id, deadline).await?;
-
-        let (end, ended_at) = oneshot::channel();
-        let mut submission = Some(Submission {
-            id: task.id.clone(),
-            task: encoded,
-            body,
-            deadline,
-            is_idempotent: task.idempotent,
-            waiter: Waiter { end, _room: room, _bytes: bytes },
-        });
-        while let Some(it) = submission.take() {
-            let Some((it, link)) = self.try_submit(it)? else { break };
-            let wait = link.drained(LANE_SOFT_LIMIT_BYTES / 2);
-            if tokio::time::timeout_at(deadline.into(), wait).await.is_err() {
-                return Err(late(&task.id));
-            }
-            submission = Some(it);
-        }
-        Ok(Ticket { id: task.id, end: ended_at })
+        let now = Instant::now();
+        let deadline = now + draft.ttl;
+        Ok(match self.try_submit(draft, deadline, now)? {
+            Ok(ticket) => Submitted::Taken(ticket),
+            Err(draft) => Submitted::InTurn(self.clone().submit_in_turn(draft, deadline).boxed()),
+        })
     }
 
-    /// Submits, or returns the link that has no room.
-    #[allow(clippy::type_complexity)]
+    /// Takes a task, or returns it when there is no room now.
     fn try_submit(
         &self,
-        submission: Submission<Waiter>,
-    ) -> Result<Option<(Submission<Waiter>, Arc<Link>)>, CallError> {
+        draft: Draft,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<Result<Ticket, Draft>, CallError> {
+        let bytes = self.bytes.try_acquire_many(self.counted_bytes(&draft));
+        let (Ok(bytes), Ok(room)) = (bytes, self.room.try_acquire()) else {
+            return Ok(Err(draft));
+        };
+        Ok(match self.take(draft, deadline, now)? {
+            Ok(ticket) => {
+                // The task's, until it ends.
+                bytes.forget();
+                room.forget();
+                Ok(ticket)
+            }
+            Err((draft, _)) => Err(draft),
+        })
+    }
+
+    /// Waits for room, behind those that came before.
+    async fn submit_in_turn(
+        self: Arc<Self>,
+        mut draft: Draft,
+        deadline: Instant,
+    ) -> Result<Ticket, CallError> {
+        let bytes = self.counted_bytes(&draft);
+        let bytes = self.acquire(&self.bytes, bytes, &draft.id, deadline).await?;
+        let room = self.acquire(&self.room, 1, &draft.id, deadline).await?;
+        loop {
+            let (refused, link) = match self.take(draft, deadline, Instant::now())? {
+                Ok(ticket) => {
+                    bytes.forget();
+                    room.forget();
+                    return Ok(ticket);
+                }
+                Err(refused) => refused,
+            };
+            let wait = link.drained(LANE_SOFT_LIMIT_BYTES / 2);
+            if tokio::time::timeout_at(deadline.into(), wait).await.is_err() {
+                return Err(late(&refused.id));
+            }
+            draft = refused;
+        }
+    }
+
+    /// Takes a task that there is room for, or returns it with the link that has none.
+    #[allow(clippy::type_complexity)]
+    fn take(
+        &self,
+        draft: Draft,
+        deadline: Instant,
+        now: Instant,
+    ) -> Result<Result<Ticket, (Draft, Arc<Link>)>, CallError> {
+        let bytes = self.counted_bytes(&draft);
         let mut ended = Vec::new();
-        {
+        let ticket = {
             let mut state = self.lock();
             if let Some(error) = &state.closed {
                 return Err(CallError::Connect(error.clone()));
@@ -171,34 +208,40 @@ impl Session {
                 // It takes nothing more, and never drains: this is for the next one.
                 Some(link) if link.is_closed() => pending.going_away(),
                 Some(link) if link.queued_bytes() > LANE_SOFT_LIMIT_BYTES => {
-                    return Ok(Some((submission, link.clone())));
+                    return Ok(Err((draft, link.clone())));
                 }
                 Some(_) | None => {}
             }
-            if pending.submit(submission, Instant::now(), link.as_deref(), &mut ended) {
+            let Draft { id, task, body, is_idempotent, .. } = draft;
+            let (end, ended_at) = oneshot::channel();
+            let ticket = Ticket { id: id.clone(), end: ended_at };
+            let waiter = Waiter { end, bytes };
+            let submission = Submission { id, task, body, deadline, is_idempotent, waiter };
+            if pending.submit(submission, now, link.as_deref(), &mut ended) {
                 self.control.wake.notify_one();
             }
             if let Some(link) = link {
                 link.flush_soon();
             }
-        }
-        tell(ended);
-        Ok(None)
+            ticket
+        };
+        self.tell(ended);
+        Ok(Ok(ticket))
     }
 
-    async fn acquire(
+    /// What a task takes of the room for bodies.
+    fn counted_bytes(&self, draft: &Draft) -> u32 {
+        (draft.body.len() as u32).min(self.settings.max_pending_bytes)
+    }
+
+    async fn acquire<'a>(
         &self,
-        semaphore: &Arc<Semaphore>,
+        semaphore: &'a Semaphore,
         count: u32,
         id: &TaskId,
         deadline: Instant,
-    ) -> Result<OwnedSemaphorePermit, CallError> {
-        match semaphore.clone().try_acquire_many_owned(count) {
-            Ok(permit) => return Ok(permit),
-            Err(TryAcquireError::Closed) => return Err(self.closed_error()),
-            Err(TryAcquireError::NoPermits) => {}
-        }
-        let wait = semaphore.clone().acquire_many_owned(count);
+    ) -> Result<SemaphorePermit<'a>, CallError> {
+        let wait = semaphore.acquire_many(count);
         match tokio::time::timeout_at(deadline.into(), wait).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(self.closed_error()),
@@ -228,7 +271,7 @@ impl Session {
                 link.flush_soon();
             }
         }
-        tell(ended);
+        self.tell(ended);
     }
 
     pub(super) fn begin_close(&self) {
@@ -275,13 +318,30 @@ impl Session {
             state.room_given -= taken as u32;
         }
     }
+
+    /// Tells those who wait for tasks how they ended, and gives the room back that they took.
+    fn tell(&self, ended: Vec<Ended<Waiter>>) {
+        if ended.is_empty() {
+            return;
+        }
+        let (tasks, mut bytes) = (ended.len(), 0);
+        for (waiter, end) in ended {
+            bytes += waiter.bytes as usize;
+            // Who dropped the handle does not want to know.
+            let _ = waiter.end.send(end);
+        }
+        self.room.add_permits(tasks);
+        self.bytes.add_permits(bytes);
+    }
 }
 
-fn tell(ended: Vec<Ended<Waiter>>) {
-    for (waiter, end) in ended {
-        // Who dropped the handle does not want to know.
-        let _ = waiter.end.send(end);
-    }
+fn too_large(draft: Draft, max: u32) -> CallError {
+    let message = format!(
+        "the body has {} bytes; the broker takes at most {max}: send a reference to it instead",
+        draft.body.len()
+    );
+    let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
+    local_end(draft.id, Outcome::Rejected, Executed::No, error).into()
 }
 
 /// The time to live ran out before there was room to send.

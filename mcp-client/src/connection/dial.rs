@@ -13,6 +13,7 @@ use mcp_proto::{
 use quinn::ConnectionError;
 use tokio::time::Instant;
 
+use super::reports::Reports;
 use super::{Connection, End, tls};
 use crate::connect::{Endpoint, Target};
 use crate::error::ConnectError;
@@ -23,7 +24,8 @@ const MAX_ADDRESSES: usize = 8;
 /// The next address is tried when the one before has not answered for this long.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// When one address has refused for good, the others get this long.
+/// When one address has refused for good, the others get this long; and so does one where nothing
+/// listens, for a broker that is just being started.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// QUIC's transport error for a server that takes no connections.
@@ -33,8 +35,15 @@ const CONNECTION_REFUSED: u64 = 0x2;
 pub(crate) struct Dialer {
     target: Target,
     config: quinn::ClientConfig,
-    v4: Option<quinn::Endpoint>,
-    v6: Option<quinn::Endpoint>,
+    v4: Option<Socket>,
+    v6: Option<Socket>,
+}
+
+/// A UDP socket in use by QUIC.
+#[derive(Clone)]
+struct Socket {
+    endpoint: quinn::Endpoint,
+    reports: Reports,
 }
 
 impl Dialer {
@@ -53,7 +62,8 @@ impl Dialer {
         let addresses = self.resolve(deadline).await?;
         let quic = self.race(&addresses, deadline, timeout).await?;
         let address = quic.remote_address();
-        match tokio::time::timeout_at(deadline, open(quic, hello)).await {
+        let reports = self.slot(address).as_ref().map(|it| it.reports.clone()).unwrap_or_default();
+        match tokio::time::timeout_at(deadline, open(quic, hello, reports)).await {
             Ok(result) => result,
             Err(_) => {
                 let problem = format!("no answer to HELLO within {timeout:?}");
@@ -126,7 +136,7 @@ impl Dialer {
         address: SocketAddr,
     ) -> Result<impl Future<Output = Result<quinn::Connection, ConnectError>> + use<>, ConnectError>
     {
-        let endpoint = self.socket(address)?;
+        let Socket { endpoint, reports } = self.socket(address)?;
         let name = self.target.server_name.clone();
         let connecting = endpoint.connect_with(self.config.clone(), address, &name).map_err(
             |error| match error {
@@ -142,17 +152,26 @@ impl Dialer {
                 error => ConnectError::Socket { problem: error.to_string() },
             },
         )?;
-        Ok(async move { connecting.await.map_err(|error| refusal(address, &name, &error)) })
+        Ok(async move {
+            let told = async {
+                reports.about(address).await;
+                tokio::time::sleep(GRACE).await;
+            };
+            tokio::select! {
+                result = connecting => result.map_err(|error| refusal(address, &name, &error)),
+                () = told => Err(ConnectError::NotListening { address }),
+            }
+        })
     }
 
-    fn slot(&mut self, address: SocketAddr) -> &mut Option<quinn::Endpoint> {
+    fn slot(&mut self, address: SocketAddr) -> &mut Option<Socket> {
         if address.is_ipv4() { &mut self.v4 } else { &mut self.v6 }
     }
 
-    fn socket(&mut self, address: SocketAddr) -> Result<quinn::Endpoint, ConnectError> {
+    fn socket(&mut self, address: SocketAddr) -> Result<Socket, ConnectError> {
         let slot = self.slot(address);
-        if let Some(endpoint) = slot {
-            return Ok(endpoint.clone());
+        if let Some(socket) = slot {
+            return Ok(socket.clone());
         }
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -162,8 +181,9 @@ impl Dialer {
         let socket = UdpSocket::bind(any).map_err(unusable)?;
         let config = transport::endpoint_config(transport::MAX_UDP_PAYLOAD_BYTES);
         let runtime = Arc::new(quinn::TokioRuntime);
+        let reports = Reports::watch(&socket);
         let endpoint = quinn::Endpoint::new(config, None, socket, runtime).map_err(unusable)?;
-        Ok(slot.insert(endpoint).clone())
+        Ok(slot.insert(Socket { endpoint, reports }).clone())
     }
 }
 
@@ -221,6 +241,7 @@ fn refused(info: ErrorInfo) -> ConnectError {
 async fn open(
     quic: quinn::Connection,
     hello: Hello,
+    reports: Reports,
 ) -> Result<(Connection, Box<Ack>), ConnectError> {
     let address = quic.remote_address();
     let roles = hello.roles();
@@ -228,7 +249,7 @@ async fn open(
         .open_bi()
         .await
         .map_err(|error| ConnectError::Broken { address, problem: error.to_string() })?;
-    let mut connection = Connection::new(quic, send, recv);
+    let mut connection = Connection::new(quic, send, recv, reports);
     connection.link.lane.push(&Message::Hello(Box::new(hello)), &Bytes::new());
     connection.link.flush_soon();
     match answer(&mut connection).await {

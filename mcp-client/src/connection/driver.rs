@@ -24,7 +24,8 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Numbers of PINGs that the driver sends itself; peers count from 0.
 const FIRST_PROBE: u64 = 1 << 63;
 
-/// What holds a connection: the client's table of tasks, or the worker's of attempts.
+/// What holds a connection: the client's table of tasks, or the worker's of attempts. What it pushes
+/// when it is called, the I/O task flushes.
 pub(crate) trait Peer: Send + Sync + 'static {
     /// HELLO for the next connection.
     fn hello(&self) -> Hello;
@@ -33,7 +34,7 @@ pub(crate) trait Peer: Send + Sync + 'static {
     /// There is none any more.
     fn disconnected(&self);
     /// Frames arrived; takes them all.
-    fn received(self: &Arc<Self>, batch: &mut Vec<Received>);
+    fn received(self: &Arc<Self>, batch: &mut Vec<Received>, arrived_at: Instant);
     /// The broker will close this connection.
     fn going_away(&self, goaway: &Goaway);
     /// Does what is due, and says when there is more to do.
@@ -198,7 +199,9 @@ async fn serve_until<P: Peer>(
 ) -> Result<(), End> {
     let control = peer.control();
     let link = connection.link.clone();
-    let mut liveness = Liveness::new(silence_timeout, Instant::now());
+    let (address, reports) = (link.address(), connection.reports.clone());
+    let mut read_at = Instant::now();
+    let mut liveness = Liveness::new(silence_timeout, read_at);
     let mut batch = Vec::new();
     let mut probe = FIRST_PROBE;
     // The number of the last PING, and how long its answer is waited for.
@@ -208,7 +211,7 @@ async fn serve_until<P: Peer>(
     let mut leave = pin!(control.leave.cancelled());
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     loop {
-        let notices = connection.take(&mut batch)?;
+        let (notices, is_last) = connection.take(&mut batch)?;
         // First: what the broker refuses after it has to be understood as its consequence.
         if let Some(notice) = notices.goaway {
             tracing::info!(code = %notice.code, message = notice.message, "the broker says goodbye");
@@ -216,8 +219,7 @@ async fn serve_until<P: Peer>(
             *goaway = Some(notice);
         }
         if !batch.is_empty() {
-            peer.received(&mut batch);
-            batch.clear();
+            peer.received(&mut batch, read_at);
         }
         match farewell {
             Some((seq, _)) if notices.pong >= Some(seq) => return Ok(()),
@@ -227,6 +229,10 @@ async fn serve_until<P: Peer>(
             }
             None => {}
         }
+        if !is_last {
+            continue;
+        }
+        link.lane.flush();
 
         tokio::select! {
             biased;
@@ -265,9 +271,20 @@ async fn serve_until<P: Peer>(
                 let next = tokio::time::Instant::from_std(next);
                 timer.as_mut().reset(farewell.map_or(next, |(_, until)| until.min(next)));
             }
+            () = reports.about(address) => {
+                // A hint, not a proof: it is asked. Should only another one come back, it is gone.
+                if liveness.is_asked() {
+                    return Err(End::Broken("nothing listens there any more".to_owned()));
+                }
+                probe += 1;
+                ping(&link, probe);
+                liveness.asked(Instant::now());
+                timer.as_mut().reset(tokio::time::Instant::now());
+            }
             read = connection.read() => {
                 read?;
-                liveness.heard(Instant::now());
+                read_at = Instant::now();
+                liveness.heard(read_at);
                 tokio::task::consume_budget().await;
             }
         }
@@ -276,5 +293,4 @@ async fn serve_until<P: Peer>(
 
 fn ping(link: &Link, seq: u64) {
     link.lane.push(&Message::Ping(Ping::probe(seq)), &Bytes::new());
-    link.flush_soon();
 }

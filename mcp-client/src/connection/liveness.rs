@@ -40,6 +40,11 @@ impl Liveness {
         self.asked_at.get_or_insert(now);
     }
 
+    /// Whether it has been asked and not been heard since.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked_at.is_some()
+    }
+
     /// What to do now. `is_owed`: whether an answer is waited for.
     pub(crate) fn check(&self, now: Instant, is_owed: bool) -> Verdict {
         let third = self.timeout / 3;

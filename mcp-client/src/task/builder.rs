@@ -10,8 +10,9 @@ use mcp_proto::limits::{
 };
 use mcp_proto::{Delivery, Priority, Task, TaskId};
 
+use super::send::{Calling, Sending};
 use super::{Reply, TaskHandle};
-use crate::client::Client;
+use crate::client::{Client, Draft};
 use crate::error::{CallError, InvalidTask};
 use crate::worker::Job;
 
@@ -161,17 +162,27 @@ impl TaskBuilder {
     /// time to live. Fails when it can't be sent: the task did not run then.
     ///
     /// Dropping this future before it is ready sends nothing.
-    pub async fn send(self) -> Result<TaskHandle, CallError> {
-        let Self { client, task, body, ttl } = self;
-        let task = task?;
-        check(&task, ttl)?;
-        let ticket = client.session().submit(task, body, ttl).await?;
-        Ok(TaskHandle::new(client, ticket))
+    pub fn send(self) -> impl Future<Output = Result<TaskHandle, CallError>> + Send {
+        self.sending()
     }
 
     /// Sends it and waits for its reply. Dropping this future cancels the task.
-    pub async fn call(self) -> Result<Reply, CallError> {
-        self.send().await?.await.into_reply()
+    pub fn call(self) -> impl Future<Output = Result<Reply, CallError>> + Send {
+        Calling::Sending(self.sending())
+    }
+
+    fn sending(self) -> Sending {
+        let client = self.client.clone();
+        Sending::new(client, self.draft())
+    }
+
+    fn draft(self) -> Result<Draft, InvalidTask> {
+        let Self { task, body, ttl, .. } = self;
+        let task = task?;
+        check(&task, ttl)?;
+        let encoded = task.encode();
+        check_encoded(encoded.0.len())?;
+        Ok(Draft { id: task.id, task: encoded, body, ttl, is_idempotent: task.idempotent })
     }
 }
 
@@ -233,7 +244,7 @@ fn check_text(field: &'static str, text: &str) -> Result<(), InvalidTask> {
 }
 
 /// What was just encoded: labels and headers are also bounded together.
-pub(crate) fn check_encoded(len: usize) -> Result<(), InvalidTask> {
+fn check_encoded(len: usize) -> Result<(), InvalidTask> {
     if len > MAX_TASK_BYTES {
         let problem = format!(
             "with its labels and headers has {len} bytes; at most {MAX_TASK_BYTES} are allowed"

@@ -3,8 +3,8 @@
 mod builder;
 mod end;
 mod handle;
+mod send;
 
 pub use builder::TaskBuilder;
-pub(crate) use builder::check_encoded;
 pub use end::{Reply, TaskEnd};
 pub use handle::TaskHandle;

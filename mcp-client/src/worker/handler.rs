@@ -21,6 +21,9 @@ pub type HandlerFuture = Pin<Box<dyn Future<Output = Result<HandlerReply, Handle
 /// The future is dropped when the attempt is cancelled or its time to live runs out: what it holds
 /// must clean up when dropped. A panic, here or in the future, ends the task
 /// failed(HANDLER_PANIC); the worker lives.
+///
+/// Each runs in a task of its own. On a runtime with one thread a handler is begun without one: one
+/// that is done when first polled needs none.
 pub trait Handler: Send + Sync + 'static {
     /// Starts to work on `job`.
     fn call(&self, job: Job) -> HandlerFuture;

@@ -1,9 +1,13 @@
 //! One attempt at a task, as its handler sees it.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mcp_proto::Task;
+use tokio::sync::Notify;
 
 /// One attempt at a task, as its handler sees it.
 #[derive(Debug, Clone)]
@@ -33,17 +37,35 @@ impl Job {
 }
 
 /// Tells when an attempt is over.
-#[derive(Debug, Clone)]
-pub struct Cancellation(pub(crate) tokio_util::sync::CancellationToken);
+#[derive(Debug, Clone, Default)]
+pub struct Cancellation(Arc<Signal>);
+
+/// One is made for every attempt, and hardly any is used: a `CancellationToken`, which can have
+/// children, costs several times as much.
+#[derive(Debug, Default)]
+struct Signal {
+    is_cancelled: AtomicBool,
+    cancelled: Notify,
+}
 
 impl Cancellation {
     /// Whether the attempt is over.
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
+        self.0.is_cancelled.load(Ordering::Acquire)
     }
 
     /// Waits until the attempt is over.
     pub async fn wait(&self) {
-        self.0.cancelled().await;
+        let mut cancelled = pin!(self.0.cancelled.notified());
+        // Listens before it looks, so that nothing is missed in between.
+        cancelled.as_mut().enable();
+        if !self.is_cancelled() {
+            cancelled.await;
+        }
+    }
+
+    pub(super) fn cancel(&self) {
+        self.0.is_cancelled.store(true, Ordering::Release);
+        self.0.cancelled.notify_waiters();
     }
 }

@@ -1,47 +1,85 @@
 //! Running a handler: with its cancellation, and with its panics.
 
 use std::any::Any;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::FutureExt;
 use mcp_proto::AttemptId;
 
 use super::attempts::{Completion, Start};
-use super::handler::Handler;
-use super::job::Job;
+use super::handler::{HandlerError, HandlerFuture, HandlerReply};
+use super::job::Cancellation;
 use super::serve::Registration;
 
 /// Runs the handler of an attempt, and then, in the same task, what can be started once it ended.
 pub(super) async fn run(registration: Arc<Registration>, start: Start) {
     let mut next = Some(start);
-    while let Some(Start { id, job }) = next.take() {
+    while let Some(Start { id, handler, job }) = next.take() {
         let report = Report { registration: &registration, id, is_done: false };
-        let completion = match registration.handler(&job.task.action) {
-            Some(handler) => work(handler, job).await,
-            None => Completion::Stopped,
-        };
-        let mut starts = report.complete(completion);
-        next = starts.pop();
-        registration.start(starts);
+        let cancellation = job.cancelled();
+        // The call itself may panic, too.
+        let completion = work(async move { handler.call(*job).await }, cancellation).await;
+        next = report.complete(completion);
         tokio::task::consume_budget().await;
     }
 }
 
-/// When this returns, the handler's future is dropped.
-async fn work(handler: Arc<dyn Handler>, job: Job) -> Completion {
+/// A handler that was not done with its first poll.
+pub(super) struct Begun {
+    future: HandlerFuture,
+    cancellation: Cancellation,
+}
+
+/// Calls the handler and polls it once. A task that takes it over polls it again at once, so nobody
+/// needs to be woken before.
+pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
+    let Start { handler, job, .. } = start;
     let cancellation = job.cancelled();
-    // The call itself may panic, too.
-    let handling = AssertUnwindSafe(async move { handler.call(job).await }).catch_unwind();
+    let first_poll = || {
+        let mut future = handler.call(*job);
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Ok(result),
+            Poll::Pending => Err(future),
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(first_poll)) {
+        Ok(Ok(result)) => Ok(completion(Ok(result))),
+        Ok(Err(future)) => Err(Begun { future, cancellation }),
+        Err(panic) => Ok(completion(Err(panic))),
+    }
+}
+
+/// Goes on with a handler, and then as [`run`].
+pub(super) async fn resume(registration: Arc<Registration>, id: AttemptId, begun: Begun) {
+    let report = Report { registration: &registration, id, is_done: false };
+    let completion = work(begun.future, begun.cancellation).await;
+    if let Some(next) = report.complete(completion) {
+        run(registration.clone(), next).await;
+    }
+}
+
+/// When this returns, the handler's future is dropped.
+async fn work(
+    handling: impl Future<Output = Result<HandlerReply, HandlerError>>,
+    cancellation: Cancellation,
+) -> Completion {
     tokio::select! {
         // First, so that a handler that is done, or that reacts to the end itself, is heard.
         biased;
-        result = handling => match result {
-            Ok(Ok(reply)) => Completion::Reply(reply),
-            Ok(Err(error)) => Completion::Failed(Box::new(error.into_info())),
-            Err(panic) => Completion::Panicked(panic_message(&*panic)),
-        },
+        result = AssertUnwindSafe(handling).catch_unwind() => completion(result),
         () = cancellation.wait() => Completion::Stopped,
+    }
+}
+
+fn completion(
+    result: Result<Result<HandlerReply, HandlerError>, Box<dyn Any + Send>>,
+) -> Completion {
+    match result {
+        Ok(Ok(reply)) => Completion::Reply(reply),
+        Ok(Err(error)) => Completion::Failed(Box::new(error.into_info())),
+        Err(panic) => Completion::Panicked(panic_message(&*panic)),
     }
 }
 
@@ -60,9 +98,10 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    fn complete(mut self, completion: Completion) -> Vec<Start> {
+    /// Returns what the same task can do next.
+    fn complete(mut self, completion: Completion) -> Option<Start> {
         self.is_done = true;
-        self.registration.complete(self.id, completion)
+        self.registration.completed(self.id, completion)
     }
 }
 
@@ -70,8 +109,8 @@ impl Drop for Report<'_> {
     fn drop(&mut self) {
         if !self.is_done {
             let message = "while its future was dropped".to_owned();
-            let starts = self.registration.complete(self.id, Completion::Panicked(message));
-            self.registration.start(starts);
+            let next = self.registration.completed(self.id, Completion::Panicked(message));
+            self.registration.spawn(next);
         }
     }
 }

@@ -5,15 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
+use foldhash::fast::RandomState;
 use mcp_proto::{
     Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, ErrorCode, ErrorInfo, Frame, Goaway,
     Hello, MCP_VERSION, Message, NodeId, Route, WorkerHello,
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 use super::attempts::{Attempts, Completion, Routed, Start};
 use super::handler::Handler;
-use super::run::run;
+use super::job::{Cancellation, Job};
+use super::run::{begin, resume, run};
 use super::stats::WorkerStats;
 use super::{WorkerExit, WorkerStatus};
 use crate::connection::{self, Control, Dialer, Link, Peer, Received, SDK, Stop, Timeouts};
@@ -23,11 +26,18 @@ use crate::error::ConnectError;
 /// waited for this long.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
+/// How long after a read handlers are begun in place. What they need beyond is shared with the other
+/// tasks of the thread.
+const IN_PLACE: Duration = Duration::from_millis(1);
+
 /// Shared by the worker, its handlers' tasks, and the I/O task.
 pub(super) struct Registration {
     /// What it says of itself, but for what it holds.
     hello: WorkerHello,
-    handlers: HashMap<ActionName, Arc<dyn Handler>>,
+    handlers: HashMap<ActionName, Arc<dyn Handler>, RandomState>,
+    /// Whether handlers may be begun in the I/O task: on a runtime with one thread they run in turn
+    /// anyway; with more they run in parallel, each in its task.
+    begins_in_place: bool,
     state: Mutex<State>,
     control: Control,
     status: watch::Sender<WorkerStatus>,
@@ -46,6 +56,14 @@ struct Drain {
     is_over: bool,
 }
 
+impl State {
+    fn flush_soon(&self) {
+        if let Some(link) = &self.link {
+            link.flush_soon();
+        }
+    }
+}
+
 impl Registration {
     /// Connects and registers, and starts the I/O task.
     pub(super) async fn open(
@@ -62,7 +80,8 @@ impl Registration {
         })?;
         let registration = Arc::new(Self {
             hello,
-            handlers,
+            handlers: handlers.into_iter().collect(),
+            begins_in_place: Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread,
             state: Mutex::new(State { attempts, link: None, node_id, drain: None }),
             control: Control::default(),
             status: watch::Sender::new(WorkerStatus::Connected),
@@ -78,10 +97,6 @@ impl Registration {
 
     pub(super) fn node_id(&self) -> NodeId {
         self.lock().node_id.clone()
-    }
-
-    pub(super) fn handler(&self, action: &ActionName) -> Option<Arc<dyn Handler>> {
-        self.handlers.get(action).cloned()
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -101,6 +116,7 @@ impl Registration {
                 drain.limit_at = drain.limit_at.min(limit_at);
             }
             state.attempts.begin_drain(state.link.as_deref());
+            state.flush_soon();
         });
         self.control.wake.notify_one();
     }
@@ -121,13 +137,10 @@ impl Registration {
         }
     }
 
-    /// Changes the state, and writes what came of it.
+    /// Changes the state. What came of it is to be flushed.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
-        if let Some(link) = &state.link {
-            link.flush_soon();
-        }
         if state.drain.is_some() && state.attempts.is_idle() {
             self.control.leave.cancel();
         }
@@ -160,7 +173,7 @@ impl Peer for Registration {
             state.attempts.connected(ack, Instant::now(), &**link, &mut starts);
         });
         self.status.send_replace(WorkerStatus::Connected);
-        self.start(starts);
+        self.spawn(starts);
     }
 
     fn disconnected(&self) {
@@ -172,17 +185,27 @@ impl Peer for Registration {
         self.status.send_replace(WorkerStatus::Disconnected);
     }
 
-    fn received(self: &Arc<Self>, batch: &mut Vec<Received>) {
-        let now = Instant::now();
-        // What can be done without the lock is.
-        let batch: Vec<_> = batch.drain(..).map(|received| self.look_into(received)).collect();
+    fn received(self: &Arc<Self>, batch: &mut Vec<Received>, arrived_at: Instant) {
+        let mut now = arrived_at;
         let mut starts = Vec::new();
-        self.change(|state| {
-            for event in batch {
-                self.handle(state, event, now, &mut starts);
+        for received in batch.drain(..) {
+            // What can be done without the lock is.
+            let event = self.look_into(received, arrived_at);
+            self.change(|state| self.handle(state, event, now, &mut starts));
+            while let Some(start) = starts.pop() {
+                if !self.begins_in_place || now - arrived_at > IN_PLACE {
+                    self.spawn([start]);
+                    continue;
+                }
+                let id = start.id;
+                let begun = begin(start);
+                now = Instant::now();
+                match begun {
+                    Ok(completion) => self.complete(id, completion, now, &mut starts),
+                    Err(begun) => drop(tokio::spawn(resume(self.clone(), id, begun))),
+                }
             }
-        });
-        self.start(starts);
+        }
     }
 
     /// It goes on with what it holds until the broker closes the connection.
@@ -267,8 +290,6 @@ fn refused(info: Box<ErrorInfo>) -> WorkerExit {
 }
 
 /// A frame for a worker, looked into.
-// A ROUTE is by far the most frequent: boxing it would cost an allocation a task.
-#[allow(clippy::large_enum_variant)]
 enum Event {
     Route(Routed),
     RouteTooLarge(AttemptId, usize),
@@ -279,15 +300,18 @@ enum Event {
 }
 
 impl Registration {
-    fn look_into(&self, received: Received) -> Event {
+    fn look_into(&self, received: Received, arrived_at: Instant) -> Event {
         match received {
             Received::Frame(Frame { message: Message::Route(route), body }) => {
-                let Route { attempt_id, attempt, ttl_ms, task } = route;
-                let task = task.decode();
-                let is_served =
-                    task.as_ref().is_ok_and(|task| self.handlers.contains_key(&task.action));
-                let ttl = Duration::from_millis(ttl_ms);
-                Event::Route(Routed { id: attempt_id, attempt, ttl, task, body, is_served })
+                let Route { attempt_id: id, attempt, ttl_ms, task } = route;
+                let deadline = arrived_at + Duration::from_millis(ttl_ms);
+                let cancellation = Cancellation::default();
+                let job = task
+                    .decode()
+                    .map(|task| Box::new(Job { task, body, deadline, attempt, cancellation }));
+                let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));
+                let handler = handler.cloned();
+                Event::Route(Routed { id, job, handler, arrived_at })
             }
             Received::Frame(Frame {
                 message: Message::Cancel(Cancel::Attempt(id, why)), ..
@@ -316,22 +340,39 @@ impl Registration {
         }
     }
 
-    /// Runs handlers.
-    pub(super) fn start(self: &Arc<Self>, starts: Vec<Start>) {
+    /// Runs handlers, each in a task of its own.
+    pub(super) fn spawn(self: &Arc<Self>, starts: impl IntoIterator<Item = Start>) {
         // Without a runtime it is being shut down, and nothing more can run.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = Handle::try_current() else { return };
         for start in starts {
             runtime.spawn(run(self.clone(), start));
         }
     }
 
-    pub(super) fn complete(&self, id: AttemptId, completion: Completion) -> Vec<Start> {
+    /// A handler's task is done with it, and takes what is returned next.
+    pub(super) fn completed(
+        self: &Arc<Self>,
+        id: AttemptId,
+        completion: Completion,
+    ) -> Option<Start> {
         let mut starts = Vec::new();
+        self.complete(id, completion, Instant::now(), &mut starts);
+        self.lock().flush_soon();
+        let next = starts.pop();
+        self.spawn(starts);
+        next
+    }
+
+    fn complete(
+        &self,
+        id: AttemptId,
+        completion: Completion,
+        now: Instant,
+        starts: &mut Vec<Start>,
+    ) {
         self.change(|state| {
             let State { attempts, link, .. } = state;
-            let out = link.as_deref();
-            attempts.complete(id, completion, Instant::now(), out, &mut starts);
+            attempts.complete(id, completion, now, link.as_deref(), starts);
         });
-        starts
     }
 }

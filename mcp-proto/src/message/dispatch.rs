@@ -79,12 +79,12 @@ pub struct Send {
 }
 
 impl Send {
-    pub(super) fn parse(it: &Bytes) -> Result<Self, Failure> {
+    pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let (mut task, mut ttl_ms) = (Bytes::new(), 0);
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
-                1 => task = part(it, field.bytes()?),
+                1 => task = part(frame, field.bytes()?),
                 2 => ttl_ms = field.uint()?,
                 _ => {}
             }
@@ -130,7 +130,7 @@ pub struct RouteHead {
 }
 
 impl Route {
-    pub(super) fn parse(it: &Bytes) -> Result<Self, WireError> {
+    pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, WireError> {
         let (mut attempt_id, mut attempt, mut ttl_ms, mut task) = (0, 0, 0, &[][..]);
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
@@ -142,7 +142,7 @@ impl Route {
                 _ => {}
             }
         }
-        let (attempt_id, task) = (AttemptId(attempt_id), EncodedTask(part(it, task)));
+        let (attempt_id, task) = (AttemptId(attempt_id), EncodedTask(part(frame, task)));
         Ok(Self { attempt_id, attempt, ttl_ms, task })
     }
 
@@ -181,7 +181,7 @@ pub struct TaskResult {
 }
 
 impl TaskResult {
-    pub(super) fn parse(it: &Bytes) -> Result<Self, Failure> {
+    pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let at = In::new(MessageKind::Result);
         let (mut outcome, mut executed, mut content_type) = (0, 0, &[][..]);
         let (mut attempt_id, mut error, mut queue_us, mut work_us) = (0, None, 0, 0);
@@ -211,7 +211,7 @@ impl TaskResult {
             attempt_id: AttemptId(attempt_id),
             outcome,
             executed: Executed::from_wire(executed).unwrap_or(Executed::Yes),
-            content_type: at.text("content_type", part(it, content_type))?,
+            content_type: at.text("content_type", part(frame, content_type))?,
             error,
             queue_us,
             work_us,
@@ -253,7 +253,7 @@ pub struct Deliver {
 }
 
 impl Deliver {
-    pub(super) fn parse(it: &Bytes) -> Result<Self, Failure> {
+    pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let (mut id, mut outcome, mut executed, mut content_type) = (&[][..], 0, 0, &[][..]);
         let (mut error, mut trace) = (None, ContextTrace::default());
         let mut fields = Reader(it);
@@ -264,7 +264,7 @@ impl Deliver {
                 3 => executed = field.enumeration()?,
                 4 => content_type = field.bytes()?,
                 5 => error = Some(error_info(field.bytes()?)?),
-                6 => trace = ContextTrace::parse(it, field.bytes()?)?,
+                6 => trace = ContextTrace::parse(frame, field.bytes()?)?,
                 _ => {}
             }
         }
@@ -274,7 +274,7 @@ impl Deliver {
             outcome: Outcome::from_wire(outcome)
                 .ok_or_else(|| at.invalid("outcome", format!("has unknown value {outcome}")))?,
             executed: Executed::from_wire(executed).unwrap_or(Executed::Maybe),
-            content_type: at.text("content_type", part(it, content_type))?,
+            content_type: at.text("content_type", part(frame, content_type))?,
             error,
             trace,
             task_id,

@@ -17,7 +17,7 @@ use prost::Message as _;
 use crate::error::{DecodeError, ErrorInfo, InvalidMessage};
 use crate::generated as wire;
 use crate::id::TaskId;
-use crate::wire::{Reader, WireError, Writer};
+use crate::wire::{Reader, WireError, Writer, part};
 
 pub use dispatch::{
     Cancel, CancelReason, Deliver, Executed, Nack, Outcome, Route, RouteHead, Send, TaskResult,
@@ -179,11 +179,12 @@ impl Message {
         }
     }
 
-    pub(crate) fn parse(header: Bytes) -> Result<Parsed, DecodeError> {
+    /// Parses the header that a frame begins with. Parts of the message are slices of the frame.
+    pub(crate) fn parse(frame: &Bytes, header_bytes: usize) -> Result<Parsed, DecodeError> {
         let bad = |error: WireError| DecodeError::Header(error.to_string());
         // Of several kinds the last one counts, as protobuf has it for a oneof.
         let (mut known, mut unknown) = (None, 0);
-        let mut fields = Reader(&header);
+        let mut fields = Reader(&frame[..header_bytes]);
         while let Some(field) = fields.next().map_err(bad)? {
             match MessageKind::from_field(field.number) {
                 Some(kind) => known = Some((kind, field.bytes().map_err(bad)?)),
@@ -194,39 +195,47 @@ impl Message {
         let Some((kind, message)) = known else {
             return Ok(Parsed::Unknown { kind: unknown });
         };
-        let message = header.slice_ref(message);
-        match Self::parse_kind(kind, message) {
+        match Self::parse_kind(kind, frame, message) {
             Ok(message) => Ok(Parsed::Message(message)),
             Err(Failure::Invalid(invalid)) => Ok(Parsed::Invalid(*invalid)),
             Err(Failure::Malformed(problem)) => Err(DecodeError::Header(problem)),
         }
     }
 
-    fn parse_kind(kind: MessageKind, it: Bytes) -> Result<Self, Failure> {
+    fn parse_kind(kind: MessageKind, frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
+        let generated = || part(frame, it);
         let task_id = |bytes: Bytes| field::task_id(kind, &bytes);
         Ok(match kind {
             MessageKind::Hello => {
-                Message::Hello(Box::new(Hello::from_wire(wire::Hello::decode(it)?)?))
+                Message::Hello(Box::new(Hello::from_wire(wire::Hello::decode(generated())?)?))
             }
-            MessageKind::Ack => Message::Ack(Box::new(Ack::from_wire(wire::Ack::decode(it)?)?)),
-            MessageKind::Ping => Message::Ping(Ping::from_wire(wire::Ping::decode(it)?)?),
-            MessageKind::Pong => Message::Pong(wire::Pong::decode(it)?.seq),
-            MessageKind::Goaway => Message::Goaway(Goaway::from_wire(wire::Goaway::decode(it)?)),
+            MessageKind::Ack => {
+                Message::Ack(Box::new(Ack::from_wire(wire::Ack::decode(generated())?)?))
+            }
+            MessageKind::Ping => Message::Ping(Ping::from_wire(wire::Ping::decode(generated())?)?),
+            MessageKind::Pong => Message::Pong(wire::Pong::decode(generated())?.seq),
+            MessageKind::Goaway => {
+                Message::Goaway(Goaway::from_wire(wire::Goaway::decode(generated())?))
+            }
             MessageKind::Error => {
-                Message::Error(Box::new(ErrorInfo::from_wire(wire::Error::decode(it)?)))
+                Message::Error(Box::new(ErrorInfo::from_wire(wire::Error::decode(generated())?)))
             }
-            MessageKind::Send => Message::Send(Send::parse(&it)?),
+            MessageKind::Send => Message::Send(Send::parse(frame, it)?),
             MessageKind::Accepted => {
-                Message::Accepted(task_id(wire::Accepted::decode(it)?.task_id)?)
+                Message::Accepted(task_id(wire::Accepted::decode(generated())?.task_id)?)
             }
-            MessageKind::Route => Message::Route(Route::parse(&it)?),
-            MessageKind::Result => Message::Result(TaskResult::parse(&it)?),
-            MessageKind::Deliver => Message::Deliver(Box::new(Deliver::parse(&it)?)),
-            MessageKind::Cancel => Message::Cancel(Cancel::from_wire(wire::Cancel::decode(it)?)?),
-            MessageKind::Nack => Message::Nack(Nack::from_wire(wire::Nack::decode(it)?)),
-            MessageKind::Fetch => Message::Fetch(task_id(wire::Fetch::decode(it)?.task_id)?),
+            MessageKind::Route => Message::Route(Route::parse(frame, it)?),
+            MessageKind::Result => Message::Result(TaskResult::parse(frame, it)?),
+            MessageKind::Deliver => Message::Deliver(Box::new(Deliver::parse(frame, it)?)),
+            MessageKind::Cancel => {
+                Message::Cancel(Cancel::from_wire(wire::Cancel::decode(generated())?)?)
+            }
+            MessageKind::Nack => Message::Nack(Nack::from_wire(wire::Nack::decode(generated())?)),
+            MessageKind::Fetch => {
+                Message::Fetch(task_id(wire::Fetch::decode(generated())?.task_id)?)
+            }
             MessageKind::Status => {
-                let it = wire::Status::decode(it)?;
+                let it = wire::Status::decode(generated())?;
                 let state = TaskState::from_wire(it.state).unwrap_or(TaskState::Unknown);
                 Message::Status(task_id(it.task_id)?, state)
             }

@@ -19,7 +19,7 @@ fn job(body: impl Into<Bytes>) -> Job {
         body: body.into(),
         deadline: Instant::now() + Duration::from_secs(60),
         attempt: 2,
-        cancellation: Cancellation(Default::default()),
+        cancellation: Cancellation::default(),
     }
 }
 

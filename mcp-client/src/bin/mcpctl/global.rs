@@ -154,6 +154,11 @@ pub(crate) fn cannot_connect(to: Option<&Endpoint>, error: &ConnectError) -> Fai
             "cannot connect to {to}: no answer within {after:?}; is the broker running?\n\
              {start}, or check that UDP reaches it (firewalls often pass only TCP)"
         ),
+        (ConnectError::NotListening { .. }, Some(to)) => {
+            format!(
+                "cannot connect to {to}: nothing listens there; is the broker running?\n{start}"
+            )
+        }
         (ConnectError::StateDir { path, problem }, _) => format!(
             "no broker is running here: cannot read {}: {}\n\
              {start}, or say where the broker is: --state DIR, or --broker HOST:PORT",

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use foldhash::fast::RandomState;
 use mcp_proto::{
     Cancel, ContextTrace, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, Message, Outcome,
     Send, TaskId, TaskState,
@@ -39,7 +40,7 @@ const STEP: Duration = Duration::from_millis(20);
 
 /// The tasks without an outcome. `W` is who waits for one.
 pub(super) struct Pending<W> {
-    tasks: HashMap<TaskId, Entry<W>>,
+    tasks: HashMap<TaskId, Entry<W>, RandomState>,
     /// No task ends by itself before this.
     earliest: Option<Instant>,
     /// Whether there is a connection on which tasks may be sent.
@@ -98,7 +99,7 @@ enum State {
 impl<W> Pending<W> {
     pub(super) fn new() -> Self {
         Self {
-            tasks: HashMap::new(),
+            tasks: HashMap::default(),
             earliest: None,
             is_accepting: false,
             is_connected: false,
@@ -245,13 +246,17 @@ impl<W> Pending<W> {
         sends_again: bool,
         ended: &mut Vec<Ended<W>>,
     ) -> bool {
-        let Some(entry) = self.tasks.get_mut(&deliver.task_id) else { return false };
         // The broker's own, after its GOAWAY: workers that leave can say the same.
         let is_shutting_down = !self.is_accepting
             && deliver.outcome == Outcome::Rejected
             && deliver.executed == Executed::No
             && deliver.error.as_ref().is_some_and(|it| it.code == ErrorCode::ShuttingDown);
-        if is_shutting_down && sends_again && !entry.is_cancelled && now < entry.deadline {
+        if is_shutting_down
+            && sends_again
+            && let Some(entry) = self.tasks.get_mut(&deliver.task_id)
+            && !entry.is_cancelled
+            && now < entry.deadline
+        {
             if entry.state != State::Unsent {
                 self.on_wire -= 1;
             }
@@ -260,6 +265,7 @@ impl<W> Pending<W> {
             let ends_at = entry.ends_at();
             return self.note(ends_at);
         }
+        let Some(mut entry) = self.remove(&deliver.task_id) else { return false };
         let executed = match deliver.executed {
             Executed::No if entry.may_have_run => Executed::Maybe,
             executed => executed,
@@ -273,7 +279,7 @@ impl<W> Pending<W> {
             error: deliver.error,
             trace: deliver.trace,
         };
-        self.end_with(end, ended);
+        entry.resolve(end, ended);
         false
     }
 
@@ -393,15 +399,16 @@ impl<W> Pending<W> {
         error: ErrorInfo,
         ended: &mut Vec<Ended<W>>,
     ) {
-        self.end_with(local_end(id.clone(), outcome, executed, error), ended);
+        let Some(mut entry) = self.remove(id) else { return };
+        entry.resolve(local_end(id.clone(), outcome, executed, error), ended);
     }
 
-    fn end_with(&mut self, end: TaskEnd, ended: &mut Vec<Ended<W>>) {
-        let Some(mut entry) = self.tasks.remove(&end.task_id) else { return };
+    fn remove(&mut self, id: &TaskId) -> Option<Entry<W>> {
+        let entry = self.tasks.remove(id)?;
         if entry.state != State::Unsent && self.is_connected {
             self.on_wire -= 1;
         }
-        entry.resolve(end, ended);
+        Some(entry)
     }
 
     /// Notes when a task ends by itself. Returns whether that is earlier than all others.

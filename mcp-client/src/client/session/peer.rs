@@ -10,7 +10,7 @@ use mcp_proto::{
     Outcome,
 };
 
-use super::{Session, State, Waiter, tell};
+use super::{Session, State, Waiter};
 use crate::client::pending::Ended;
 use crate::connection::{Control, Link, Peer, Received, SDK, Stop};
 use crate::error::ConnectError;
@@ -35,7 +35,6 @@ impl Peer for Session {
         state.session_id.clone_from(&ack.session_id);
         state.link = Some(link.clone());
         state.pending.connected(Instant::now(), &**link);
-        link.flush_soon();
     }
 
     fn disconnected(&self) {
@@ -44,16 +43,15 @@ impl Peer for Session {
         state.pending.disconnected();
     }
 
-    fn received(self: &Arc<Self>, batch: &mut Vec<Received>) {
-        let now = Instant::now();
+    fn received(self: &Arc<Self>, batch: &mut Vec<Received>, arrived_at: Instant) {
         let mut ended = Vec::with_capacity(batch.len());
         {
             let mut state = self.lock();
             for received in batch.drain(..) {
-                self.receive(&mut state, received, now, &mut ended);
+                self.receive(&mut state, received, arrived_at, &mut ended);
             }
         }
-        tell(ended);
+        self.tell(ended);
     }
 
     fn going_away(&self, _goaway: &Goaway) {
@@ -67,7 +65,7 @@ impl Peer for Session {
             state.pending.expire(now, &mut ended);
             state.pending.next_timeout()
         };
-        tell(ended);
+        self.tell(ended);
         next
     }
 
@@ -101,7 +99,7 @@ impl Peer for Session {
             state.closed.get_or_insert_with(|| Arc::new(error));
             state.pending.give_up(ErrorCode::BrokerLost, &message, &mut ended);
         }
-        tell(ended);
+        self.tell(ended);
         self.room.close();
         self.bytes.close();
         self.stopped.cancel();
@@ -131,9 +129,6 @@ impl Session {
             Received::Frame(Frame { message: Message::Status(id, task_state), .. }) => {
                 if pending.status(&id, task_state, now, link.as_deref(), ended) {
                     self.control.wake.notify_one();
-                }
-                if let Some(link) = link {
-                    link.flush_soon();
                 }
             }
             // Accepted: the end will follow. Nothing else concerns a client's tasks.

@@ -17,17 +17,19 @@ mod finished;
 mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use foldhash::fast::RandomState;
 use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 use mcp_proto::{
     Ack, AttemptId, CancelReason, ErrorCode, ErrorInfo, Executed, InvalidMessage, Message, Nack,
-    Outcome, Ping, Readiness, Task, TaskResult,
+    Outcome, Ping, Readiness, TaskResult,
 };
-use tokio_util::sync::CancellationToken;
 
+use super::handler::Handler;
 use super::job::{Cancellation, Job};
 use super::stats::WorkerStats;
 use crate::connection::Outbox;
@@ -41,27 +43,27 @@ const STEP: Duration = Duration::from_millis(20);
 /// A job to start now: its handler is to be run, and [`Attempts::complete`] called once it ended.
 pub(super) struct Start {
     pub(super) id: AttemptId,
-    pub(super) job: Job,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) job: Box<Job>,
 }
 
 /// A ROUTE, its task looked into.
 pub(super) struct Routed {
     pub(super) id: AttemptId,
-    pub(super) attempt: u32,
-    pub(super) ttl: Duration,
-    pub(super) task: Result<Task, InvalidMessage>,
-    pub(super) body: Bytes,
-    /// Whether there is a handler for it.
-    pub(super) is_served: bool,
+    /// Boxed: it is large, and goes through several hands.
+    pub(super) job: Result<Box<Job>, InvalidMessage>,
+    /// None: it is not served.
+    pub(super) handler: Option<Arc<dyn Handler>>,
+    pub(super) arrived_at: Instant,
 }
 
 /// The attempts that a worker holds.
 pub(super) struct Attempts {
     slots: usize,
     capacity: usize,
-    held: HashMap<AttemptId, Attempt>,
+    held: HashMap<AttemptId, Attempt, RandomState>,
     /// Attempts of `held` that wait for a slot, oldest first.
-    waiting: VecDeque<AttemptId>,
+    waiting: VecDeque<Start>,
     /// Handlers that run, those of abandoned attempts included.
     running: usize,
     finished: Finished,
@@ -83,9 +85,7 @@ struct Connected {
 }
 
 struct Attempt {
-    /// Until it is started.
-    job: Option<Job>,
-    cancellation: CancellationToken,
+    cancellation: Cancellation,
     deadline: Instant,
     arrived_at: Instant,
     started_at: Option<Instant>,
@@ -97,7 +97,7 @@ impl Attempts {
         Self {
             slots: slots as usize,
             capacity: slots as usize + prefetch as usize,
-            held: HashMap::new(),
+            held: HashMap::default(),
             waiting: VecDeque::new(),
             running: 0,
             finished: Finished::default(),
@@ -194,7 +194,7 @@ impl Attempts {
     }
 
     fn remove_waiting(&mut self, id: AttemptId) -> Option<Attempt> {
-        self.waiting.retain(|waiting| *waiting != id);
+        self.waiting.retain(|waiting| waiting.id != id);
         self.held.remove(&id)
     }
 
@@ -206,7 +206,7 @@ impl Attempts {
         mut out: impl Outbox,
         starts: &mut Vec<Start>,
     ) -> bool {
-        let Routed { id, attempt, ttl, task, body, is_served } = routed;
+        let Routed { id, job, handler, arrived_at } = routed;
         if let Some(connection) = &mut self.connection {
             connection.routes_received += 1;
         }
@@ -215,8 +215,8 @@ impl Attempts {
             return false;
         }
         self.stats.received += 1;
-        let task = match task {
-            Ok(task) => task,
+        let job = match job {
+            Ok(job) => job,
             Err(invalid) => {
                 let error = ErrorInfo::new(ErrorCode::InvalidTask, invalid.to_string());
                 self.finish_unstarted(id, Outcome::Failed, error, 0, &mut out);
@@ -227,32 +227,31 @@ impl Attempts {
             self.nack(id, ErrorCode::ShuttingDown, "the worker is leaving", &mut out);
             return false;
         }
-        if !is_served {
-            let message = format!("the worker does not serve {}", task.action);
+        let Some(handler) = handler else {
+            let message = format!("the worker does not serve {}", job.task.action);
             self.nack(id, ErrorCode::UnknownAction, &message, &mut out);
             return false;
-        }
+        };
         if self.held_count() >= self.capacity {
             self.nack(id, ErrorCode::AllBusy, "all slots of the worker are taken", &mut out);
             return false;
         }
-        let cancellation = CancellationToken::new();
-        let deadline = now + ttl;
-        let job =
-            Job { task, body, deadline, attempt, cancellation: Cancellation(cancellation.clone()) };
-        self.held.insert(
-            id,
-            Attempt {
-                job: Some(job),
-                cancellation,
-                deadline,
-                arrived_at: now,
-                started_at: None,
-                ending: None,
-            },
-        );
-        self.waiting.push_back(id);
-        self.start_waiting(now, &mut out, starts);
+        let (cancellation, deadline) = (job.cancelled(), job.deadline);
+        let start = Start { id, handler, job };
+        let mut attempt =
+            Attempt { cancellation, deadline, arrived_at, started_at: None, ending: None };
+        let is_startable = self.waiting.is_empty() && self.may_start() && now < deadline;
+        if is_startable {
+            attempt.started_at = Some(now);
+            self.running += 1;
+            starts.push(start);
+        } else {
+            self.waiting.push_back(start);
+        }
+        self.held.insert(id, attempt);
+        if !is_startable {
+            self.start_waiting(now, &mut out, starts);
+        }
         let is_earliest = self.earliest.is_none_or(|earliest| deadline < earliest);
         if is_earliest {
             self.earliest = Some(deadline);
@@ -276,20 +275,26 @@ impl Attempts {
         self.finish_unstarted(id, Outcome::Failed, error, 0, &mut out);
     }
 
-    /// Starts what waits, as far as there are slots. Without a connection nothing is started: the
-    /// broker may be giving it to somebody else.
+    /// Whether there is a slot. Without a connection nothing is started: the broker may be giving
+    /// it to somebody else.
+    fn may_start(&self) -> bool {
+        self.running < self.slots && self.connection.is_some()
+    }
+
+    /// Starts what waits, as far as there are slots.
     fn start_waiting(&mut self, now: Instant, out: &mut impl Outbox, starts: &mut Vec<Start>) {
-        while self.running < self.slots && self.connection.is_some() {
-            let Some(id) = self.waiting.pop_front() else { return };
+        while self.may_start() {
+            let Some(start) = self.waiting.pop_front() else { return };
+            let id = start.id;
             let Some(attempt) = self.held.get_mut(&id) else { continue };
             if attempt.deadline <= now {
                 let queue_us = micros(now - attempt.arrived_at);
                 self.held.remove(&id);
                 self.finish_unstarted(id, Outcome::Expired, expired(), queue_us, out);
-            } else if let Some(job) = attempt.job.take() {
+            } else {
                 attempt.started_at = Some(now);
                 self.running += 1;
-                starts.push(Start { id, job });
+                starts.push(start);
             }
         }
     }
@@ -461,7 +466,7 @@ impl Attempts {
 
     /// Hands back what never started, and cancels the rest.
     pub(super) fn end_drain(&mut self, mut out: impl Outbox) {
-        while let Some(id) = self.waiting.pop_front() {
+        while let Some(Start { id, .. }) = self.waiting.pop_front() {
             self.held.remove(&id);
             self.nack(id, ErrorCode::ShuttingDown, "the worker is leaving", &mut out);
         }

@@ -1,10 +1,14 @@
-use mcp_proto::{ActionName, Frame, Limits, NodeId, TaskId};
+use mcp_proto::{ActionName, Frame, Limits, NodeId, Task, TaskId};
 
 use super::*;
-use crate::worker::HandlerReply;
+use crate::worker::{HandlerError, HandlerReply};
 
 const TTL: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+
+fn handler() -> Arc<dyn Handler> {
+    Arc::new(|_: Job| async { Ok::<_, HandlerError>(()) })
+}
 
 /// A table, and what came of what was done to it.
 struct Fixture {
@@ -59,11 +63,15 @@ impl Fixture {
         let task_id = TaskId::try_from(format!("t{id}")).unwrap();
         let routed = Routed {
             id: AttemptId(id),
-            attempt: 1,
-            ttl,
-            task: Ok(Task::new(task_id, ActionName::try_from("upper").unwrap())),
-            body: Bytes::new(),
-            is_served,
+            job: Ok(Box::new(Job {
+                task: Task::new(task_id, ActionName::try_from("upper").unwrap()),
+                body: Bytes::new(),
+                deadline: self.now + ttl,
+                attempt: 1,
+                cancellation: Cancellation::default(),
+            })),
+            handler: is_served.then(handler),
+            arrived_at: self.now,
         };
         self.attempts.route(routed, self.now, &mut self.wire, &mut self.starts);
     }
@@ -186,11 +194,9 @@ fn a_task_that_can_not_be_read_fails() {
     let task = mcp_proto::EncodedTask(Bytes::from_static(b"\xff")).decode();
     let routed = Routed {
         id: AttemptId(1),
-        attempt: 1,
-        ttl: TTL,
-        task,
-        body: Bytes::new(),
-        is_served: false,
+        job: Err(task.unwrap_err()),
+        handler: Some(handler()),
+        arrived_at: it.now,
     };
     it.attempts.route(routed, it.now, &mut it.wire, &mut it.starts);
     it.attempts.route_too_large(AttemptId(2), 70_000, &mut it.wire);
