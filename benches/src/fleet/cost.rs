@@ -17,6 +17,8 @@ pub(super) struct Cost {
     pub(super) per_s: f64,
     /// The broker's CPU time to take one in.
     pub(super) broker_cpu_us_each: f64,
+    /// CPU time to open one at its own end, the processes' start included.
+    pub(super) holders_cpu_us_each: f64,
     /// Resident memory that the broker gained, by each: some seconds after the last came,
     pub(super) broker_settled_bytes_each: f64,
     /// and after the idle time.

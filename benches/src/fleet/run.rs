@@ -43,12 +43,13 @@ pub(super) fn measure(
         secs = secs.max(holder.hear()?);
     }
     let connected = Sample::of(&[broker.pid()]).context("the broker ended")?;
+    let pids: Vec<_> = holders.iter().map(Process::pid).collect();
+    let holders_connected = Sample::of(&pids).context("a holder ended")?;
     bar.inc(1);
 
     bar.set_message(format!("{fleet}: settling"));
     std::thread::sleep(SETTLE);
     let settled = Sample::of(&[broker.pid()]).context("the broker ended")?;
-    let pids: Vec<_> = holders.iter().map(Process::pid).collect();
     let holders_settled = Sample::of(&pids).context("a holder ended")?;
     bar.inc(1);
 
@@ -73,6 +74,7 @@ pub(super) fn measure(
         processes: holders.len(),
         per_s: f64::from(fleet.count) / secs,
         broker_cpu_us_each: connected.cpu_s_since(&fresh) * 1e6 * each,
+        holders_cpu_us_each: holders_connected.cpu_s_since(&Sample::default()) * 1e6 * each,
         broker_settled_bytes_each: settled.bytes_since(&fresh) * each,
         broker_bytes_each: after.bytes_since(&fresh) * each,
         idle_secs,
