@@ -15,6 +15,10 @@ const MAX_IDLE_SECS: u64 = 3600;
 /// Most connections that are opened at once: with more, the broker asks for a round trip more.
 const MAX_CONCURRENCY: u32 = 128;
 
+/// Files of a connection in the process that opened it: its socket, and the same again for the
+/// reports about it.
+const FILES_EACH: u64 = 2;
+
 /// Files that a process needs besides its connections.
 const OTHER_FILES: u64 = 64;
 
@@ -76,7 +80,7 @@ impl Options {
         let files = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: files.maximum, ..files };
         setrlimit(Resource::Nofile, raised).context("the limit of open files")?;
-        let files = files.maximum.unwrap_or(u64::MAX).saturating_sub(OTHER_FILES);
+        let files = files.maximum.unwrap_or(u64::MAX).saturating_sub(OTHER_FILES) / FILES_EACH;
         match u32::try_from(files).unwrap_or(u32::MAX) {
             0 => bail!("a process may open too few files: see `ulimit -Hn`"),
             per_process => Ok(per_process),
