@@ -15,9 +15,9 @@ const MAX_IDLE_SECS: u64 = 3600;
 /// Most connections that are opened at once: with more, the broker asks for a round trip more.
 const MAX_CONCURRENCY: u32 = 128;
 
-/// Files of a connection in the process that opened it: its socket, and the same again for the
-/// reports about it.
-const FILES_EACH: u64 = 2;
+/// Files of a connection in the process that opened it: its socket, the same again for the reports
+/// about it, and the epoll instance that waits for those.
+const FILES_EACH: u64 = 3;
 
 /// Files that a process needs besides its connections.
 const OTHER_FILES: u64 = 64;

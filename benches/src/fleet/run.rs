@@ -98,7 +98,7 @@ mod tests {
     fn a_fleet_is_shared_evenly() {
         assert_eq!(shares(5, 10), [5]);
         assert_eq!(shares(10, 10), [10]);
-        assert_eq!(shares(20_000, 9_968), [6_667, 6_667, 6_666]);
+        assert_eq!(shares(20_000, 6_645), [5_000; 4]);
         assert_eq!(shares(11, 4), [4, 4, 3]);
     }
 }
