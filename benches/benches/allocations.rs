@@ -1,5 +1,5 @@
 //! Heap allocations per task in the steady state: of the core, and of a whole broker over loopback,
-//! whose thread does nothing else.
+//! whose thread does nothing else. And the heap that a queued task takes.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::sync::mpsc;
@@ -15,13 +15,22 @@ use tokio::task::JoinSet;
 /// Beyond all that grows and then stays: tables, and the results that are kept.
 const WARM_UP: u64 = 30_000;
 const TASKS: u64 = 100_000;
+const QUEUED: usize = 1_000_000;
 
 fn main() {
+    println!("heap bytes a queued task, of 1,000,000 × 128 B: {:.0}", queued());
     println!("allocations a task, core with 10 workers: {:.2}", core());
     for (in_flight, payload_bytes) in [(1, 128), (64, 128), (1024, 128), (64, 1024)] {
         let allocations = broker(in_flight, payload_bytes);
         println!("allocations a task, broker, {in_flight} × {payload_bytes} B: {allocations:.2}");
     }
+}
+
+fn queued() -> f64 {
+    let mut core = None;
+    let counted = measure(|| core = Some(CoreLoop::queued(QUEUED)));
+    drop(core);
+    counted.bytes_current as f64 / QUEUED as f64
 }
 
 fn core() -> f64 {

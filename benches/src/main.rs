@@ -1,12 +1,18 @@
 //! `mcp-bench compare`: this broker and what people would pick instead, side by side.
+//! `mcp-bench fleet`: what many idle agents and connections cost.
 //!
 //! The program runs itself again for each process that takes part, see [`role`].
 
 mod compare;
+mod fleet;
 mod load;
+mod median;
 mod peers;
 mod plot;
+mod processes;
+mod procfs;
 mod role;
+mod text;
 
 use std::process::ExitCode;
 
@@ -23,7 +29,9 @@ struct Cli {
 enum Command {
     /// Put the same load on each peer in turn, and print throughput, latency, CPU and ratios
     Compare(compare::Options),
-    /// A process of a comparison
+    /// Register many agents, hold many connections, and print what they cost while idle
+    Fleet(fleet::Options),
+    /// A process of a measurement
     #[command(hide = true)]
     Role {
         /// JSON
@@ -34,6 +42,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(options) => compare::run(&options),
+        Command::Fleet(options) => fleet::run(&options),
         Command::Role { role } => role::play(&role),
     };
     match result {

@@ -1,4 +1,4 @@
-//! The processes of a comparison. Each is this program, told its role, on one thread; it says on
+//! The processes of a measurement. Each is this program, told its role, on one thread; it says on
 //! stdout when it is ready, or what it measured, in a line of JSON, and ends with its stdin: none
 //! outlives the harness.
 
@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
+use crate::fleet::{self, Held};
 use crate::load::Load;
 use crate::peers::{self, Target, grpc, mcp};
 
@@ -18,6 +19,8 @@ pub(crate) enum Role {
     Broker { max_udp_payload_bytes: Option<u16> },
     /// A gRPC server, which is its own worker. Says its [`Target`].
     GrpcServer { slots: u32 },
+    /// Holds so many connections, so many being opened at once. Says how long opening them took, s.
+    Holder { target: Target, held: Held, count: u32, concurrency: u32 },
     /// Echoes tasks. Says `null`.
     Worker { target: Target, slots: u32 },
     /// Sends tasks. Says what it [`Measured`](crate::load::Measured).
@@ -47,6 +50,9 @@ async fn act(role: Role) -> Result<()> {
             tokio::spawn(mcp::serve(max_udp_payload_bytes, |target| say(&target))).await?
         }
         Role::GrpcServer { slots } => tokio::spawn(grpc::serve(slots, |it| say(&it))).await?,
+        Role::Holder { target, held, count, concurrency } => {
+            fleet::hold(target, held, count, concurrency, |secs| say(&secs)).await
+        }
         Role::Worker { target, slots } => peers::work(target, slots, || say(&())).await,
         Role::Client { target, load } => {
             say(&peers::measure(target, load).await?);

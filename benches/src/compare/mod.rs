@@ -3,7 +3,6 @@
 mod charts;
 mod options;
 mod plan;
-mod processes;
 mod record;
 mod servers;
 mod summary;

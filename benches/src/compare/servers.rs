@@ -11,9 +11,9 @@ use anyhow::{Result, bail};
 use tempfile::TempDir;
 
 use super::options::Options;
-use super::processes::Process;
 use crate::load::{Load, Measured};
 use crate::peers::{Peer, Target};
+use crate::processes::Process;
 use crate::role::Role;
 
 /// A server that does not listen for this long after its start won't.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::plan::Cell;
 use super::record::Record;
+use crate::median::median;
 use crate::peers::Peer;
 
 /// Tasks a second that a peer was seen to do at most, by payload.
@@ -55,16 +56,6 @@ fn of<'a>(records: &'a [Record], peer: Peer, cell: &'a Cell) -> impl Iterator<It
     records.iter().filter(move |record| record.peer == peer && record.is_of(cell))
 }
 
-/// The middle one, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let upper = values.get(values.len() / 2)?;
-    match values.len() % 2 {
-        0 => Some((values[values.len() / 2 - 1] + upper) / 2.0),
-        _ => Some(*upper),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,13 +74,6 @@ mod tests {
             first_error: None,
         };
         Record::new(peer, String::new(), cell, repeat, measured)
-    }
-
-    #[test]
-    fn a_median_is_the_middle() {
-        assert_eq!(median(vec![]), None);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
     }
 
     #[test]

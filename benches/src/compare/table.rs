@@ -1,12 +1,13 @@
 //! What is printed.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 
 use super::plan::{Cell, Plan};
 use super::record::Record;
 use super::summary::{capacities, median_of, ratio};
 use crate::load::Mode;
 use crate::peers::Peer;
+use crate::text;
 
 /// Every table, each under its title.
 pub(crate) fn all(plan: &Plan, records: &[Record]) -> String {
@@ -34,7 +35,7 @@ fn figures(plan: &Plan, records: &[Record], cells: &[Cell]) -> Table {
     let mut header = vec!["in flight × B".to_owned(), "median".to_owned()];
     header.extend(plan.peers.iter().map(Peer::to_string));
     header.extend(pairs.iter().map(|(ours, other)| format!("{ours} ÷ {other}")));
-    let mut table = new(header);
+    let mut table = text::table(header);
     for cell in cells {
         let Mode::Closed { in_flight } = cell.mode else { continue };
         let (name, figure): (_, fn(&Record) -> Option<f64>) = match in_flight {
@@ -42,10 +43,12 @@ fn figures(plan: &Plan, records: &[Record], cells: &[Cell]) -> Table {
             _ => ("tasks/s", |record| Some(record.tasks_per_s)),
         };
         let mut row = vec![format!("{in_flight} × {}", cell.payload_bytes), name.to_owned()];
-        row.extend(plan.peers.iter().map(|peer| number(median_of(records, *peer, cell, figure))));
+        row.extend(
+            plan.peers.iter().map(|peer| text::number(median_of(records, *peer, cell, figure))),
+        );
         row.extend(pairs.iter().map(|(ours, other)| {
             let ratio = ratio(records, *ours, *other, cell, figure);
-            ratio.map_or_else(dash, |ratio| format!("{ratio:.2}×"))
+            ratio.map_or_else(text::dash, |ratio| format!("{ratio:.2}×"))
         }));
         table.add_row(row);
     }
@@ -55,14 +58,14 @@ fn figures(plan: &Plan, records: &[Record], cells: &[Cell]) -> Table {
 fn cpu(plan: &Plan, records: &[Record], cells: &[Cell]) -> Table {
     let mut header = vec!["in flight × B".to_owned()];
     header.extend(plan.peers.iter().map(Peer::to_string));
-    let mut table = new(header);
+    let mut table = text::table(header);
     for cell in cells {
         let Mode::Closed { in_flight } = cell.mode else { continue };
         let mut row = vec![format!("{in_flight} × {}", cell.payload_bytes)];
         row.extend(plan.peers.iter().map(|peer| {
             let median = |figure: fn(&Record) -> Option<f64>| {
                 let value = median_of(records, *peer, cell, figure);
-                value.map_or_else(dash, |us| format!("{us:.2}"))
+                value.map_or_else(text::dash, |us| format!("{us:.2}"))
             };
             let server = median(|record| record.server_cpu_us_per_task);
             let worker = median(|record| record.worker_cpu_us_per_task);
@@ -76,7 +79,7 @@ fn cpu(plan: &Plan, records: &[Record], cells: &[Cell]) -> Table {
 
 fn open(plan: &Plan, records: &[Record]) -> Table {
     let header = ["B", "of slower", "tasks/s", "peer", "p50", "p99", "p99.9", "done/s"];
-    let mut table = new(header.map(str::to_owned).to_vec());
+    let mut table = text::table(header.map(str::to_owned).to_vec());
     let capacities = capacities(records);
     for payload_bytes in &plan.payloads {
         for (ours, other) in plan.pairs() {
@@ -86,12 +89,12 @@ fn open(plan: &Plan, records: &[Record]) -> Table {
                 let cell = Plan::open_cell(rate, *payload_bytes);
                 for peer in [ours, other] {
                     let median = |figure: fn(&Record) -> f64| {
-                        number(median_of(records, peer, &cell, |record| Some(figure(record))))
+                        text::number(median_of(records, peer, &cell, |record| Some(figure(record))))
                     };
                     table.add_row(vec![
                         payload_bytes.to_string(),
                         share.to_string(),
-                        number(Some(rate)),
+                        text::number(Some(rate)),
                         peer.to_string(),
                         median(|record| record.p50_us),
                         median(|record| record.p99_us),
@@ -103,47 +106,4 @@ fn open(plan: &Plan, records: &[Record]) -> Table {
         }
     }
     table
-}
-
-fn new(header: Vec<String>) -> Table {
-    let columns = header.len();
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header);
-    for index in 1..columns {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-/// Whole, in groups of three digits.
-fn number(value: Option<f64>) -> String {
-    let Some(value) = value else { return dash() };
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn dash() -> String {
-    "–".to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        assert_eq!(number(Some(7.4)), "7");
-        assert_eq!(number(Some(123.0)), "123");
-        assert_eq!(number(Some(1_234_567.0)), "1,234,567");
-        assert_eq!(number(None), "–");
-    }
 }

@@ -1,6 +1,6 @@
 //! This broker, driven through `mcp-client`'s public API alone.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -13,19 +13,22 @@ use super::{ECHO, Target};
 pub(crate) const NETWORK_UDP_PAYLOAD_BYTES: u16 = 1452;
 
 /// Runs a broker with the default configuration, as `mcp-broker serve` does: on one thread, with TLS
-/// by a certificate of its own.
+/// by a certificate of its own, and with the admin listener.
 pub(crate) async fn serve(
     max_udp_payload_bytes: Option<u16>,
     ready: impl FnOnce(Target),
 ) -> Result<()> {
     let mut config = Config::default();
     config.listen.set_port(0);
+    // Always on, as it should be where a broker runs.
+    config.admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into());
     if let Some(bytes) = max_udp_payload_bytes {
         config.limits.max_udp_payload_bytes = bytes;
     }
     let broker = Broker::builder().config(config).start().await?;
     let ca_pem = broker.ca_pem().context("a certificate of its own")?.to_owned();
-    ready(Target::Mcp { address: broker.local_addr(), ca_pem });
+    let admin = broker.admin_addr().context("its admin listener")?;
+    ready(Target::Mcp { address: broker.local_addr(), ca_pem, admin });
     broker.failed().await;
     anyhow::bail!("the broker failed")
 }
@@ -61,6 +64,6 @@ impl crate::load::Caller for Caller {
     }
 }
 
-fn endpoint(address: SocketAddr, ca_pem: &str) -> Endpoint {
+pub(crate) fn endpoint(address: SocketAddr, ca_pem: &str) -> Endpoint {
     Endpoint::new(address.to_string()).ca_pem(ca_pem)
 }

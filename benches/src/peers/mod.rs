@@ -74,17 +74,29 @@ impl fmt::Display for Peer {
 /// Where a running server is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Target {
-    Mcp { address: SocketAddr, ca_pem: String },
-    Nats { address: SocketAddr, ca_file: Option<PathBuf> },
-    Redis { address: SocketAddr },
-    Grpc { address: SocketAddr },
+    /// And where it tells its metrics.
+    Mcp {
+        address: SocketAddr,
+        ca_pem: String,
+        admin: SocketAddr,
+    },
+    Nats {
+        address: SocketAddr,
+        ca_file: Option<PathBuf>,
+    },
+    Redis {
+        address: SocketAddr,
+    },
+    Grpc {
+        address: SocketAddr,
+    },
 }
 
 /// Serves tasks of the server at `target` until the process ends; calls `ready` when it is known
 /// there.
 pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Result<()> {
     match target {
-        Target::Mcp { address, ca_pem } => mcp::work(address, &ca_pem, slots, ready).await,
+        Target::Mcp { address, ca_pem, .. } => mcp::work(address, &ca_pem, slots, ready).await,
         Target::Nats { address, ca_file } => nats::work(address, ca_file, slots, ready).await,
         Target::Redis { address } => redis::work(address, slots, ready).await,
         Target::Grpc { .. } => anyhow::bail!("a gRPC server is its own worker"),
@@ -94,7 +106,7 @@ pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Re
 /// Puts `load` on the server at `target`.
 pub(crate) async fn measure(target: Target, load: Load) -> Result<Measured> {
     match target {
-        Target::Mcp { address, ca_pem } => {
+        Target::Mcp { address, ca_pem, .. } => {
             load::run(mcp::Caller::connect(address, &ca_pem).await?, load).await
         }
         Target::Nats { address, ca_file } => {
