@@ -98,8 +98,8 @@ pub struct LimitsConfig {
     /// Bytes waiting to be sent to a peer beyond which it is closed with SLOW_CONSUMER. 32 MiB.
     pub outgoing_hard_bytes: usize,
 
-    /// Largest UDP payload, in both directions, that path MTU discovery tries: 1,200 to 6,500. Less
-    /// than the default where a network drops large packets now and then. 6,500.
+    /// Largest UDP payload, in both directions, that path MTU discovery tries: 1,200 to 5,232. Less
+    /// than the default where a network drops large packets now and then. 5,232.
     pub max_udp_payload_bytes: u16,
 
     /// Largest frame header, at most the protocol's 65,535: the default.
