@@ -42,9 +42,7 @@ impl EncodedFrame {
             arena.extend_from_slice(&body);
             return Self { head: arena.split().freeze(), body: Bytes::new() };
         }
-        let body =
-            if body.len() <= DETACHED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body };
-        Self { head: arena.split().freeze(), body }
+        Self { head: arena.split().freeze(), body: detached(body) }
     }
 
     /// The same in an allocation of its own, for one that will be kept out of order.
@@ -79,7 +77,8 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Copies the task, and the body unless that is most of a read buffer anyway.
+    /// Copies the task, and the body unless that is most of a read buffer anyway. `scratch` is
+    /// cleared and used; it saves an allocation when it is used again.
     pub fn new(task: &EncodedTask, body: Bytes, scratch: &mut BytesMut) -> Self {
         scratch.clear();
         scratch.extend_from_slice(&task.0);
@@ -87,10 +86,8 @@ impl Payload {
         let large_body = if body.len() < COALESCE_BELOW_BYTES {
             scratch.extend_from_slice(&body);
             Bytes::new()
-        } else if body.len() <= DETACHED_BODY_BYTES {
-            Bytes::copy_from_slice(&body)
         } else {
-            body
+            detached(body)
         };
         Self { bytes: scratch[..].into(), task_bytes, large_body }
     }
@@ -119,4 +116,9 @@ impl Payload {
         }
         &self.large_body
     }
+}
+
+/// A body apart from its read buffer, unless it is most of that anyway.
+fn detached(body: Bytes) -> Bytes {
+    if body.len() <= DETACHED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body }
 }

@@ -19,8 +19,8 @@ pub(crate) enum WireError {
     VarintTooLong,
     #[error("field {field} has wire type {wire_type}, which is not expected")]
     WireType { field: u32, wire_type: u32 },
-    #[error("a field has number 0")]
-    FieldZero,
+    #[error("a field has a number that protobuf does not have")]
+    FieldNumber,
 }
 
 /// Appends fields. Those with the default value are left out, as proto3 has it.
@@ -155,8 +155,8 @@ impl<'a> Reader<'a> {
         }
         let tag = self.varint()?;
         let (number, wire_type) = ((tag >> 3) as u32, (tag & 7) as u32);
-        if number == 0 {
-            return Err(WireError::FieldZero);
+        if number == 0 || tag > u64::from(u32::MAX) {
+            return Err(WireError::FieldNumber);
         }
         let value = match wire_type {
             VARINT => Value::Uint(self.varint()?),
@@ -247,7 +247,9 @@ mod tests {
         assert_eq!(error(&[0x0a, 5, 1]), WireError::Truncated);
         assert_eq!(error(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]), WireError::Truncated);
         assert_eq!(error(&[0x09, 1, 2, 3]), WireError::Truncated);
-        assert_eq!(error(&[0x00, 0]), WireError::FieldZero);
+        assert_eq!(error(&[0x00, 0]), WireError::FieldNumber);
+        // Cut to 32 bits, it would be field 1.
+        assert_eq!(error(&[0x88, 0x80, 0x80, 0x80, 0x80, 0x01, 1]), WireError::FieldNumber);
         assert_eq!(error(&[0xff; 11]), WireError::VarintTooLong);
         assert_eq!(error(&[0x0b]), WireError::WireType { field: 1, wire_type: 3 });
         let field = Reader(&[0x08, 1]).next().unwrap().unwrap();

@@ -1,13 +1,11 @@
 //! Starting a broker.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_proto::NodeId;
-use mcp_proto::transport::crypto_provider;
 use quinn::Endpoint;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +19,7 @@ use super::epoch::Epoch;
 use super::error::StartError;
 use super::journal::{self, MemoryJournal};
 use super::listener::{self, Listener, Transport};
+use super::random::random;
 use super::reset::ResetKey;
 use super::running::{Broker, Running};
 use super::shared::Shared;
@@ -137,7 +136,7 @@ impl Builder {
         let admin_addr = admin.as_ref().and_then(|listener| listener.local_addr().ok());
 
         // After the addresses are ours: a start that fails there uses up no epoch.
-        let seed = random()?;
+        let seed = u64::from_ne_bytes(random()?);
         let broker_id = broker_id(config.broker_id.as_deref(), state.as_ref(), seed)?;
         let Epoch { epoch, is_restart } = Epoch::next(state.as_ref())?;
         let mut core = config.core(broker_id.clone(), epoch, seed);
@@ -250,15 +249,6 @@ fn broker_id(
         state.replace(BROKER_ID_FILE, &format!("{id}\n"), Access::Shared)?;
     }
     Ok(id)
-}
-
-fn random() -> Result<u64, StartError> {
-    let mut bytes = [0; 8];
-    crypto_provider()
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| StartError::System(io::Error::other("no random numbers")))?;
-    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// The name that a certificate made here has for the address listened on.

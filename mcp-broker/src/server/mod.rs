@@ -12,6 +12,7 @@ mod epoch;
 mod error;
 mod journal;
 mod listener;
+mod random;
 mod reset;
 mod running;
 mod shared;

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_proto::transport::{crypto_provider, endpoint_config};
+use mcp_proto::transport::endpoint_config;
 use quinn::EndpointConfig;
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::hmac;
 
 use super::error::StartError;
+use super::random::random;
 use super::state_dir::{Access, StateDir};
 
 const FILE: &str = "reset_key";
@@ -43,12 +44,7 @@ impl ResetKey {
     }
 
     fn random() -> Result<Self, StartError> {
-        let mut bytes = [0; 16];
-        crypto_provider()
-            .secure_random
-            .fill(&mut bytes)
-            .map_err(|_| StartError::System(std::io::Error::other("no random numbers")))?;
-        Ok(Self(u128::from_ne_bytes(bytes)))
+        Ok(Self(u128::from_ne_bytes(random()?)))
     }
 
     /// Settings of an endpoint with this key.
