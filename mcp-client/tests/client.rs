@@ -450,6 +450,25 @@ async fn closing_does_not_wait_for_a_broker_that_is_gone() {
     assert!(client.is_closed());
 }
 
+/// Its silence would not be noticed for an hour, nor by QUIC within the time that this waits.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_host_of_a_killed_broker_tells_that_it_is_gone() {
+    let broker = FakeBroker::start();
+    let patient = Client::builder(broker.endpoint())
+        .reconnect(false)
+        .silence_timeout(Duration::from_secs(3600))
+        .connect();
+    let (client, mut peer) = tokio::join!(soon(patient), broker.accept_open());
+    let client = client.unwrap();
+    let handle = sent(&client, &mut peer, "t").await;
+    broker.vanish();
+    // What is sent now is refused by the host.
+    let other = send(&client, "u").await;
+    assert_eq!(soon(handle).await.outcome, Outcome::Lost);
+    assert_eq!(soon(other).await.outcome, Outcome::Lost);
+}
+
 #[tokio::test]
 async fn garbage_from_the_broker_is_answered_and_the_connection_made_again() {
     let broker = FakeBroker::start();

@@ -56,6 +56,16 @@ pub struct FakeBroker {
 }
 
 impl FakeBroker {
+    /// Nothing listens at its address any more, and nobody was told: as when it is killed.
+    #[allow(dead_code, reason = "not every test file kills it")]
+    pub fn vanish(&self) {
+        // Twice: quinn holds on to the socket before.
+        for _ in 0..2 {
+            let elsewhere = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            self.quic.rebind(elsewhere).unwrap();
+        }
+    }
+
     pub fn start() -> Self {
         Self::start_with(&Authority::new("localhost"), ALPN, 0)
     }
