@@ -16,8 +16,17 @@ fn messages() -> [(&'static str, Message); 4] {
     let task = Task::new(task_id.clone(), ActionName::try_from("echo").unwrap()).encode();
     let attempt_id = AttemptId(0x0123_4567_89ab_cdef);
     [
-        ("SEND", Message::Send(Send { task: task.clone(), ttl_ms: 30_000 })),
-        ("ROUTE", Message::Route(Route { attempt_id, attempt: 1, ttl_ms: 30_000, task })),
+        ("SEND", Message::Send(Send::new(task.clone(), 30_000))),
+        (
+            "ROUTE",
+            Message::Route(Route {
+                attempt_id,
+                attempt: 1,
+                ttl_ms: 30_000,
+                task,
+                stream_window_bytes: 0,
+            }),
+        ),
         ("RESULT", Message::Result(mcp_bench::result(attempt_id))),
         ("DELIVER", Message::Deliver(Box::new(deliver(task_id)))),
     ]
@@ -38,17 +47,13 @@ fn deliver(task_id: TaskId) -> Deliver {
         reason: Default::default(),
     };
     Deliver {
-        task_id,
-        outcome: Outcome::Ok,
-        executed: Executed::Yes,
-        content_type: Default::default(),
-        error: None,
         trace: ContextTrace {
             broker_id: NodeId::try_from("broker-1").ok(),
             total_us: 225,
             hops: vec![hop],
             ..ContextTrace::default()
         },
+        ..Deliver::new(task_id, Outcome::Ok, Executed::Yes)
     }
 }
 

@@ -99,7 +99,7 @@ impl CoreLoop {
         self.tasks += 1;
         let task_id = id(&format!("0192b1f0-0000-7000-8000-{:012x}", self.tasks), TaskId::try_from);
         let task = Task::new(task_id, id("echo", ActionName::try_from));
-        let message = Message::Send(Send { task: task.encode(), ttl_ms: TTL_MS });
+        let message = Message::Send(Send::new(task.encode(), TTL_MS));
         Frame { message, body: self.body.clone() }
     }
 
@@ -148,13 +148,9 @@ impl CoreLoop {
 /// The RESULT of an attempt that went well.
 pub fn result(attempt_id: AttemptId) -> TaskResult {
     TaskResult {
-        attempt_id,
-        outcome: Outcome::Ok,
-        executed: Executed::Yes,
-        content_type: Default::default(),
-        error: None,
         queue_us: 3,
         work_us: 100,
+        ..TaskResult::new(attempt_id, Outcome::Ok, Executed::Yes)
     }
 }
 

@@ -176,7 +176,11 @@ mod tests {
         let task =
             Task::new(TaskId::try_from("t-1").unwrap(), ActionName::try_from("upper").unwrap());
         Frame {
-            message: Message::Send(Send { task: task.encode(), ttl_ms: 1000 }),
+            message: Message::Send(Send {
+                task: task.encode(),
+                ttl_ms: 1000,
+                stream_window_bytes: 0,
+            }),
             body: vec![7; body].into(),
         }
     }

@@ -96,6 +96,8 @@ error_codes! {
     UnknownAttempt = 47, "UNKNOWN_ATTEMPT";
     /// No such action at this worker, or no such `mcp.admin.*` action at this broker.
     UnknownAction = 48, "UNKNOWN_ACTION";
+    /// An attempt gave no sign of life.
+    AttemptTimeout = 49, "ATTEMPT_TIMEOUT";
 }
 
 impl fmt::Display for ErrorCode {

@@ -21,6 +21,9 @@
 //! | `parent_task_id` | | string, a task id |
 //! | `depth` | | integer, 0 (when absent) to 16 |
 //! | `traceparent`, `tracestate` | | string, W3C Trace Context |
+//! | `retry` | | object of integers, each optional: `max_attempts` (1 to 100; 3), `initial_ms` (1 to 3600000; 100), `coefficient_percent` (100 to 10000; 200), `cap_ms` (1 to 3600000; 1000) |
+//! | `attempt_timeout_ms` | | integer, 0 (when absent) to 3600000 |
+//! | `cancel_on_disconnect` | | `true` or `false` (when absent) |
 //!
 //! Strings are at most 1024 bytes where nothing else is said. A field is given once. A field that
 //! is not in this table is an error, so that a typo is not ignored, unless its name begins with
@@ -122,8 +125,11 @@ mod field {
     pub(super) const DEPTH: &str = "depth";
     pub(super) const TRACEPARENT: &str = "traceparent";
     pub(super) const TRACESTATE: &str = "tracestate";
+    pub(super) const RETRY: &str = "retry";
+    pub(super) const ATTEMPT_TIMEOUT_MS: &str = "attempt_timeout_ms";
+    pub(super) const CANCEL_ON_DISCONNECT: &str = "cancel_on_disconnect";
 
-    pub(super) const ALL: [&str; 18] = [
+    pub(super) const ALL: [&str; 21] = [
         MCP_VERSION,
         TASK_ID,
         ACTION,
@@ -142,6 +148,9 @@ mod field {
         DEPTH,
         TRACEPARENT,
         TRACESTATE,
+        RETRY,
+        ATTEMPT_TIMEOUT_MS,
+        CANCEL_ON_DISCONNECT,
     ];
 }
 

@@ -40,9 +40,10 @@ pub use error::{Cause, DecodeError, ErrorCode, ErrorInfo, InvalidMessage, Unexpe
 pub use id::{ActionName, AgentId, AttemptId, InstanceId, NodeId, SessionId, TaskId};
 pub use limits::Limits;
 pub use message::{
-    Ack, Cancel, CancelReason, ContextTrace, Deliver, Delivery, EncodedTask, Executed, Goaway,
-    Hello, Hop, HopEvent, Labels, Message, MessageKind, Nack, Outcome, Ping, Priority, Readiness,
-    Role, Roles, Route, RouteHead, Send, Task, TaskHead, TaskResult, TaskState, WorkerHello,
+    Ack, Cancel, CancelReason, Chunk, ContextTrace, Credit, Deliver, Delivery, EncodedTask,
+    Executed, Goaway, Hello, Hop, HopEvent, Labels, Message, MessageKind, Nack, Outcome, Park,
+    Ping, Priority, Progress, Readiness, Resume, Retry, Role, Roles, Route, RouteHead, Send,
+    Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
 };
 pub use session::{Session, Side};
 

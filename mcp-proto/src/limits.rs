@@ -47,6 +47,18 @@ pub const MAX_ACTIONS: usize = 256;
 /// Most feature names in HELLO or ACK.
 pub const MAX_FEATURES: usize = 64;
 
+/// Most attempts that a task can ask for.
+pub const MAX_ATTEMPTS: u32 = 100;
+
+/// Longest wait between two attempts, and longest attempt time-out: an hour.
+pub const MAX_RETRY_WAIT_MS: u32 = 60 * 60 * 1000;
+
+/// What a chunk counts besides its body against a window: so that empty ones have a bound, too.
+pub const CHUNK_OVERHEAD_BYTES: u64 = 64;
+
+/// Largest window of a stream of chunks: what a broker keeps of one for a client that comes back.
+pub const MAX_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
 /// Deepest chain of tasks that send tasks.
 pub const MAX_DEPTH: u8 = 16;
 

@@ -15,8 +15,8 @@
 //! | open, as | the dialling side sends | the broker sends |
 //! |---|---|---|
 //! | any | PING PONG ERROR | PING PONG ERROR GOAWAY |
-//! | client | SEND CANCEL FETCH | DELIVER STATUS ACCEPTED |
-//! | worker | RESULT NACK | ROUTE CANCEL |
+//! | client | SEND CANCEL FETCH RESUME CREDIT | DELIVER STATUS ACCEPTED CHUNK PROGRESS |
+//! | worker | STARTED PROGRESS CHUNK RESULT NACK PARK | ROUTE CANCEL CREDIT |
 //!
 //! Before ACK the broker may send only ERROR (it refuses) and the dialling side only HELLO.
 
@@ -82,16 +82,30 @@ impl Session {
         };
         match (self.side, kind) {
             (_, Kind::Ping | Kind::Pong | Kind::Error) | (Side::Dialler, Kind::Goaway) => Ok(()),
-            (Side::Broker, Kind::Send | Kind::Cancel | Kind::Fetch)
-            | (Side::Dialler, Kind::Deliver | Kind::Status | Kind::Accepted) => {
+            (
+                Side::Broker,
+                Kind::Send | Kind::Cancel | Kind::Fetch | Kind::Resume | Kind::Credit,
+            )
+            | (
+                Side::Dialler,
+                Kind::Deliver | Kind::Status | Kind::Accepted | Kind::Chunk | Kind::Progress,
+            ) => {
                 if roles.client {
                     Ok(())
                 } else {
                     unexpected("without the role client")
                 }
             }
-            (Side::Broker, Kind::Result | Kind::Nack)
-            | (Side::Dialler, Kind::Route | Kind::Cancel) => {
+            (
+                Side::Broker,
+                Kind::Result
+                | Kind::Nack
+                | Kind::Started
+                | Kind::Progress
+                | Kind::Chunk
+                | Kind::Park,
+            )
+            | (Side::Dialler, Kind::Route | Kind::Cancel | Kind::Credit) => {
                 if roles.worker {
                     Ok(())
                 } else {
@@ -101,9 +115,17 @@ impl Session {
             (Side::Broker, Kind::Hello) | (Side::Dialler, Kind::Ack) => {
                 unexpected("twice on a connection")
             }
-            (Side::Dialler, Kind::Hello | Kind::Send | Kind::Fetch | Kind::Result | Kind::Nack) => {
-                unexpected("from a broker")
-            }
+            (
+                Side::Dialler,
+                Kind::Hello
+                | Kind::Send
+                | Kind::Fetch
+                | Kind::Resume
+                | Kind::Result
+                | Kind::Nack
+                | Kind::Started
+                | Kind::Park,
+            ) => unexpected("from a broker"),
             (
                 Side::Broker,
                 Kind::Ack

@@ -29,9 +29,14 @@ pub(crate) struct Writer<'a>(pub(crate) &'a mut BytesMut);
 impl Writer<'_> {
     pub(crate) fn uint(&mut self, field: u32, value: u64) {
         if value != 0 {
-            self.tag(field, VARINT);
-            self.varint(value);
+            self.present_uint(field, value);
         }
+    }
+
+    /// Of a field that tells zero from absence.
+    pub(crate) fn present_uint(&mut self, field: u32, value: u64) {
+        self.tag(field, VARINT);
+        self.varint(value);
     }
 
     pub(crate) fn fixed64(&mut self, field: u32, value: u64) {

@@ -8,13 +8,13 @@ use std::sync::LazyLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mcp_proto::json::{JSON_CONTENT_TYPE, JsonTask};
-use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_TTL_MS};
+use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_ATTEMPTS, MAX_RETRY_WAIT_MS, MAX_TTL_MS};
 use mcp_proto::{
-    Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, ContextTrace,
-    Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Goaway,
-    Hello, Hop, HopEvent, Incoming, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome,
-    Ping, Priority, Readiness, Route, Send, SessionId, Task, TaskId, TaskResult, TaskState,
-    WorkerHello,
+    Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, Chunk,
+    ContextTrace, Credit, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed, Frame,
+    FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming, InstanceId, Labels, Limits, Message, Nack,
+    NodeId, Outcome, Park, Ping, Priority, Progress, Readiness, Resume, Retry, Route, Send,
+    SessionId, Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -150,16 +150,18 @@ fn message() -> BoxedStrategy<Message> {
         error().prop_map(|it| Message::Error(Box::new(it))),
     ];
     let ttl_ms = 1..=MAX_TTL_MS;
-    let send = (task(), ttl_ms.clone())
-        .prop_map(|(task, ttl_ms)| Message::Send(Send { task: task.encode(), ttl_ms }));
+    let send =
+        (task(), ttl_ms.clone(), any::<u32>()).prop_map(|(task, ttl_ms, stream_window_bytes)| {
+            Message::Send(Send { stream_window_bytes, ..Send::new(task.encode(), ttl_ms) })
+        });
     // What a worker is sent may have fields that this version does not know: bytes are bytes.
     let encoded = prop_oneof![
         task().prop_map(|task| task.encode()),
         vec(any::<u8>(), 0..100).prop_map(|bytes| EncodedTask(bytes.into())),
     ];
-    let route = (attempt_id(), any::<u32>(), ttl_ms, encoded).prop_map(
-        |(attempt_id, attempt, ttl_ms, task)| {
-            Message::Route(Route { attempt_id, attempt, ttl_ms, task })
+    let route = (attempt_id(), any::<(u32, u32)>(), ttl_ms, encoded).prop_map(
+        |(attempt_id, (attempt, stream_window_bytes), ttl_ms, task)| {
+            Message::Route(Route { attempt_id, attempt, ttl_ms, task, stream_window_bytes })
         },
     );
     let cancel = prop_oneof![
@@ -182,7 +184,33 @@ fn message() -> BoxedStrategy<Message> {
         task_id().prop_map(Message::Fetch),
         status,
     ];
-    prop_oneof![2 => session, 3 => tasks].boxed()
+    prop_oneof![2 => session, 3 => tasks, 2 => running()].boxed()
+}
+
+/// About attempts that run.
+fn running() -> BoxedStrategy<Message> {
+    let of = || {
+        prop_oneof![
+            attempt_id().prop_map(Subject::Attempt),
+            (task_id(), any::<u32>()).prop_map(|(id, attempt)| Subject::Task(id, attempt)),
+        ]
+    };
+    let progress = (of(), option::of(0..=1000u16), text())
+        .prop_map(|(of, permille, message)| Message::Progress(Progress { of, permille, message }));
+    let chunk = (of(), any::<u32>(), any::<bool>())
+        .prop_map(|(of, seq, gap)| Message::Chunk(Chunk { of, seq, gap }));
+    let credit = (of(), any::<u32>(), any::<u64>()).prop_map(|(of, next_seq, limit_bytes)| {
+        Message::Credit(Credit { of, next_seq, limit_bytes })
+    });
+    let resume = (task_id(), any::<(u32, u32, u64)>()).prop_map(
+        |(task_id, (attempt, next_seq, limit_bytes))| {
+            Message::Resume(Resume { task_id, attempt, next_seq, limit_bytes })
+        },
+    );
+    let park = (attempt_id(), any::<bool>())
+        .prop_map(|(attempt_id, parked)| Message::Park(Park { attempt_id, parked }));
+    prop_oneof![attempt_id().prop_map(Message::Started), progress, chunk, credit, resume, park,]
+        .boxed()
 }
 
 fn hello() -> BoxedStrategy<Hello> {
@@ -277,10 +305,14 @@ fn result() -> BoxedStrategy<TaskResult> {
         select(Executed::ALL),
         text(),
         option::of(error().prop_map(Box::new)),
-        any::<(u64, u64)>(),
+        any::<(u64, u64, u32, bool)>(),
+        labels(),
     )
-        .prop_map(|(attempt_id, outcome, executed, content_type, error, (queue_us, work_us))| {
-            TaskResult { attempt_id, outcome, executed, content_type, error, queue_us, work_us }
+        .prop_map(|(attempt_id, outcome, executed, content_type, error, numbers, headers)| {
+            let (queue_us, work_us, chunks, permanent) = numbers;
+            let fixed = TaskResult::new(attempt_id, outcome, executed);
+            let fixed = TaskResult { content_type, error, queue_us, work_us, ..fixed };
+            TaskResult { chunks, permanent, headers, ..fixed }
         })
         .boxed()
 }
@@ -293,14 +325,13 @@ fn deliver() -> BoxedStrategy<Deliver> {
         text(),
         option::of(error().prop_map(Box::new)),
         trace(),
+        any::<(u32, u32)>(),
+        labels(),
     )
-        .prop_map(|(task_id, outcome, executed, content_type, error, trace)| Deliver {
-            task_id,
-            outcome,
-            executed,
-            content_type,
-            error,
-            trace,
+        .prop_map(|(task_id, outcome, executed, content_type, error, trace, numbers, headers)| {
+            let (chunks, attempt) = numbers;
+            let fixed = Deliver::new(task_id, outcome, executed);
+            Deliver { content_type, error, trace, chunks, attempt, headers, ..fixed }
         })
         .boxed()
 }
@@ -362,8 +393,9 @@ fn task() -> BoxedStrategy<Task> {
         (text(), text(), labels(), select(Delivery::ALL)),
         (any::<bool>(), any::<bool>(), labels(), option::of(task_id())),
         (0..=16u8, text(), text()),
+        (option::of(retry()), 0..=MAX_RETRY_WAIT_MS, any::<bool>()),
     )
-        .prop_map(|(a, b, c, d)| Task {
+        .prop_map(|(a, b, c, d, e)| Task {
             id: a.0,
             action: a.1,
             content_type: a.2,
@@ -379,8 +411,23 @@ fn task() -> BoxedStrategy<Task> {
             depth: d.0,
             traceparent: d.1,
             tracestate: d.2,
+            retry: e.0,
+            attempt_timeout_ms: e.1,
+            cancel_on_disconnect: e.2,
         })
         .boxed()
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    let waits = 1..=MAX_RETRY_WAIT_MS;
+    (1..=MAX_ATTEMPTS, waits.clone(), 100..=10_000u32, waits).prop_map(
+        |(max_attempts, initial_ms, coefficient_percent, cap_ms)| Retry {
+            max_attempts,
+            initial_ms,
+            coefficient_percent,
+            cap_ms,
+        },
+    )
 }
 
 /// A task whose content type and body fit each other.

@@ -9,10 +9,11 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use mcp_proto::json::JsonTask;
 use mcp_proto::{
-    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, ContextTrace, Deliver, ErrorCode,
-    ErrorInfo, Executed, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming, InstanceId,
-    Labels, Limits, Message, Nack, NodeId, Outcome, Ping, Readiness, Route, Send, Task, TaskId,
-    TaskResult, TaskState, WorkerHello, limits,
+    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Chunk, ContextTrace, Credit,
+    Deliver, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent,
+    Incoming, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome, Park, Ping, Progress,
+    Readiness, Resume, Route, Send, Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
+    limits,
 };
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
@@ -70,7 +71,7 @@ fn every_kind_has_an_example() {
 fn reserved_kinds_are_unknown_and_survived() {
     let pool = descriptors();
     let frame = pool.get_message_by_name("mcp.v1.Frame").unwrap();
-    let section = section("5.16 Reserved kinds");
+    let section = section("5.22 Reserved kinds");
     let mut reserved = 0;
     for (at, _) in section.match_indices('`') {
         let (before, after) = (&section[..at], &section[at + 1..]);
@@ -144,6 +145,10 @@ fn the_limits_table_has_exactly_the_limits() {
         ("MAX_HEADERS", limits::MAX_HEADERS as u64),
         ("MAX_ACTIONS", limits::MAX_ACTIONS as u64),
         ("MAX_FEATURES", limits::MAX_FEATURES as u64),
+        ("MAX_ATTEMPTS", u64::from(limits::MAX_ATTEMPTS)),
+        ("MAX_RETRY_WAIT_MS", u64::from(limits::MAX_RETRY_WAIT_MS)),
+        ("CHUNK_OVERHEAD_BYTES", limits::CHUNK_OVERHEAD_BYTES),
+        ("MAX_STREAM_WINDOW_BYTES", u64::from(limits::MAX_STREAM_WINDOW_BYTES)),
         ("MAX_DEPTH", u64::from(limits::MAX_DEPTH)),
         ("MAX_AGENT_ATTEMPTS", u64::from(limits::MAX_AGENT_ATTEMPTS)),
         ("MAX_HOPS", limits::MAX_HOPS as u64),
@@ -223,6 +228,8 @@ fn expected() -> Vec<Frame> {
     let task_id = |id: &str| TaskId::try_from(id).unwrap();
     let node_id = |id: &str| NodeId::try_from(id).unwrap();
     let id = task_id("uuid-123abc");
+    let attempt = Subject::Attempt(ATTEMPT);
+    let task_of = Subject::Task(id.clone(), 1);
     let mut task = Task::new(id.clone(), ActionName::try_from("upper").unwrap());
     task.idempotent = true;
     let hello = |client, worker| {
@@ -294,7 +301,7 @@ fn expected() -> Vec<Frame> {
             "",
         ),
         frame(Message::Error(Box::new(unknown.node(node_id("broker-1")))), ""),
-        frame(Message::Send(Send { task: task.encode(), ttl_ms: 300_000 }), "hello"),
+        frame(Message::Send(Send::new(task.encode(), 300_000)), "hello"),
         frame(Message::Accepted(id.clone()), ""),
         frame(
             Message::Route(Route {
@@ -302,28 +309,22 @@ fn expected() -> Vec<Frame> {
                 attempt: 1,
                 ttl_ms: 299_998,
                 task: task.encode(),
+                stream_window_bytes: 0,
             }),
             "hello",
         ),
         frame(
             Message::Result(TaskResult {
-                attempt_id: ATTEMPT,
-                outcome: Outcome::Ok,
-                executed: Executed::Yes,
                 content_type: "text/plain".into(),
-                error: None,
                 queue_us: 12,
                 work_us: 340,
+                ..TaskResult::new(ATTEMPT, Outcome::Ok, Executed::Yes)
             }),
             "HELLO",
         ),
         frame(
             Message::Deliver(Box::new(Deliver {
-                task_id: id.clone(),
-                outcome: Outcome::Ok,
-                executed: Executed::Yes,
                 content_type: "text/plain".into(),
-                error: None,
                 trace: ContextTrace {
                     broker_id: Some(node_id("broker-1")),
                     total_us: 1_240,
@@ -342,15 +343,12 @@ fn expected() -> Vec<Frame> {
                     }],
                     truncated: false,
                 },
+                ..Deliver::new(id.clone(), Outcome::Ok, Executed::Yes)
             })),
             "HELLO",
         ),
         frame(
             Message::Deliver(Box::new(Deliver {
-                task_id: task_id("uuid-456def"),
-                outcome: Outcome::Rejected,
-                executed: Executed::No,
-                content_type: "".into(),
                 error: Some(Box::new(
                     ErrorInfo::new(ErrorCode::QueueFull, "the queue of upper is full")
                         .retry_after_ms(250),
@@ -359,6 +357,7 @@ fn expected() -> Vec<Frame> {
                     broker_id: Some(node_id("broker-1")),
                     ..ContextTrace::default()
                 },
+                ..Deliver::new(task_id("uuid-456def"), Outcome::Rejected, Executed::No)
             })),
             "",
         ),
@@ -372,7 +371,24 @@ fn expected() -> Vec<Frame> {
             "",
         ),
         frame(Message::Fetch(id.clone()), ""),
-        frame(Message::Status(id, TaskState::Running), ""),
+        frame(Message::Status(id.clone(), TaskState::Running), ""),
+        frame(Message::Started(ATTEMPT), ""),
+        frame(
+            Message::Progress(Progress {
+                of: attempt.clone(),
+                permille: Some(250),
+                message: "page 1 of 4".into(),
+            }),
+            "",
+        ),
+        frame(Message::Chunk(Chunk { of: attempt, seq: 0, gap: false }), "once"),
+        frame(Message::Chunk(Chunk { of: task_of.clone(), seq: 1, gap: false }), " upon"),
+        frame(Message::Credit(Credit { of: task_of, next_seq: 2, limit_bytes: 262_281 }), ""),
+        frame(
+            Message::Resume(Resume { task_id: id, attempt: 1, next_seq: 2, limit_bytes: 262_281 }),
+            "",
+        ),
+        frame(Message::Park(Park { attempt_id: ATTEMPT, parked: true }), ""),
     ]
 }
 

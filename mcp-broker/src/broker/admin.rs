@@ -83,12 +83,10 @@ impl Core {
             }
         };
         let deliver = Deliver {
-            task_id: task.id,
-            outcome,
-            executed,
             content_type: "application/json".into(),
             error,
             trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
+            ..Deliver::new(task.id, outcome, executed)
         };
         self.stats.accepted += 1;
         self.stats.count(outcome);

@@ -145,6 +145,7 @@ impl Core {
             attempt_id: self.attempt_ids.id(attempt),
             attempt: task.attempts,
             ttl_ms: (task.deadline.since(now.mono) / 1000).max(1),
+            stream_window_bytes: 0,
         };
         let payload = task.payload.clone();
         let (deadline, has_timer) = (task.deadline, task.timer.is_some());

@@ -1,5 +1,7 @@
 //! Ending tasks: their deadlines, their outcomes, and who is told.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use mcp_proto::{
@@ -19,6 +21,7 @@ pub(super) struct End {
     pub(super) content_type: ByteString,
     pub(super) error: Option<Box<ErrorInfo>>,
     pub(super) body: Bytes,
+    pub(super) headers: BTreeMap<String, String>,
 }
 
 impl End {
@@ -29,6 +32,7 @@ impl End {
             content_type: ByteString::new(),
             error: Some(Box::new(error)),
             body: Bytes::new(),
+            headers: BTreeMap::new(),
         }
     }
 }
@@ -187,11 +191,9 @@ impl Core {
             error.node_id.get_or_insert_with(|| self.config.broker_id.clone());
         }
         Some(Deliver {
-            task_id: task.id.clone(),
-            outcome: end.outcome,
-            executed: end.executed,
             content_type: end.content_type.clone(),
             error,
+            headers: end.headers.clone(),
             trace: ContextTrace {
                 broker_id: Some(self.config.broker_id.clone()),
                 total_us: now.mono.since(task.received),
@@ -199,6 +201,7 @@ impl Core {
                 hops,
                 truncated: false,
             },
+            ..Deliver::new(task.id.clone(), end.outcome, end.executed)
         })
     }
 

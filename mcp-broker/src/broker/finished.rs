@@ -107,7 +107,7 @@ fn is_kept(
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use mcp_proto::{ContextTrace, Deliver, Executed, Outcome};
+    use mcp_proto::{Deliver, Executed, Outcome};
 
     use super::super::identity::Identity;
     use super::super::sessions::Sessions;
@@ -118,14 +118,7 @@ mod tests {
     }
 
     fn kept(identity: IdentityKey, id: &str, fingerprint: u64, body: usize) -> Kept {
-        let deliver = Deliver {
-            task_id: TaskId::try_from(id).unwrap(),
-            outcome: Outcome::Ok,
-            executed: Executed::Yes,
-            content_type: Default::default(),
-            error: None,
-            trace: ContextTrace::default(),
-        };
+        let deliver = Deliver::new(TaskId::try_from(id).unwrap(), Outcome::Ok, Executed::Yes);
         let frame = EncodedFrame::deliver(&deliver, vec![0; body].into(), &mut BytesMut::new());
         Kept {
             identity,

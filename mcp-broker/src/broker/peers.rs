@@ -168,7 +168,13 @@ impl Core {
                 | Message::Cancel(_)
                 | Message::Nack(_)
                 | Message::Fetch(_)
-                | Message::Status(..),
+                | Message::Status(..)
+                | Message::Started(_)
+                | Message::Progress(_)
+                | Message::Chunk(_)
+                | Message::Resume(_)
+                | Message::Credit(_)
+                | Message::Park(_),
                 ..,
             ) => {}
         }

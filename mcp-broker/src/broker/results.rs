@@ -72,8 +72,8 @@ impl Core {
         } else {
             error = None;
         }
-        let (executed, content_type) = (result.executed, result.content_type);
-        self.end(now, key, End { outcome, executed, content_type, error, body });
+        let TaskResult { executed, content_type, headers, .. } = result;
+        self.end(now, key, End { outcome, executed, content_type, error, body, headers });
     }
 
     pub(super) fn handle_nack(

@@ -184,12 +184,9 @@ impl Core {
         let broker_id = self.config.broker_id.clone();
         let error = error.task(task_id.clone()).node(broker_id.clone());
         let deliver = Deliver {
-            task_id,
-            outcome: Outcome::Rejected,
-            executed: Executed::No,
-            content_type: Default::default(),
             error: Some(Box::new(error)),
             trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
+            ..Deliver::new(task_id, Outcome::Rejected, Executed::No)
         };
         self.tell(session, &deliver, Bytes::new());
     }

@@ -59,7 +59,7 @@ fn the_same_id_with_another_body_is_refused() {
     let mut it = Fixture::new();
     let client = it.client();
     it.send(client, "t");
-    let message = Message::Send(Send { task: task("t").encode(), ttl_ms: 1_000 });
+    let message = Message::Send(Send::new(task("t").encode(), 1_000));
     let frame = Frame { message, body: Bytes::from_static(b"something else") };
     it.give_incoming(client, Incoming::Frame(frame));
     let end = it.expect_end(client, "t");

@@ -58,9 +58,15 @@ impl Fixture {
                     self.outputs.push_back(Outgoing::Frame(to, message.into()));
                 }
                 Output::Route { to, route, payload } => {
-                    let RouteHead { attempt_id, attempt, ttl_ms } = route;
+                    let RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes } = route;
                     let task = EncodedTask(Bytes::copy_from_slice(payload.task()));
-                    let message = Message::Route(Route { attempt_id, attempt, ttl_ms, task });
+                    let message = Message::Route(Route {
+                        attempt_id,
+                        attempt,
+                        ttl_ms,
+                        task,
+                        stream_window_bytes,
+                    });
                     let body = Bytes::copy_from_slice(payload.body());
                     self.outputs.push_back(Outgoing::Frame(to, Frame { message, body }));
                 }
@@ -153,7 +159,7 @@ impl Fixture {
     }
 
     pub(crate) fn send_task(&mut self, from: ConnectionId, task: Task, ttl_ms: u64) {
-        self.give_body(from, Message::Send(Send { task: task.encode(), ttl_ms }), "input");
+        self.give_body(from, Message::Send(Send::new(task.encode(), ttl_ms)), "input");
     }
 
     pub(crate) fn result(&mut self, from: ConnectionId, attempt_id: AttemptId) {
@@ -371,15 +377,7 @@ pub(crate) fn hello_of(worker: WorkerHello) -> Message {
 }
 
 pub(crate) fn ok_result(attempt_id: AttemptId) -> TaskResult {
-    TaskResult {
-        attempt_id,
-        outcome: Outcome::Ok,
-        executed: Executed::Yes,
-        content_type: Default::default(),
-        error: None,
-        queue_us: 0,
-        work_us: 100,
-    }
+    TaskResult { work_us: 100, ..TaskResult::new(attempt_id, Outcome::Ok, Executed::Yes) }
 }
 
 pub(crate) fn cancelled_result(attempt_id: AttemptId) -> TaskResult {

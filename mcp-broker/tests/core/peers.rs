@@ -89,7 +89,7 @@ fn a_task_whose_id_cannot_be_read_is_answered_with_an_error() {
     let mut it = Fixture::new();
     let client = it.client();
     let encoded = mcp_proto::EncodedTask(b"\x0a\x00".as_slice().into());
-    it.give(client, Message::Send(Send { task: encoded, ttl_ms: 1_000 }));
+    it.give(client, Message::Send(Send::new(encoded, 1_000)));
     let error = it.expect_error(client);
     assert_eq!(error.code, ErrorCode::InvalidMessage);
     assert!(error.message.contains("task_id"), "{error}");
@@ -100,7 +100,7 @@ fn a_body_over_the_limit_ends_its_task_only() {
     let mut it = Fixture::new();
     let client = it.client();
     let worker = it.worker("w", 1);
-    let message = Message::Send(Send { task: task("large").encode(), ttl_ms: 1_000 });
+    let message = Message::Send(Send::new(task("large").encode(), 1_000));
     it.give_incoming(client, Incoming::BodyTooLarge { message, body_bytes: 100_000 });
     let end = it.expect_end(client, "large");
     assert_eq!(end, (Outcome::Rejected, Executed::No, Some(ErrorCode::BodyTooLarge)));
@@ -171,7 +171,7 @@ fn the_broker_answers_its_own_actions() {
     let ask = |it: &mut Fixture, action: &str, body: &'static str| {
         let mut task = task("ask");
         task.action = action.try_into().unwrap();
-        it.give_body(client, Message::Send(Send { task: task.encode(), ttl_ms: 1 }), body);
+        it.give_body(client, Message::Send(Send::new(task.encode(), 1)), body);
         match it.next_for(client) {
             Some((Message::Deliver(deliver), body)) => (deliver.outcome, body),
             other => panic!("{other:?}"),

@@ -46,7 +46,7 @@ async fn gated() -> (Broker, Sender<io::Result<()>>) {
 fn durable(id: &str) -> Message {
     let mut task = Task::new(id.try_into().unwrap(), "a".try_into().unwrap());
     task.delivery = Delivery::Durable;
-    Message::Send(Send { task: task.encode(), ttl_ms: 30_000 })
+    Message::Send(Send::new(task.encode(), 30_000))
 }
 
 #[tokio::test]

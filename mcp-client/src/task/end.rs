@@ -1,5 +1,6 @@
 //! How a task ended.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ pub struct TaskEnd {
     pub body: Bytes,
     /// Of the result.
     pub content_type: ByteString,
+    /// Of the result, such as usage numbers.
+    pub headers: BTreeMap<String, String>,
     /// Why, for all but `ok`.
     pub error: Option<Box<ErrorInfo>>,
     /// What happened on its way. Empty when the broker did not answer.
@@ -34,6 +37,8 @@ pub struct Reply {
     pub body: Bytes,
     /// Of the result.
     pub content_type: ByteString,
+    /// Of the result, such as usage numbers.
+    pub headers: BTreeMap<String, String>,
     /// What happened on its way.
     pub trace: ContextTrace,
 }
@@ -43,7 +48,8 @@ impl TaskEnd {
     pub fn into_reply(self) -> Result<Reply, CallError> {
         match self.outcome {
             Outcome::Ok => {
-                Ok(Reply { body: self.body, content_type: self.content_type, trace: self.trace })
+                let Self { body, content_type, headers, trace, .. } = self;
+                Ok(Reply { body, content_type, headers, trace })
             }
             Outcome::Failed
             | Outcome::Expired

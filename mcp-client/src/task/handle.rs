@@ -1,5 +1,6 @@
 //! A task that was sent, and waiting for its end.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -73,6 +74,7 @@ fn unknown_end(id: &TaskId) -> TaskEnd {
         executed: Executed::Maybe,
         body: Bytes::new(),
         content_type: ByteString::new(),
+        headers: BTreeMap::new(),
         error: Some(Box::new(error)),
         trace: ContextTrace::default(),
     }

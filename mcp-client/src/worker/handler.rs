@@ -1,5 +1,6 @@
 //! What serves an action.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
@@ -50,12 +51,20 @@ pub struct HandlerReply {
     pub body: Bytes,
     /// Of the body.
     pub content_type: ByteString,
+    /// Of the result, such as usage numbers: at most 64, texts of at most 1024 bytes.
+    pub headers: BTreeMap<String, String>,
 }
 
 impl HandlerReply {
     /// A result without a content type.
     pub fn new(body: impl Into<Bytes>) -> Self {
-        Self { body: body.into(), content_type: ByteString::new() }
+        Self { body: body.into(), ..Self::default() }
+    }
+
+    /// A header of the result.
+    pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.insert(key.into(), value.into());
+        self
     }
 
     /// Says what the body is.
@@ -84,7 +93,7 @@ impl From<()> for HandlerReply {
 
 impl From<Reply> for HandlerReply {
     fn from(reply: Reply) -> Self {
-        Self { body: reply.body, content_type: reply.content_type }
+        Self { body: reply.body, content_type: reply.content_type, headers: reply.headers }
     }
 }
 

@@ -303,7 +303,7 @@ impl Registration {
     fn look_into(&self, received: Received, arrived_at: Instant) -> Event {
         match received {
             Received::Frame(Frame { message: Message::Route(route), body }) => {
-                let Route { attempt_id: id, attempt, ttl_ms, task } = route;
+                let Route { attempt_id: id, attempt, ttl_ms, task, .. } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
                 let cancellation = Cancellation::default();
                 let job = task

@@ -218,7 +218,7 @@ impl Peer {
 
     pub async fn recv_task(&mut self) -> (Task, u64, Bytes) {
         match self.recv().await {
-            Frame { message: Message::Send(Send { task, ttl_ms }), body } => {
+            Frame { message: Message::Send(Send { task, ttl_ms, .. }), body } => {
                 (task.decode().unwrap(), ttl_ms, body)
             }
             other => panic!("{other:?}"),
@@ -273,7 +273,13 @@ impl Peer {
     pub async fn route(&mut self, id: u64, action: &str, ttl_ms: u64, body: &'static str) {
         let task =
             Task::new(TaskId::try_from(format!("t-{id}")).unwrap(), action.try_into().unwrap());
-        let route = Route { attempt_id: AttemptId(id), attempt: 1, ttl_ms, task: task.encode() };
+        let route = Route {
+            attempt_id: AttemptId(id),
+            attempt: 1,
+            ttl_ms,
+            task: task.encode(),
+            stream_window_bytes: 0,
+        };
         self.send(Message::Route(route), body).await;
     }
 
@@ -290,12 +296,10 @@ pub fn deliver(
     code: Option<ErrorCode>,
 ) -> Message {
     Message::Deliver(Box::new(Deliver {
-        task_id: task_id.clone(),
-        outcome,
-        executed,
         content_type: "text/plain".into(),
         error: code.map(|code| Box::new(ErrorInfo::new(code, "for a test"))),
         trace: ContextTrace { total_us: 7, ..ContextTrace::default() },
+        ..Deliver::new(task_id.clone(), outcome, executed)
     }))
 }
 

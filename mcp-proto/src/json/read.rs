@@ -11,10 +11,10 @@ use super::compact::compact;
 use super::{JSON_CONTENT_TYPE, JsonError, JsonTask, MAX_JSON_BYTES, field, is_json};
 use crate::id::{ActionName, InvalidId, TaskId};
 use crate::limits::{
-    MAX_ACTION_BYTES, MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TASK_BYTES, MAX_TASK_ID_BYTES,
-    MAX_TEXT_BYTES, MAX_TTL_MS,
+    MAX_ACTION_BYTES, MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_RETRY_WAIT_MS, MAX_TASK_BYTES,
+    MAX_TASK_ID_BYTES, MAX_TEXT_BYTES, MAX_TTL_MS,
 };
-use crate::message::{Delivery, Labels, Priority, Task};
+use crate::message::{Delivery, Labels, Priority, Retry, Task};
 
 /// Longest value that an error shows, in characters.
 const MAX_SHOWN_CHARS: usize = 40;
@@ -62,9 +62,16 @@ pub(super) fn task(json: &[u8]) -> Result<JsonTask, JsonError> {
         shadow: flag(field::SHADOW)?,
         headers: fields.texts(field::HEADERS, MAX_HEADERS)?,
         parent: parent.map(|value| value.id(&task_id_expected())).transpose()?,
-        depth: fields.optional(field::DEPTH).map_or(Ok(0), |value| value.depth())?,
+        depth: fields
+            .optional(field::DEPTH)
+            .map_or(Ok(0), |value| value.integer(MAX_DEPTH.into()).map(|depth| depth as u8))?,
         traceparent: text(field::TRACEPARENT)?,
         tracestate: text(field::TRACESTATE)?,
+        retry: fields.optional(field::RETRY).map(|value| value.retry()).transpose()?,
+        attempt_timeout_ms: fields
+            .optional(field::ATTEMPT_TIMEOUT_MS)
+            .map_or(Ok(0), |value| value.integer(MAX_RETRY_WAIT_MS))?,
+        cancel_on_disconnect: flag(field::CANCEL_ON_DISCONNECT)?,
         ..Task::new(id, action)
     };
     let bytes = task.encode().0.len();
@@ -233,10 +240,21 @@ impl Value<'_> {
         serde_json::from_str(self.raw).map_err(|_| self.wrong("true or false"))
     }
 
-    fn depth(&self) -> Result<u8, JsonError> {
-        let depth: Option<u8> = self.raw.parse().ok();
-        let expected = || self.wrong(&format!("an integer from 0 to {MAX_DEPTH}"));
-        depth.filter(|depth| *depth <= MAX_DEPTH).ok_or_else(expected)
+    fn integer(&self, max: u32) -> Result<u32, JsonError> {
+        let value: Option<u32> = self.raw.parse().ok();
+        let expected = || self.wrong(&format!("an integer from 0 to {max}"));
+        value.filter(|value| *value <= max).ok_or_else(expected)
+    }
+
+    fn retry(&self) -> Result<Retry, JsonError> {
+        let expected = "an object of max_attempts, initial_ms, coefficient_percent and cap_ms";
+        let retry: Retry = serde_json::from_str(self.raw).map_err(|_| self.wrong(expected))?;
+        match retry.check() {
+            Ok(()) => Ok(retry),
+            Err((field, problem)) => {
+                Err(self.wrong(&format!("one whose {field} is allowed: it {problem}")))
+            }
+        }
     }
 
     fn one_of<T: Copy>(&self, all: &[T], name: fn(T) -> &'static str) -> Result<T, JsonError> {

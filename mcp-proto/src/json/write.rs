@@ -76,6 +76,15 @@ fn fields(it: &JsonTask, payload: &RawValue, to: &mut Vec<u8>) -> Result<(), ser
             map.serialize_entry(name, &**text)?;
         }
     }
+    if let Some(retry) = &task.retry {
+        map.serialize_entry(field::RETRY, retry)?;
+    }
+    if task.attempt_timeout_ms > 0 {
+        map.serialize_entry(field::ATTEMPT_TIMEOUT_MS, &task.attempt_timeout_ms)?;
+    }
+    if task.cancel_on_disconnect {
+        map.serialize_entry(field::CANCEL_ON_DISCONNECT, &true)?;
+    }
     map.end()
 }
 

@@ -1,16 +1,18 @@
 //! Messages about tasks and attempts.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 use prost::Message as _;
 
 use super::field::{In, task_id, wire_enum};
-use super::task::EncodedTask;
+use super::task::{EncodedTask, entry, write_map};
 use super::{ContextTrace, Failure, MessageKind};
 use crate::error::{ErrorInfo, InvalidMessage};
 use crate::generated as wire;
 use crate::id::{AttemptId, TaskId};
-use crate::limits::MAX_TTL_MS;
+use crate::limits::{MAX_HEADERS, MAX_TTL_MS};
 use crate::wire::{Reader, WireError, Writer, part};
 
 wire_enum! {
@@ -76,16 +78,24 @@ pub struct Send {
     pub task: EncodedTask,
     /// Time to live from now, ms, 1 to 7 days.
     pub ttl_ms: u64,
+    /// Bytes of chunks that the client takes before it gives credit; 0: none.
+    pub stream_window_bytes: u32,
 }
 
 impl Send {
+    /// A task whose client wants no chunks.
+    pub fn new(task: EncodedTask, ttl_ms: u64) -> Self {
+        Self { task, ttl_ms, stream_window_bytes: 0 }
+    }
+
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
-        let (mut task, mut ttl_ms) = (Bytes::new(), 0);
+        let (mut task, mut ttl_ms, mut stream_window_bytes) = (Bytes::new(), 0, 0);
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => task = part(frame, field.bytes()?),
                 2 => ttl_ms = field.uint()?,
+                3 => stream_window_bytes = field.uint()?.min(u32::MAX.into()) as u32,
                 _ => {}
             }
         }
@@ -96,12 +106,13 @@ impl Send {
             let problem = format!("is {ttl_ms}; 1 to {MAX_TTL_MS} ms are allowed");
             return Err(at.invalid("ttl_ms", problem).into());
         }
-        Ok(Self { task, ttl_ms })
+        Ok(Self { task, ttl_ms, stream_window_bytes })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
         to.bytes(1, &self.task.0);
         to.uint(2, self.ttl_ms);
+        to.uint(3, self.stream_window_bytes.into());
     }
 }
 
@@ -116,6 +127,8 @@ pub struct Route {
     pub ttl_ms: u64,
     /// The task.
     pub task: EncodedTask,
+    /// Bytes of chunks that the worker may send before it gets credit; 0: none.
+    pub stream_window_bytes: u32,
 }
 
 /// What a [`Route`] says besides the task.
@@ -127,11 +140,14 @@ pub struct RouteHead {
     pub attempt: u32,
     /// See [`Route::ttl_ms`].
     pub ttl_ms: u64,
+    /// See [`Route::stream_window_bytes`].
+    pub stream_window_bytes: u32,
 }
 
 impl Route {
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, WireError> {
         let (mut attempt_id, mut attempt, mut ttl_ms, mut task) = (0, 0, 0, &[][..]);
+        let mut stream_window_bytes = 0;
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -139,16 +155,17 @@ impl Route {
                 2 => attempt = field.uint()? as u32,
                 3 => ttl_ms = field.uint()?.min(MAX_TTL_MS),
                 4 => task = field.bytes()?,
+                5 => stream_window_bytes = field.uint()?.min(u32::MAX.into()) as u32,
                 _ => {}
             }
         }
         let (attempt_id, task) = (AttemptId(attempt_id), EncodedTask(part(frame, task)));
-        Ok(Self { attempt_id, attempt, ttl_ms, task })
+        Ok(Self { attempt_id, attempt, ttl_ms, task, stream_window_bytes })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
-        let Self { attempt_id, attempt, ttl_ms, .. } = *self;
-        RouteHead { attempt_id, attempt, ttl_ms }.write(&self.task.0, to);
+        let Self { attempt_id, attempt, ttl_ms, stream_window_bytes, .. } = *self;
+        RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes }.write(&self.task.0, to);
     }
 }
 
@@ -158,6 +175,7 @@ impl RouteHead {
         to.uint(2, self.attempt.into());
         to.uint(3, self.ttl_ms);
         to.bytes(4, task);
+        to.uint(5, self.stream_window_bytes.into());
     }
 }
 
@@ -178,13 +196,36 @@ pub struct TaskResult {
     pub queue_us: u64,
     /// In the handler, µs.
     pub work_us: u64,
+    /// How many chunks came before.
+    pub chunks: u32,
+    /// Another attempt would fail in the same way.
+    pub permanent: bool,
+    /// Of the result.
+    pub headers: BTreeMap<String, String>,
 }
 
 impl TaskResult {
+    /// An end with nothing else to say.
+    pub fn new(attempt_id: AttemptId, outcome: Outcome, executed: Executed) -> Self {
+        Self {
+            attempt_id,
+            outcome,
+            executed,
+            content_type: ByteString::new(),
+            error: None,
+            queue_us: 0,
+            work_us: 0,
+            chunks: 0,
+            permanent: false,
+            headers: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let at = In::new(MessageKind::Result);
         let (mut outcome, mut executed, mut content_type) = (0, 0, &[][..]);
         let (mut attempt_id, mut error, mut queue_us, mut work_us) = (0, None, 0, 0);
+        let (mut chunks, mut permanent, mut headers) = (0, false, Vec::new());
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -195,6 +236,9 @@ impl TaskResult {
                 5 => error = Some(error_info(field.bytes()?)?),
                 6 => queue_us = field.uint()?,
                 7 => work_us = field.uint()?,
+                8 => chunks = field.uint()? as u32,
+                9 => permanent = field.uint()? != 0,
+                10 => headers.push(entry(field.bytes()?)?),
                 _ => {}
             }
         }
@@ -215,6 +259,9 @@ impl TaskResult {
             error,
             queue_us,
             work_us,
+            chunks,
+            permanent,
+            headers: at.text_map("headers", &headers, MAX_HEADERS)?,
         })
     }
 
@@ -228,6 +275,9 @@ impl TaskResult {
         }
         to.uint(6, self.queue_us);
         to.uint(7, self.work_us);
+        to.uint(8, self.chunks.into());
+        to.uint(9, self.permanent.into());
+        write_map(to, 10, &self.headers);
     }
 }
 
@@ -250,12 +300,34 @@ pub struct Deliver {
     pub error: Option<Box<ErrorInfo>>,
     /// What happened on its way.
     pub trace: ContextTrace,
+    /// How many chunks belong to the result.
+    pub chunks: u32,
+    /// Of which attempt.
+    pub attempt: u32,
+    /// Of the result.
+    pub headers: BTreeMap<String, String>,
 }
 
 impl Deliver {
+    /// An outcome with nothing else to say.
+    pub fn new(task_id: TaskId, outcome: Outcome, executed: Executed) -> Self {
+        Self {
+            task_id,
+            outcome,
+            executed,
+            content_type: ByteString::new(),
+            error: None,
+            trace: ContextTrace::default(),
+            chunks: 0,
+            attempt: 0,
+            headers: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let (mut id, mut outcome, mut executed, mut content_type) = (&[][..], 0, 0, &[][..]);
         let (mut error, mut trace) = (None, ContextTrace::default());
+        let (mut chunks, mut attempt, mut headers) = (0, 0, Vec::new());
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -265,6 +337,9 @@ impl Deliver {
                 4 => content_type = field.bytes()?,
                 5 => error = Some(error_info(field.bytes()?)?),
                 6 => trace = ContextTrace::parse(frame, field.bytes()?)?,
+                7 => chunks = field.uint()? as u32,
+                8 => attempt = field.uint()? as u32,
+                9 => headers.push(entry(field.bytes()?)?),
                 _ => {}
             }
         }
@@ -277,6 +352,9 @@ impl Deliver {
             content_type: at.text("content_type", part(frame, content_type))?,
             error,
             trace,
+            chunks,
+            attempt,
+            headers: at.text_map("headers", &headers, MAX_HEADERS)?,
             task_id,
         })
     }
@@ -290,6 +368,9 @@ impl Deliver {
             to.generated(5, &error.to_wire());
         }
         to.message(6, |to| self.trace.write(to));
+        to.uint(7, self.chunks.into());
+        to.uint(8, self.attempt.into());
+        write_map(to, 9, &self.headers);
     }
 }
 

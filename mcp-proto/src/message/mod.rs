@@ -5,7 +5,9 @@
 
 mod dispatch;
 mod field;
+mod retry;
 mod session;
+mod stream;
 mod task;
 mod trace;
 
@@ -16,15 +18,17 @@ use prost::Message as _;
 
 use crate::error::{DecodeError, ErrorInfo, InvalidMessage};
 use crate::generated as wire;
-use crate::id::TaskId;
+use crate::id::{AttemptId, TaskId};
 use crate::wire::{Reader, WireError, Writer, part};
 
 pub use dispatch::{
     Cancel, CancelReason, Deliver, Executed, Nack, Outcome, Route, RouteHead, Send, TaskResult,
     TaskState,
 };
+pub use retry::Retry;
 pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
-pub use task::{Delivery, EncodedTask, Labels, Priority, Task, TaskHead};
+pub use stream::{Chunk, Credit, Park, Progress, Resume, Subject};
+pub use task::{Delivery, EncodedTask, Labels, Priority, Task, TaskExtras, TaskHead};
 pub use trace::{ContextTrace, Hop, HopEvent};
 
 /// What a frame says, apart from its body.
@@ -48,6 +52,10 @@ pub enum Message {
     Accepted(TaskId),
     /// Broker: an attempt for a worker. Body: the task's input.
     Route(Route),
+    /// Worker: the handler of an attempt has begun.
+    Started(AttemptId),
+    /// Worker, and from the broker to the client: how far a handler is.
+    Progress(Progress),
     /// Worker: the end of an attempt. Body: the result.
     Result(TaskResult),
     /// Broker: the end of a task. Body: the result.
@@ -56,10 +64,18 @@ pub enum Message {
     Cancel(Cancel),
     /// Worker: hands an attempt back that it did not start.
     Nack(Nack),
+    /// Worker, and from the broker to the client: a part of a result. Body: the part.
+    Chunk(Chunk),
+    /// Client: send chunks again.
+    Resume(Resume),
     /// Client: what became of my task?
     Fetch(TaskId),
     /// Broker: answers FETCH for a task without an outcome.
     Status(TaskId, TaskState),
+    /// Client, and from the broker to the worker: more chunks may come.
+    Credit(Credit),
+    /// Worker: a handler that waits gives its slot back.
+    Park(Park),
 }
 
 /// Which message a frame carries.
@@ -75,12 +91,18 @@ pub enum MessageKind {
     Send,
     Accepted,
     Route,
+    Started,
+    Progress,
     Result,
     Deliver,
     Cancel,
     Nack,
+    Chunk,
+    Resume,
     Fetch,
     Status,
+    Credit,
+    Park,
 }
 
 impl MessageKind {
@@ -96,12 +118,18 @@ impl MessageKind {
             MessageKind::Send => 10,
             MessageKind::Accepted => 11,
             MessageKind::Route => 12,
+            MessageKind::Started => 13,
+            MessageKind::Progress => 14,
             MessageKind::Result => 15,
             MessageKind::Deliver => 16,
             MessageKind::Cancel => 17,
             MessageKind::Nack => 18,
+            MessageKind::Chunk => 19,
+            MessageKind::Resume => 20,
             MessageKind::Fetch => 21,
             MessageKind::Status => 23,
+            MessageKind::Credit => 24,
+            MessageKind::Park => 25,
         }
     }
 
@@ -116,12 +144,18 @@ impl MessageKind {
             10 => MessageKind::Send,
             11 => MessageKind::Accepted,
             12 => MessageKind::Route,
+            13 => MessageKind::Started,
+            14 => MessageKind::Progress,
             15 => MessageKind::Result,
             16 => MessageKind::Deliver,
             17 => MessageKind::Cancel,
             18 => MessageKind::Nack,
+            19 => MessageKind::Chunk,
+            20 => MessageKind::Resume,
             21 => MessageKind::Fetch,
             23 => MessageKind::Status,
+            24 => MessageKind::Credit,
+            25 => MessageKind::Park,
             _ => return None,
         })
     }
@@ -139,12 +173,18 @@ impl fmt::Display for MessageKind {
             MessageKind::Send => "SEND",
             MessageKind::Accepted => "ACCEPTED",
             MessageKind::Route => "ROUTE",
+            MessageKind::Started => "STARTED",
+            MessageKind::Progress => "PROGRESS",
             MessageKind::Result => "RESULT",
             MessageKind::Deliver => "DELIVER",
             MessageKind::Cancel => "CANCEL",
             MessageKind::Nack => "NACK",
+            MessageKind::Chunk => "CHUNK",
+            MessageKind::Resume => "RESUME",
             MessageKind::Fetch => "FETCH",
             MessageKind::Status => "STATUS",
+            MessageKind::Credit => "CREDIT",
+            MessageKind::Park => "PARK",
         })
     }
 }
@@ -170,12 +210,18 @@ impl Message {
             Message::Send(_) => MessageKind::Send,
             Message::Accepted(_) => MessageKind::Accepted,
             Message::Route(_) => MessageKind::Route,
+            Message::Started(_) => MessageKind::Started,
+            Message::Progress(_) => MessageKind::Progress,
             Message::Result(_) => MessageKind::Result,
             Message::Deliver(_) => MessageKind::Deliver,
             Message::Cancel(_) => MessageKind::Cancel,
             Message::Nack(_) => MessageKind::Nack,
+            Message::Chunk(_) => MessageKind::Chunk,
+            Message::Resume(_) => MessageKind::Resume,
             Message::Fetch(_) => MessageKind::Fetch,
             Message::Status(..) => MessageKind::Status,
+            Message::Credit(_) => MessageKind::Credit,
+            Message::Park(_) => MessageKind::Park,
         }
     }
 
@@ -225,12 +271,18 @@ impl Message {
                 Message::Accepted(task_id(wire::Accepted::decode(generated())?.task_id)?)
             }
             MessageKind::Route => Message::Route(Route::parse(frame, it)?),
+            MessageKind::Started => {
+                Message::Started(AttemptId(wire::Started::decode(generated())?.attempt_id))
+            }
+            MessageKind::Progress => Message::Progress(Progress::parse(frame, it)?),
             MessageKind::Result => Message::Result(TaskResult::parse(frame, it)?),
             MessageKind::Deliver => Message::Deliver(Box::new(Deliver::parse(frame, it)?)),
             MessageKind::Cancel => {
                 Message::Cancel(Cancel::from_wire(wire::Cancel::decode(generated())?)?)
             }
             MessageKind::Nack => Message::Nack(Nack::from_wire(wire::Nack::decode(generated())?)),
+            MessageKind::Chunk => Message::Chunk(Chunk::parse(it)?),
+            MessageKind::Resume => Message::Resume(Resume::parse(it)?),
             MessageKind::Fetch => {
                 Message::Fetch(task_id(wire::Fetch::decode(generated())?.task_id)?)
             }
@@ -239,6 +291,8 @@ impl Message {
                 let state = TaskState::from_wire(it.state).unwrap_or(TaskState::Unknown);
                 Message::Status(task_id(it.task_id)?, state)
             }
+            MessageKind::Credit => Message::Credit(Credit::parse(it)?),
+            MessageKind::Park => Message::Park(Park::parse(it)?),
         })
     }
 
@@ -258,14 +312,20 @@ impl Message {
                 to.message(field, |to| to.bytes(1, id.as_bytes()));
             }
             Message::Route(it) => to.message(field, |to| it.write(to)),
+            Message::Started(id) => to.message(field, |to| to.fixed64(1, id.0)),
+            Message::Progress(it) => to.message(field, |to| it.write(to)),
             Message::Result(it) => to.message(field, |to| it.write(to)),
             Message::Deliver(it) => to.message(field, |to| it.write(to)),
             Message::Cancel(it) => to.generated(field, &it.to_wire()),
             Message::Nack(it) => to.generated(field, &it.to_wire()),
+            Message::Chunk(it) => to.message(field, |to| it.write(to)),
+            Message::Resume(it) => to.message(field, |to| it.write(to)),
             Message::Status(id, state) => to.message(field, |to| {
                 to.bytes(1, id.as_bytes());
                 to.uint(2, state.to_wire() as u64);
             }),
+            Message::Credit(it) => to.message(field, |to| it.write(to)),
+            Message::Park(it) => to.message(field, |to| it.write(to)),
         }
     }
 }

@@ -6,10 +6,13 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 use super::MessageKind;
+use super::Retry;
 use super::field::{In, task_id, wire_enum};
 use crate::error::InvalidMessage;
 use crate::id::{ActionName, TaskId};
-use crate::limits::{MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TASK_BYTES, MAX_TASK_ID_BYTES};
+use crate::limits::{
+    MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_RETRY_WAIT_MS, MAX_TASK_BYTES, MAX_TASK_ID_BYTES,
+};
 use crate::wire::{Reader, WireError, Writer, part};
 
 wire_enum! {
@@ -85,6 +88,13 @@ pub struct Task {
     pub traceparent: ByteString,
     /// W3C Trace Context.
     pub tracestate: ByteString,
+    /// When to try again after a failure; none: a handler's failure is final.
+    pub retry: Option<Retry>,
+    /// An attempt without a sign of life for this long ends, ms, at most an hour; 0: only the time
+    /// to live counts.
+    pub attempt_timeout_ms: u32,
+    /// Whether to cancel it when its client's connection is lost.
+    pub cancel_on_disconnect: bool,
 }
 
 impl Task {
@@ -106,21 +116,28 @@ impl Task {
             depth: 0,
             traceparent: ByteString::new(),
             tracestate: ByteString::new(),
+            retry: None,
+            attempt_timeout_ms: 0,
+            cancel_on_disconnect: false,
         }
     }
 
     fn from_fields(whole: &Bytes, it: Fields<'_>) -> Result<Self, InvalidMessage> {
         let (head, at) = TaskHead::from_fields(whole, &it)?;
+        let extras = head.extras.map_or_else(TaskExtras::default, |extras| *extras);
         let text = |field, bytes| at.text(field, part(whole, bytes));
         Ok(Self {
             content_type: text("content_type", it.content_type)?,
             tenant: text("tenant", it.tenant)?,
             affinity_key: text("affinity_key", it.affinity_key)?,
             headers: at.text_map("headers", &it.headers, MAX_HEADERS)?,
-            parent: parent(&at, it.parent_task_id)?,
+            parent: extras.parent,
             depth: it.depth as u8,
             traceparent: text("traceparent", it.traceparent)?,
             tracestate: text("tracestate", it.tracestate)?,
+            retry: extras.retry,
+            attempt_timeout_ms: extras.attempt_timeout_ms,
+            cancel_on_disconnect: extras.cancel_on_disconnect,
             id: head.id,
             action: head.action,
             priority: head.priority,
@@ -156,6 +173,11 @@ impl Task {
         to.uint(13, self.depth.into());
         to.bytes(14, self.traceparent.as_bytes());
         to.bytes(15, self.tracestate.as_bytes());
+        if let Some(retry) = &self.retry {
+            to.message(16, |to| retry.write(to));
+        }
+        to.uint(17, self.attempt_timeout_ms.into());
+        to.uint(18, self.cancel_on_disconnect.into());
         EncodedTask(bytes.freeze())
     }
 
@@ -169,7 +191,7 @@ impl Task {
     }
 }
 
-fn write_map(to: &mut Writer<'_>, field: u32, map: &BTreeMap<String, String>) {
+pub(super) fn write_map(to: &mut Writer<'_>, field: u32, map: &BTreeMap<String, String>) {
     for (key, value) in map {
         to.message(field, |to| {
             to.bytes(1, key.as_bytes());
@@ -195,6 +217,47 @@ pub struct TaskHead {
     pub idempotent: bool,
     /// See [`Task::shadow`].
     pub shadow: bool,
+    /// What most tasks have nothing of.
+    pub extras: Option<Box<TaskExtras>>,
+}
+
+/// What most tasks have nothing of, and a broker needs to know.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TaskExtras {
+    /// See [`Task::parent`].
+    pub parent: Option<TaskId>,
+    /// See [`Task::retry`].
+    pub retry: Option<Retry>,
+    /// See [`Task::attempt_timeout_ms`].
+    pub attempt_timeout_ms: u32,
+    /// See [`Task::cancel_on_disconnect`].
+    pub cancel_on_disconnect: bool,
+}
+
+impl TaskExtras {
+    fn from_fields(it: &Fields<'_>, at: &In) -> Result<Option<Box<Self>>, InvalidMessage> {
+        let is_plain = it.parent_task_id.is_empty()
+            && it.retry.is_none()
+            && it.attempt_timeout_ms == 0
+            && !it.cancel_on_disconnect;
+        if is_plain {
+            return Ok(None);
+        }
+        let attempt_timeout_ms = match u32::try_from(it.attempt_timeout_ms) {
+            Ok(timeout_ms) if timeout_ms <= MAX_RETRY_WAIT_MS => timeout_ms,
+            Ok(_) | Err(_) => {
+                let problem =
+                    format!("is {}; at most {MAX_RETRY_WAIT_MS} is allowed", it.attempt_timeout_ms);
+                return Err(at.invalid("attempt_timeout_ms", problem));
+            }
+        };
+        Ok(Some(Box::new(Self {
+            parent: parent(at, it.parent_task_id)?,
+            retry: it.retry.map(|retry| Retry::parse(retry, at)).transpose()?,
+            attempt_timeout_ms,
+            cancel_on_disconnect: it.cancel_on_disconnect,
+        })))
+    }
 }
 
 impl TaskHead {
@@ -215,7 +278,6 @@ impl TaskHead {
         if !it.headers.is_empty() {
             at.text_map("headers", &it.headers, MAX_HEADERS)?;
         }
-        parent(&at, it.parent_task_id)?;
         if it.depth > u64::from(MAX_DEPTH) {
             let problem = format!("is {}; at most {MAX_DEPTH} is allowed", it.depth);
             return Err(at.invalid("depth", problem));
@@ -242,6 +304,7 @@ impl TaskHead {
             },
             idempotent: it.idempotent,
             shadow: it.shadow,
+            extras: TaskExtras::from_fields(it, &at)?,
             id,
         };
         Ok((head, at))
@@ -273,6 +336,9 @@ struct Fields<'a> {
     depth: u64,
     traceparent: &'a [u8],
     tracestate: &'a [u8],
+    retry: Option<&'a [u8]>,
+    attempt_timeout_ms: u64,
+    cancel_on_disconnect: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -296,6 +362,9 @@ impl<'a> Fields<'a> {
                 13 => it.depth = field.uint()?,
                 14 => it.traceparent = field.bytes()?,
                 15 => it.tracestate = field.bytes()?,
+                16 => it.retry = Some(field.bytes()?),
+                17 => it.attempt_timeout_ms = field.uint()?,
+                18 => it.cancel_on_disconnect = field.uint()? != 0,
                 _ => {}
             }
         }
@@ -303,7 +372,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn entry(it: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+pub(super) fn entry(it: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
     let (mut key, mut value) = (&[][..], &[][..]);
     let mut fields = Reader(it);
     while let Some(field) = fields.next()? {

@@ -257,18 +257,15 @@ pub(crate) fn worker_hello(agent: &str, action: &str, slots: u32) -> Hello {
 /// SEND of a task that has half a minute.
 pub(crate) fn send(id: &str, action: &str) -> Message {
     let task = Task::new(TaskId::try_from(id).unwrap(), ActionName::try_from(action).unwrap());
-    Message::Send(Send { task: task.encode(), ttl_ms: 30_000 })
+    Message::Send(Send::new(task.encode(), 30_000))
 }
 
 /// RESULT of a task that went well.
 pub(crate) fn result(route: &Route) -> Message {
     Message::Result(TaskResult {
-        attempt_id: route.attempt_id,
-        outcome: Outcome::Ok,
-        executed: Executed::Yes,
         content_type: "text/plain".into(),
-        error: None,
         queue_us: 1,
         work_us: 2,
+        ..TaskResult::new(route.attempt_id, Outcome::Ok, Executed::Yes)
     })
 }

@@ -74,6 +74,7 @@ mod tests {
             executed,
             body: body.into(),
             content_type: Default::default(),
+            headers: Default::default(),
             error: None,
             trace: ContextTrace::default(),
         }

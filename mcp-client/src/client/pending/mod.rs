@@ -18,7 +18,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -277,6 +277,7 @@ impl<W> Pending<W> {
             body,
             content_type: deliver.content_type,
             error: deliver.error,
+            headers: deliver.headers,
             trace: deliver.trace,
         };
         entry.resolve(end, ended);
@@ -448,7 +449,7 @@ impl<W> Entry<W> {
 fn send<W>(entry: &mut Entry<W>, now: Instant, out: &mut impl Outbox) {
     let rest = entry.deadline.saturating_duration_since(now);
     let ttl_ms = (rest.as_micros().div_ceil(1000) as u64).max(1);
-    out.push(&Message::Send(Send { task: entry.task.clone(), ttl_ms }), &entry.body);
+    out.push(&Message::Send(Send::new(entry.task.clone(), ttl_ms)), &entry.body);
     entry.state = State::Sent;
 }
 
@@ -477,6 +478,7 @@ pub(super) fn local_end(
         executed,
         body: Bytes::new(),
         content_type: ByteString::new(),
+        headers: BTreeMap::new(),
         trace: ContextTrace::default(),
     }
 }

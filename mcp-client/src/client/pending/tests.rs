@@ -59,12 +59,8 @@ impl Fixture {
 
     fn deliver(&mut self, name: &str, outcome: Outcome, executed: Executed, code: ErrorCode) {
         let deliver = Deliver {
-            task_id: id(name),
-            outcome,
-            executed,
-            content_type: ByteString::new(),
             error: (outcome != Outcome::Ok).then(|| Box::new(ErrorInfo::new(code, "because"))),
-            trace: ContextTrace::default(),
+            ..Deliver::new(id(name), outcome, executed)
         };
         let body = Bytes::from_static(b"result");
         self.pending.delivered(deliver, body, self.now, true, &mut self.ended);

@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 use mcp_proto::{
@@ -342,13 +341,12 @@ impl Attempts {
             let Verdict { outcome, error, reply } =
                 completion.judge(attempt.ending, self.max_body_bytes);
             let result = TaskResult {
-                attempt_id: id,
-                outcome,
-                executed: Executed::Yes,
                 content_type: reply.content_type,
                 error,
                 queue_us: micros(started_at - attempt.arrived_at),
                 work_us: micros(now - started_at),
+                headers: reply.headers,
+                ..TaskResult::new(id, outcome, Executed::Yes)
             };
             self.finish(result, reply.body, &mut out);
         }
@@ -364,13 +362,9 @@ impl Attempts {
         out: &mut impl Outbox,
     ) {
         let result = TaskResult {
-            attempt_id: id,
-            outcome,
-            executed: Executed::No,
-            content_type: ByteString::new(),
             error: Some(Box::new(error)),
             queue_us,
-            work_us: 0,
+            ..TaskResult::new(id, outcome, Executed::No)
         };
         self.finish(result, Bytes::new(), out);
     }
