@@ -137,6 +137,7 @@ impl CoreLoop {
                 Output::Route { to, route, .. } => self.running.push_back((to, route.attempt_id)),
                 Output::Deliver { .. } => self.delivered += 1,
                 Output::Send { .. }
+                | Output::Chunk { .. }
                 | Output::Close { .. }
                 | Output::Journal { .. }
                 | Output::Event(_) => {}

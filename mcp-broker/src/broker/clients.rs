@@ -98,6 +98,7 @@ impl Core {
         {
             self.timers.cancel(timer);
         }
+        self.leave_streams(key);
     }
 
     /// Sends what came while the session was detached.

@@ -61,6 +61,9 @@ pub struct CoreConfig {
     pub kept_results: usize,
     /// Bytes of the results kept after delivery.
     pub kept_result_bytes: usize,
+    /// Bytes of chunks kept for readers that come back, of all streams together. As many streams of
+    /// tasks that have ended are kept as results.
+    pub stream_bytes: usize,
     /// How often workers may hand a task back before it fails.
     pub max_nacks: u32,
     /// Whether durable tasks are taken: the journal outlives the process.
@@ -96,6 +99,7 @@ impl CoreConfig {
             max_detached_bytes: 16 * 1024 * 1024,
             kept_results: 10_000,
             kept_result_bytes: 64 * 1024 * 1024,
+            stream_bytes: 64 * 1024 * 1024,
             max_nacks: 8,
             is_durable: false,
         }

@@ -141,11 +141,15 @@ impl Core {
         });
         agent.attempts.push(attempt);
         task.state = TaskState::Running(attempt);
+        let stream_window_bytes = match task.stream {
+            Some(stream) => self.streams.begin(stream, task.attempts, attempt),
+            None => 0,
+        };
         let route = RouteHead {
             attempt_id: self.attempt_ids.id(attempt),
             attempt: task.attempts,
             ttl_ms: (task.deadline.since(now.mono) / 1000).max(1),
-            stream_window_bytes: 0,
+            stream_window_bytes,
         };
         let payload = task.payload.clone();
         let (deadline, has_timer) = (task.deadline, task.timer.is_some());

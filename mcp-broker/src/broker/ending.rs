@@ -185,6 +185,7 @@ impl Core {
             TaskState::Queued { since, .. } => now.mono.since(since),
             TaskState::Running(_) | TaskState::Ending(_) => 0,
         };
+        let (chunks, attempt) = self.streams.chunks(task.stream);
         let mut error = end.error.clone();
         if let Some(error) = &mut error {
             error.task_id = Some(task.id.clone());
@@ -201,6 +202,8 @@ impl Core {
                 hops,
                 truncated: false,
             },
+            chunks,
+            attempt,
             ..Deliver::new(task.id.clone(), end.outcome, end.executed)
         })
     }
@@ -217,6 +220,9 @@ impl Core {
             self.measured.ended(pool.slot, &deliver, now.mono.since(received));
         }
         self.drop_pool_if_unused(pool_key);
+        if let Some(stream) = task.stream {
+            self.streams.end(stream);
+        }
         self.stats.count(deliver.outcome);
         let frame = EncodedFrame::deliver(&deliver, body, &mut self.arena);
         for session in waiters {

@@ -33,6 +33,7 @@ use super::queue::Ticket;
 use super::registry::AgentKey;
 use super::sessions::{IdentityKey, SessionKey};
 use super::slab::{Key, Slab};
+use super::streams::StreamKey;
 use super::time::Mono;
 use super::timers::TimerKey;
 
@@ -68,6 +69,8 @@ pub(super) struct Task {
     /// A ready worker could have taken it at some time.
     pub(super) had_worker: bool,
     pub(super) hops: Vec<Hop>,
+    /// Set when its client takes the result in parts.
+    pub(super) stream: Option<StreamKey>,
 }
 
 #[derive(Debug)]

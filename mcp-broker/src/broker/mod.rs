@@ -10,7 +10,8 @@
 //! The same inputs with the same seed give the same outputs.
 //!
 //! A task's way through the files: `submission` takes it, `dispatch` places it (`pool`, `queue`,
-//! `balancer`), `results` takes what its worker made of it, `ending` tells its outcome. `inflight`
+//! `balancer`), `results` takes what its worker made of it, `streaming` what comes of that before its end, `ending`
+//! tells its outcome. `inflight`
 //! has the states of tasks and attempts, `registry` those of workers (which `registration` and
 //! `liveness` change), `sessions` those of clients (`clients`).
 
@@ -40,6 +41,8 @@ mod sessions;
 mod shutdown;
 mod slab;
 mod stats;
+mod streaming;
+mod streams;
 mod submission;
 mod time;
 mod timers;
@@ -71,6 +74,7 @@ use registry::{AgentKey, Registry};
 use rng::Rng;
 use sessions::{SessionKey, Sessions};
 use slab::Slab;
+use streams::Streams;
 use timers::Timers;
 
 /// The broker's core. See the [module](self) for how to drive it.
@@ -86,6 +90,7 @@ pub struct Core {
     attempt_ids: AttemptIds,
     sessions: Sessions,
     finished: Finished,
+    streams: Streams,
     journaling: Journaling,
     timers: Timers<Timer>,
     tickets: queue::Tickets,
@@ -129,6 +134,7 @@ impl Core {
             attempt_ids: AttemptIds::new(config.epoch),
             sessions: Sessions::new(seed()),
             finished: Finished::new(config.kept_results, config.kept_result_bytes),
+            streams: Streams::new(config.stream_bytes, config.kept_results),
             journaling: Journaling::default(),
             timers: Timers::new(),
             tickets: queue::Tickets::default(),
@@ -183,6 +189,8 @@ impl Core {
             in_flight: self.attempts.len() as u64,
             agents_online: self.registry.online() as u64,
             sessions: self.sessions.len() as u64,
+            streams: self.streams.len() as u64,
+            stream_bytes: self.streams.kept_bytes(),
             connections: self.peers.len() as u64,
             ..self.stats
         }

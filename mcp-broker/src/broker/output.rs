@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use mcp_proto::{AgentId, EncodedFrame, ErrorCode, Message, NodeId, Payload, RouteHead, SessionId};
+use mcp_proto::{
+    AgentId, Bytes, Chunk, EncodedFrame, ErrorCode, Message, NodeId, Payload, RouteHead, SessionId,
+};
 
 use super::journal::Record;
 
@@ -44,6 +46,15 @@ pub enum Output {
         to: ConnectionId,
         /// The DELIVER.
         frame: EncodedFrame,
+    },
+    /// Send a part of a result, in the same way.
+    Chunk {
+        /// The client's connection.
+        to: ConnectionId,
+        /// Which part.
+        chunk: Chunk,
+        /// The part.
+        body: Bytes,
     },
     /// Close a connection once what was sent before is flushed. The core has forgotten it.
     Close {

@@ -149,6 +149,14 @@ impl Core {
                 self.handle_result(now, id, agent, result, body);
             }
             (Message::Nack(nack), _, Some(agent)) => self.handle_nack(now, id, agent, nack),
+            (Message::Chunk(chunk), _, Some(agent)) => {
+                self.handle_chunk(now, id, agent, chunk, body);
+            }
+            (Message::Progress(progress), _, Some(agent)) => {
+                self.handle_progress(now, id, agent, progress);
+            }
+            (Message::Credit(credit), Some(session), _) => self.handle_credit(id, session, credit),
+            (Message::Resume(resume), Some(session), _) => self.handle_resume(id, session, resume),
             (Message::Cancel(Cancel::Attempt(..)), ..) => {
                 let message = "CANCEL: field task_id is missing: a client names its task";
                 self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));

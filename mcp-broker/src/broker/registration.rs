@@ -177,6 +177,7 @@ impl Core {
         agent.busy_since = now.mono;
         self.readiness_changed(key);
         self.check_agent(now, key);
+        self.send_credits(key);
         self.fill(now, key);
     }
 

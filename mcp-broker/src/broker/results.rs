@@ -59,6 +59,13 @@ impl Core {
             task.avoid = Some(attempt.agent);
             return self.place(now, key, true);
         }
+        let (chunks, _) = self.streams.chunks(task.stream);
+        if result.outcome == Outcome::Ok && result.chunks != chunks {
+            let message = "its worker left out a part of its result";
+            let error = ErrorInfo::new(ErrorCode::LimitExceeded, message).node(node_id);
+            let end = End::without_result(Outcome::Failed, Executed::Yes, error);
+            return self.end(now, key, end);
+        }
         let mut error = result.error;
         let outcome = if is_given_up { Outcome::Failed } else { result.outcome };
         if outcome != Outcome::Ok {
@@ -115,7 +122,7 @@ impl Core {
 
     /// The attempt of an id, if this worker holds it. Otherwise the worker is told, and nothing
     /// happens: this is the fence.
-    fn held_by(
+    pub(super) fn held_by(
         &mut self,
         from: ConnectionId,
         agent: AgentKey,

@@ -29,6 +29,8 @@ pub struct Stats {
     pub late_results: u64,
     /// RESULTs and NACKs for attempts that their sender does not hold.
     pub refused_results: u64,
+    /// Parts of results that workers sent.
+    pub chunks: u64,
     /// Attempts that workers no longer knew.
     pub leaked: u64,
     /// CANCELs that workers did not confirm in time.
@@ -52,6 +54,10 @@ pub struct Stats {
     pub agents_online: u64,
     /// Sessions now, detached ones included.
     pub sessions: u64,
+    /// Results on their way in parts now, those included that their reader is not done with.
+    pub streams: u64,
+    /// Bytes of chunks kept for readers that come back.
+    pub stream_bytes: u64,
     /// Connections now.
     pub connections: u64,
 }

@@ -23,6 +23,7 @@ struct Arrival {
     spec: TaskHead,
     payload: Payload,
     ttl_ms: u64,
+    stream_window_bytes: u32,
 }
 
 impl Core {
@@ -50,10 +51,19 @@ impl Core {
         if self.is_duplicate(session, name, fingerprint) {
             return;
         }
-        let ttl_ms = send.ttl_ms;
+        let Send { ttl_ms, stream_window_bytes, .. } = send;
         let payload = Payload::new(&send.task, body, &mut self.scratch);
         let name_hash = name.hash;
-        let arrival = Arrival { session, identity, name_hash, fingerprint, spec, payload, ttl_ms };
+        let arrival = Arrival {
+            session,
+            identity,
+            name_hash,
+            fingerprint,
+            spec,
+            payload,
+            ttl_ms,
+            stream_window_bytes,
+        };
         if let Err(error) = self.accept(now, arrival) {
             self.reject(session, id, error);
         }
@@ -115,7 +125,8 @@ impl Core {
     }
 
     fn accept(&mut self, now: Now, arrival: Arrival) -> Result<(), ErrorInfo> {
-        let Arrival { session, identity, name_hash, fingerprint, spec, payload, ttl_ms } = arrival;
+        let Arrival { session, identity, name_hash, fingerprint, spec, payload, ttl_ms, .. } =
+            arrival;
         if self.is_shutting_down {
             let message = "the broker is shutting down; send the task again when it is back";
             return Err(ErrorInfo::new(ErrorCode::ShuttingDown, message).retry_after_ms(1_000));
@@ -139,6 +150,11 @@ impl Core {
             .inspect_err(|_| self.measured.ended_at_once(&spec.action, Outcome::Rejected))?;
 
         let deadline = now.mono.plus_ms(ttl_ms);
+        let stream = (arrival.stream_window_bytes > 0).then(|| {
+            let name = Name { identity, id: &spec.id, hash: name_hash };
+            let connection = self.sessions.get(session).and_then(|session| session.connection);
+            self.streams.open(name, session, connection, arrival.stream_window_bytes)
+        });
         let task = Task {
             id: spec.id,
             identity,
@@ -160,6 +176,7 @@ impl Core {
             avoid: None,
             had_worker: false,
             hops: Vec::new(),
+            stream,
         };
         let key = self.tasks.insert(task);
         if let Some(pool) = self.pools.get_mut(pool) {

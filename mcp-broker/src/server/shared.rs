@@ -17,6 +17,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
+use mcp_proto::Message;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
@@ -175,6 +176,10 @@ impl Shared {
             }
             Output::Deliver { to, frame } => {
                 self.push(to, outbox, |link| link.lane.push_encoded(&frame));
+            }
+            Output::Chunk { to, chunk, body } => {
+                let message = Message::Chunk(chunk);
+                self.push(to, outbox, |link| link.lane.push(&message, &body));
             }
             Output::Close { connection, code, message } => {
                 if let Some((_, link)) = self.connections.remove(&connection) {

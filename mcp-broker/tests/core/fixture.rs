@@ -77,6 +77,10 @@ impl Fixture {
                     };
                     self.outputs.push_back(Outgoing::Frame(to, frame));
                 }
+                Output::Chunk { to, chunk, body } => {
+                    let message = Message::Chunk(chunk);
+                    self.outputs.push_back(Outgoing::Frame(to, Frame { message, body }));
+                }
                 Output::Close { connection, code, .. } => {
                     self.outputs.push_back(Outgoing::Close(connection, code));
                 }

@@ -14,4 +14,5 @@ mod peers;
 mod queue;
 mod sessions;
 mod shutdown;
+mod streams;
 mod tasks;

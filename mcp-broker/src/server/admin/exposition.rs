@@ -90,6 +90,8 @@ impl Metrics {
             ("worker_slots", "Slots of the workers online", self.slots),
             ("attempts_in_flight", "Attempts charged to workers", stats.in_flight),
             ("sessions", "Client sessions, detached ones included", stats.sessions),
+            ("streams", "Results on their way in parts", stats.streams),
+            ("stream_kept_bytes", "Parts of results kept for their readers", stats.stream_bytes),
             ("connections", "Connections", stats.connections),
         ] {
             to.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
@@ -108,6 +110,7 @@ impl Metrics {
             rejected: _,
             duplicates,
             attempts,
+            chunks,
             nacked,
             redispatched,
             late_results,
@@ -123,6 +126,8 @@ impl Metrics {
             in_flight: _,
             agents_online: _,
             sessions: _,
+            streams: _,
+            stream_bytes: _,
             connections: _,
         } = &self.stats;
         for (name, help, value) in [
@@ -131,6 +136,7 @@ impl Metrics {
             ("attempts", "Attempts routed to workers", attempts),
             ("attempts_nacked", "Attempts that workers handed back", nacked),
             ("attempts_redispatched", "Attempts after a task's first", redispatched),
+            ("chunks", "Parts of results that workers sent", chunks),
             ("attempts_leaked", "Attempts that workers no longer knew", leaked),
             ("results_late", "RESULTs that came after their task had ended", late_results),
             ("results_refused", "RESULTs and NACKs not of the attempt's holder", refused_results),

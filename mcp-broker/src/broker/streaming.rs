@@ -1,0 +1,254 @@
+//! CHUNK, CREDIT, RESUME and PROGRESS: results in parts, from workers to those who read them.
+
+use bytes::Bytes;
+use mcp_proto::{
+    CancelReason, Chunk, Credit, ErrorCode, ErrorInfo, Executed, HopEvent, Message, Outcome,
+    Progress, Resume, Subject, TaskId,
+};
+
+use super::ending::End;
+use super::inflight::{AttemptKey, TaskKey};
+use super::registry::AgentKey;
+use super::sessions::SessionKey;
+use super::streams::{BadChunk, Stream, StreamKey, Taken};
+use super::{ConnectionId, Core, Now, Output};
+
+/// PROGRESS of a task is forwarded at most so often, but for the last: a person reads it.
+const PROGRESS_INTERVAL_US: u64 = 50_000;
+
+/// All is done.
+const ALL_PERMILLE: u16 = 1000;
+
+impl Core {
+    pub(super) fn handle_chunk(
+        &mut self,
+        now: Now,
+        from: ConnectionId,
+        agent: AgentKey,
+        chunk: Chunk,
+        body: Bytes,
+    ) {
+        let Some((key, task)) = self.reported(from, agent, &chunk.of) else { return };
+        let Some(task) = task else { return };
+        let stream = self.tasks.get(task).and_then(|task| task.stream);
+        let Some(stream) = stream else {
+            return self.refuse_chunk(now, task, key, BadChunk::OverLimit);
+        };
+        // Apart from the read buffer, of which it may be a small part.
+        let body = Bytes::copy_from_slice(&body);
+        match self.streams.take(stream, chunk.seq, body) {
+            Ok(Taken::Again) => {}
+            Ok(Taken::New) => {
+                self.stats.chunks += 1;
+                self.pass_on(stream, chunk.seq);
+                self.streams.keep_to_bound(stream);
+            }
+            Err(bad) => self.refuse_chunk(now, task, key, bad),
+        }
+    }
+
+    /// The attempt that a worker names, if it holds it, and its task, unless that goes on without it.
+    fn reported(
+        &mut self,
+        from: ConnectionId,
+        agent: AgentKey,
+        of: &Subject,
+    ) -> Option<(AttemptKey, Option<TaskKey>)> {
+        let Subject::Attempt(id) = of else {
+            let message = "field attempt_id is missing: a worker names its attempt";
+            self.send_error(from, ErrorInfo::new(ErrorCode::InvalidMessage, message));
+            return None;
+        };
+        let key = self.held_by(from, agent, *id)?;
+        Some((key, self.attempts.get(key)?.task))
+    }
+
+    /// Sends a chunk that just came, if the reader has all before it.
+    fn pass_on(&mut self, key: StreamKey, seq: u32) {
+        let Some(stream) = self.streams.get(key) else { return };
+        match stream.reader.map(|reader| self.sessions.get(reader).and_then(|it| it.connection)) {
+            Some(Some(to)) if stream.sent_on == Some(to) => {
+                if let Some((_, body)) = stream.kept_from(seq).next() {
+                    let of = Subject::Task(stream.task_id().clone(), stream.attempt);
+                    let (chunk, body) = (Chunk { of, seq, gap: false }, body.clone());
+                    self.outputs.push_back(Output::Chunk { to, chunk, body });
+                }
+            }
+            // It will ask.
+            Some(_) => {}
+            None => self.drop_unread(key),
+        }
+    }
+
+    /// Nobody reads the stream any more: its worker shall not wait.
+    fn drop_unread(&mut self, key: StreamKey) {
+        self.streams.forget_before(key, u32::MAX);
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let next_seq = stream.next_seq;
+        if stream.credit(next_seq, u64::MAX) {
+            self.send_credit(key);
+        }
+    }
+
+    fn refuse_chunk(&mut self, now: Now, task: TaskKey, attempt: AttemptKey, bad: BadChunk) {
+        let (reason, message) = match bad {
+            BadChunk::OutOfOrder => {
+                ("its chunks left some out", "its worker left out a part of its result")
+            }
+            BadChunk::OverLimit => (
+                "its chunks went over their credit",
+                "its worker sent more of its result than there was credit for",
+            ),
+        };
+        self.add_hop(now, task, attempt, HopEvent::Cancelled, reason);
+        self.cancel_attempt(now, attempt, CancelReason::Superseded);
+        let error = ErrorInfo::new(ErrorCode::LimitExceeded, message);
+        self.end(now, task, End::without_result(Outcome::Failed, Executed::Yes, error));
+    }
+
+    pub(super) fn handle_progress(
+        &mut self,
+        now: Now,
+        from: ConnectionId,
+        agent: AgentKey,
+        progress: Progress,
+    ) {
+        let Some((_, Some(task))) = self.reported(from, agent, &progress.of) else { return };
+        let stream = self.tasks.get(task).and_then(|task| task.stream);
+        let Some(stream) = stream.and_then(|key| self.streams.get_mut(key)) else { return };
+        let says_something = progress.permille.is_some() || !progress.message.is_empty();
+        let is_last = progress.permille == Some(ALL_PERMILLE);
+        let is_soon =
+            stream.progress_at.is_some_and(|at| now.mono.since(at) < PROGRESS_INTERVAL_US);
+        if !says_something || (is_soon && !is_last) {
+            return;
+        }
+        stream.progress_at = Some(now.mono);
+        let of = Subject::Task(stream.task_id().clone(), stream.attempt);
+        let reader = stream.reader.and_then(|reader| self.sessions.get(reader));
+        if let Some(to) = reader.and_then(|reader| reader.connection) {
+            self.send(to, Message::Progress(Progress { of, ..progress }));
+        }
+    }
+
+    pub(super) fn handle_credit(
+        &mut self,
+        from: ConnectionId,
+        session: SessionKey,
+        credit: Credit,
+    ) {
+        let Subject::Task(id, attempt) = credit.of else {
+            let message = "field task_id is missing: a client names its task";
+            self.send_error(from, ErrorInfo::new(ErrorCode::InvalidMessage, message));
+            return;
+        };
+        // Credit may come after the stream is over, or for an attempt that is.
+        let Some(key) = self.stream_of(session, &id) else { return };
+        let is_its = |it: &Stream| it.reader == Some(session) && it.attempt == attempt;
+        if self.streams.get(key).is_some_and(is_its) {
+            self.take_credit(key, credit.next_seq, credit.limit_bytes);
+        }
+    }
+
+    fn stream_of(&self, session: SessionKey, id: &TaskId) -> Option<StreamKey> {
+        let identity = self.sessions.get(session)?.identity;
+        self.streams.find(self.tasks.name(identity, id))
+    }
+
+    fn take_credit(&mut self, key: StreamKey, next_seq: u32, limit_bytes: u64) {
+        self.streams.forget_before(key, next_seq);
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.credit(next_seq, limit_bytes) {
+            self.send_credit(key);
+        }
+        self.streams.remove_if_over(key);
+    }
+
+    /// Tells the worker what is done with, and what may come.
+    fn send_credit(&mut self, key: StreamKey) {
+        let Some(stream) = self.streams.get(key) else { return };
+        let (next_seq, limit_bytes) = (stream.done_seq, stream.limit_bytes);
+        let Some(source) = stream.source else { return };
+        let Some(attempt) = self.attempts.get(source) else { return };
+        if let Some(to) = self.registry.get(attempt.agent).and_then(|agent| agent.connection) {
+            let of = Subject::Attempt(self.attempt_ids.id(source));
+            self.send(to, Message::Credit(Credit { of, next_seq, limit_bytes }));
+        }
+    }
+
+    /// A worker is back on a new connection: credit that was sent on the one before may be lost.
+    pub(super) fn send_credits(&mut self, agent: AgentKey) {
+        if self.streams.len() == 0 {
+            return;
+        }
+        let Some(agent) = self.registry.get(agent) else { return };
+        let stream_of = |key: &AttemptKey| {
+            let task = self.attempts.get(*key)?.task?;
+            self.tasks.get(task)?.stream
+        };
+        let streams: Vec<_> = agent.attempts.iter().filter_map(stream_of).collect();
+        for stream in streams {
+            self.send_credit(stream);
+        }
+    }
+
+    pub(super) fn handle_resume(&mut self, to: ConnectionId, session: SessionKey, resume: Resume) {
+        let Resume { task_id, attempt, next_seq, limit_bytes } = resume;
+        let Some(key) =
+            self.stream_of(session, &task_id).filter(|key| self.may_read(session, *key))
+        else {
+            return self.send_gap(to, Subject::Task(task_id, attempt), next_seq);
+        };
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        stream.reader = Some(session);
+        stream.sent_on = Some(to);
+        let is_of_this_attempt = attempt == stream.attempt;
+        let from = if is_of_this_attempt { next_seq } else { 0 };
+        let of = Subject::Task(task_id, stream.attempt);
+        let mut gap = stream.first_kept() > from;
+        let all = stream.next_seq;
+        let mut chunks = Vec::new();
+        for (seq, body) in stream.kept_from(from) {
+            let chunk = Chunk { of: of.clone(), seq, gap: std::mem::take(&mut gap) };
+            chunks.push(Output::Chunk { to, chunk, body: body.clone() });
+        }
+        self.outputs.extend(chunks);
+        // None is left of those that it does not have.
+        if gap {
+            self.send_gap(to, of, all);
+        }
+        if is_of_this_attempt {
+            self.take_credit(key, from, limit_bytes);
+        }
+    }
+
+    fn send_gap(&mut self, to: ConnectionId, of: Subject, seq: u32) {
+        let chunk = Chunk { of, seq, gap: true };
+        self.outputs.push_back(Output::Chunk { to, chunk, body: Bytes::new() });
+    }
+
+    /// Whether this session reads the stream, or may do so from now on.
+    fn may_read(&self, session: SessionKey, key: StreamKey) -> bool {
+        let Some(stream) = self.streams.get(key) else { return false };
+        match stream.reader {
+            Some(reader) if reader == session => true,
+            Some(reader) => self.sessions.get(reader).is_none_or(|it| it.connection.is_none()),
+            None => true,
+        }
+    }
+
+    /// A session has ended: nobody reads its streams any more.
+    pub(super) fn leave_streams(&mut self, session: SessionKey) {
+        if self.streams.len() == 0 {
+            return;
+        }
+        for key in self.streams.keys() {
+            let Some(stream) = self.streams.get_mut(key) else { continue };
+            if stream.reader == Some(session) {
+                stream.reader = None;
+                self.drop_unread(key);
+                self.streams.remove_if_over(key);
+            }
+        }
+    }
+}
