@@ -48,7 +48,8 @@ fn deliver(task_id: TaskId) -> Deliver {
             total_us: 225,
             hops: vec![hop],
             ..ContextTrace::default()
-        },
+        }
+        .into(),
     }
 }
 

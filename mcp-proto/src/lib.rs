@@ -41,8 +41,9 @@ pub use id::{ActionName, AgentId, AttemptId, InstanceId, NodeId, SessionId, Task
 pub use limits::Limits;
 pub use message::{
     Ack, Cancel, CancelReason, ContextTrace, Deliver, Delivery, EncodedTask, Executed, Goaway,
-    Hello, Hop, HopEvent, Labels, Message, MessageKind, Nack, Outcome, Ping, Priority, Readiness,
-    Role, Roles, Route, RouteHead, Send, Task, TaskHead, TaskResult, TaskState, WorkerHello,
+    Hello, Hop, HopEvent, Labels, LazyTrace, Message, MessageKind, Nack, Outcome, Ping, Priority,
+    Readiness, Role, Roles, Route, RouteHead, Send, Task, TaskHead, TaskResult, TaskState,
+    WorkerHello,
 };
 pub use session::{Session, Side};
 

@@ -73,10 +73,12 @@ proptest! {
         bytes[at] ^= change.1;
         let mut short = BytesMut::from(&bytes[..cut.index(bytes.len())]);
         let _ = FrameCodec::new(&Limits::default()).decode(&mut short);
-        if let Ok(Some(Incoming::Frame(frame))) = FrameCodec::new(&Limits::default()).decode(&mut bytes)
-            && let Message::Send(send) = frame.message
-        {
-            let _ = send.task.decode();
+        if let Ok(Some(Incoming::Frame(frame))) = FrameCodec::new(&Limits::default()).decode(&mut bytes) {
+            match frame.message {
+                Message::Send(send) => drop(send.task.decode()),
+                Message::Deliver(deliver) => drop(deliver.trace.decode()),
+                _ => {}
+            }
         }
     }
 
@@ -300,7 +302,7 @@ fn deliver() -> BoxedStrategy<Deliver> {
             executed,
             content_type,
             error,
-            trace,
+            trace: trace.into(),
         })
         .boxed()
 }

@@ -341,7 +341,8 @@ fn expected() -> Vec<Frame> {
                         reason: "".into(),
                     }],
                     truncated: false,
-                },
+                }
+                .into(),
             })),
             "HELLO",
         ),
@@ -358,7 +359,8 @@ fn expected() -> Vec<Frame> {
                 trace: ContextTrace {
                     broker_id: Some(node_id("broker-1")),
                     ..ContextTrace::default()
-                },
+                }
+                .into(),
             })),
             "",
         ),

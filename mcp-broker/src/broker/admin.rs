@@ -88,7 +88,7 @@ impl Core {
             executed,
             content_type: "application/json".into(),
             error,
-            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
+            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() }.into(),
         };
         self.stats.accepted += 1;
         self.stats.count(outcome);

@@ -198,7 +198,8 @@ impl Core {
                 queue_us: waited_us,
                 hops,
                 truncated: false,
-            },
+            }
+            .into(),
         })
     }
 

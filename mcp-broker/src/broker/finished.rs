@@ -107,7 +107,7 @@ fn is_kept(
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use mcp_proto::{ContextTrace, Deliver, Executed, Outcome};
+    use mcp_proto::{Deliver, Executed, Outcome};
 
     use super::super::identity::Identity;
     use super::super::sessions::Sessions;
@@ -124,7 +124,7 @@ mod tests {
             executed: Executed::Yes,
             content_type: Default::default(),
             error: None,
-            trace: ContextTrace::default(),
+            trace: Default::default(),
         };
         let frame = EncodedFrame::deliver(&deliver, vec![0; body].into(), &mut BytesMut::new());
         Kept {

@@ -189,7 +189,7 @@ impl Core {
             executed: Executed::No,
             content_type: Default::default(),
             error: Some(Box::new(error)),
-            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
+            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() }.into(),
         };
         self.tell(session, &deliver, Bytes::new());
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use mcp_proto::{ContextTrace, ErrorInfo, Executed, Outcome, TaskId};
+use mcp_proto::{ErrorInfo, Executed, LazyTrace, Outcome, TaskId};
 
 use crate::error::CallError;
 
@@ -24,7 +24,7 @@ pub struct TaskEnd {
     /// Why, for all but `ok`.
     pub error: Option<Box<ErrorInfo>>,
     /// What happened on its way. Empty when the broker did not answer.
-    pub trace: ContextTrace,
+    pub trace: LazyTrace,
 }
 
 /// The result of a task that ended `ok`.
@@ -35,7 +35,7 @@ pub struct Reply {
     /// Of the result.
     pub content_type: ByteString,
     /// What happened on its way.
-    pub trace: ContextTrace,
+    pub trace: LazyTrace,
 }
 
 impl TaskEnd {

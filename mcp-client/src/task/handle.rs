@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use mcp_proto::{ContextTrace, ErrorCode, ErrorInfo, Executed, Outcome, TaskId};
+use mcp_proto::{ErrorCode, ErrorInfo, Executed, LazyTrace, Outcome, TaskId};
 use tokio::sync::oneshot;
 
 use super::TaskEnd;
@@ -74,7 +74,7 @@ fn unknown_end(id: &TaskId) -> TaskEnd {
         body: Bytes::new(),
         content_type: ByteString::new(),
         error: Some(Box::new(error)),
-        trace: ContextTrace::default(),
+        trace: LazyTrace::default(),
     }
 }
 

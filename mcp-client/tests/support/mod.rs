@@ -295,7 +295,7 @@ pub fn deliver(
         executed,
         content_type: "text/plain".into(),
         error: code.map(|code| Box::new(ErrorInfo::new(code, "for a test"))),
-        trace: ContextTrace { total_us: 7, ..ContextTrace::default() },
+        trace: ContextTrace { total_us: 7, ..ContextTrace::default() }.into(),
     }))
 }
 

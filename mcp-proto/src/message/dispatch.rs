@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::field::{In, task_id, wire_enum};
 use super::task::EncodedTask;
-use super::{ContextTrace, Failure, MessageKind};
+use super::{Failure, LazyTrace, MessageKind};
 use crate::error::{ErrorInfo, InvalidMessage};
 use crate::generated as wire;
 use crate::id::{AttemptId, TaskId};
@@ -249,13 +249,13 @@ pub struct Deliver {
     /// For all but Ok.
     pub error: Option<Box<ErrorInfo>>,
     /// What happened on its way.
-    pub trace: ContextTrace,
+    pub trace: LazyTrace,
 }
 
 impl Deliver {
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let (mut id, mut outcome, mut executed, mut content_type) = (&[][..], 0, 0, &[][..]);
-        let (mut error, mut trace) = (None, ContextTrace::default());
+        let (mut error, mut trace) = (None, LazyTrace::default());
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -264,7 +264,7 @@ impl Deliver {
                 3 => executed = field.enumeration()?,
                 4 => content_type = field.bytes()?,
                 5 => error = Some(error_info(field.bytes()?)?),
-                6 => trace = ContextTrace::parse(frame, field.bytes()?)?,
+                6 => trace = LazyTrace::Encoded(part(frame, field.bytes()?)),
                 _ => {}
             }
         }

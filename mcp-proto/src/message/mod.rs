@@ -25,7 +25,7 @@ pub use dispatch::{
 };
 pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
 pub use task::{Delivery, EncodedTask, Labels, Priority, Task, TaskHead};
-pub use trace::{ContextTrace, Hop, HopEvent};
+pub use trace::{ContextTrace, Hop, HopEvent, LazyTrace};
 
 /// What a frame says, apart from its body.
 #[derive(Debug, Clone, PartialEq)]

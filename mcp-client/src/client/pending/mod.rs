@@ -25,7 +25,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use mcp_proto::{
-    Cancel, ContextTrace, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, Message, Outcome,
+    Cancel, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, LazyTrace, Message, Outcome,
     Send, TaskId, TaskState,
 };
 
@@ -477,6 +477,6 @@ pub(super) fn local_end(
         executed,
         body: Bytes::new(),
         content_type: ByteString::new(),
-        trace: ContextTrace::default(),
+        trace: LazyTrace::default(),
     }
 }

@@ -64,7 +64,7 @@ impl Fixture {
             executed,
             content_type: ByteString::new(),
             error: (outcome != Outcome::Ok).then(|| Box::new(ErrorInfo::new(code, "because"))),
-            trace: ContextTrace::default(),
+            trace: LazyTrace::default(),
         };
         let body = Bytes::from_static(b"result");
         self.pending.delivered(deliver, body, self.now, true, &mut self.ended);
