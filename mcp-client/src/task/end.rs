@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use mcp_proto::{ErrorInfo, Executed, LazyTrace, Outcome, TaskId};
+use mcp_proto::{Deliver, ErrorInfo, Executed, LazyTrace, Outcome, TaskId};
 
 use crate::error::CallError;
 
@@ -36,6 +36,20 @@ pub struct Reply {
     pub content_type: ByteString,
     /// What happened on its way.
     pub trace: LazyTrace,
+}
+
+/// A task's end on its way to who waits for it: as it arrived, which is little to move and to keep.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivered {
+    pub(crate) deliver: Box<Deliver>,
+    pub(crate) body: Bytes,
+}
+
+impl From<Delivered> for TaskEnd {
+    fn from(Delivered { deliver, body }: Delivered) -> Self {
+        let Deliver { task_id, outcome, executed, content_type, error, trace } = *deliver;
+        Self { task_id, outcome, executed, body, content_type, error, trace }
+    }
 }
 
 impl TaskEnd {
