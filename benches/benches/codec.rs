@@ -52,7 +52,8 @@ fn deliver(task_id: TaskId) -> Deliver {
             total_us: 225,
             hops: vec![hop],
             ..ContextTrace::default()
-        },
+        }
+        .into(),
         ..Deliver::new(task_id, Outcome::Ok, Executed::Yes)
     }
 }

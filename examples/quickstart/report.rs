@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use mcp_client::{Hop, HopEvent, Outcome, TaskEnd, Worker};
+use mcp_client::{Hop, HopEvent, NodeId, Outcome, TaskEnd, Worker};
 
 use crate::data::{BAD_LINES, Expected, LINES};
 
@@ -86,17 +86,17 @@ pub(crate) fn outcomes(done: &[Done]) {
 
 /// Who did the work.
 pub(crate) fn shares(done: &[Done], workers: &[Worker]) {
-    let mut completed: BTreeMap<&str, usize> = BTreeMap::new();
-    for hop in done.iter().flat_map(|it| &it.end.trace.hops) {
+    let mut completed: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for hop in done.iter().flat_map(|it| it.end.trace.decode().into_owned().hops) {
         if hop.event == HopEvent::Completed {
-            *completed.entry(hop.node_id.as_str()).or_default() += 1;
+            *completed.entry(hop.node_id).or_default() += 1;
         }
     }
     let all: usize = completed.values().sum();
     let mut table = table(["worker", "node", "tasks", "share"]);
     for worker in workers {
         let node_id = worker.node_id();
-        let tasks = completed.get(node_id.as_str()).copied().unwrap_or_default();
+        let tasks = completed.get(&node_id).copied().unwrap_or_default();
         let share = format!("{:.0} %", 100.0 * tasks as f64 / all.max(1) as f64);
         table.add_row([
             worker.agent_id().to_string(),
@@ -114,7 +114,7 @@ pub(crate) fn timeline(done: &[Done], workers: &[Worker], task_id: &str) {
     let Some(done) = done.iter().find(|it| it.end.task_id.as_str() == task_id) else {
         return;
     };
-    let trace = &done.end.trace;
+    let trace = done.end.trace.decode();
     println!("The way of task {task_id}, {} from SEND to DELIVER:", ms(trace.total_us));
     let mut at_us = 0;
     let mut draw = |what: String, us: u64| {

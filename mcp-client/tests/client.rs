@@ -54,7 +54,7 @@ async fn a_call_goes_there_and_back() {
     let reply = reply.unwrap();
     assert_eq!(reply.body, "HELLO");
     assert_eq!(reply.content_type, "text/plain");
-    assert_eq!(reply.trace.total_us, 7);
+    assert_eq!(reply.trace.decode().total_us, 7);
     assert_eq!(client.pending(), 0);
 }
 

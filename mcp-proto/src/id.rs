@@ -84,12 +84,6 @@ macro_rules! id_traits {
             }
         }
 
-        impl Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                self.as_str()
-            }
-        }
-
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(self.as_str())
@@ -142,6 +136,12 @@ macro_rules! text_id {
             type Error = InvalidId;
             fn try_from(text: &str) -> Result<Self, InvalidId> {
                 Self::from_bytes(Bytes::copy_from_slice(text.as_bytes()))
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                self.as_str()
             }
         }
 
@@ -204,10 +204,9 @@ impl Ord for TaskId {
     }
 }
 
-/// As its text, which it can be looked up by.
 impl Hash for TaskId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.as_bytes().hash(state);
     }
 }
 

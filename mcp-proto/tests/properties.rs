@@ -73,10 +73,12 @@ proptest! {
         bytes[at] ^= change.1;
         let mut short = BytesMut::from(&bytes[..cut.index(bytes.len())]);
         let _ = FrameCodec::new(&Limits::default()).decode(&mut short);
-        if let Ok(Some(Incoming::Frame(frame))) = FrameCodec::new(&Limits::default()).decode(&mut bytes)
-            && let Message::Send(send) = frame.message
-        {
-            let _ = send.task.decode();
+        if let Ok(Some(Incoming::Frame(frame))) = FrameCodec::new(&Limits::default()).decode(&mut bytes) {
+            match frame.message {
+                Message::Send(send) => drop(send.task.decode()),
+                Message::Deliver(deliver) => drop(deliver.trace.decode()),
+                _ => {}
+            }
         }
     }
 
@@ -331,7 +333,7 @@ fn deliver() -> BoxedStrategy<Deliver> {
         .prop_map(|(task_id, outcome, executed, content_type, error, trace, numbers, headers)| {
             let (chunks, attempt) = numbers;
             let fixed = Deliver::new(task_id, outcome, executed);
-            Deliver { content_type, error, trace, chunks, attempt, headers, ..fixed }
+            Deliver { content_type, error, trace: trace.into(), chunks, attempt, headers, ..fixed }
         })
         .boxed()
 }

@@ -342,7 +342,8 @@ fn expected() -> Vec<Frame> {
                         reason: "".into(),
                     }],
                     truncated: false,
-                },
+                }
+                .into(),
                 ..Deliver::new(id.clone(), Outcome::Ok, Executed::Yes)
             })),
             "HELLO",
@@ -356,7 +357,8 @@ fn expected() -> Vec<Frame> {
                 trace: ContextTrace {
                     broker_id: Some(node_id("broker-1")),
                     ..ContextTrace::default()
-                },
+                }
+                .into(),
                 ..Deliver::new(task_id("uuid-456def"), Outcome::Rejected, Executed::No)
             })),
             "",

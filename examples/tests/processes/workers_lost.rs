@@ -22,7 +22,8 @@ async fn equal_workers_share_the_tasks_equally() {
     let _two = counting_worker(broker.endpoint(), "two", 8, takes, &ledger).await;
     let ends = ends_of(send_many(&client, 1_000, false).await).await;
     assert!(ends.iter().all(|end| end.outcome == Outcome::Ok));
-    let by_one = ends.iter().filter(|end| end.trace.hops[0].node_id == one.node_id()).count();
+    let by_one =
+        ends.iter().filter(|end| end.trace.decode().hops[0].node_id == one.node_id()).count();
     assert!((400..=600).contains(&by_one), "one of two equal workers had {by_one} of 1000 tasks");
     assert_eq!((ledger.runs(), ledger.most_runs_of_a_task()), (1_000, 1));
 }

@@ -85,7 +85,7 @@ impl Core {
         let deliver = Deliver {
             content_type: "application/json".into(),
             error,
-            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
+            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() }.into(),
             ..Deliver::new(task.id, outcome, executed)
         };
         self.stats.accepted += 1;

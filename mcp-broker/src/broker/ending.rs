@@ -201,7 +201,8 @@ impl Core {
                 queue_us: waited_us,
                 hops,
                 truncated: false,
-            },
+            }
+            .into(),
             chunks,
             attempt,
             ..Deliver::new(task.id.clone(), end.outcome, end.executed)

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
-use mcp_proto::{ActionName, Deliver, ErrorCode, HopEvent, Outcome};
+use mcp_proto::{ActionName, ContextTrace, Deliver, ErrorCode, HopEvent, Outcome};
 
 use super::histogram::Histogram;
 use super::inflight::Tasks;
@@ -155,8 +155,8 @@ impl Measured {
         let counts = &mut self.actions[usize::from(slot.0)].counts;
         counts.count(deliver.outcome);
         counts.total.record(total_us);
-        let hops = &deliver.trace.hops;
-        let waited_us = hops.iter().fold(deliver.trace.queue_us, |sum, hop| sum + hop.queue_us);
+        let ContextTrace { hops, queue_us, .. } = &*deliver.trace.decode();
+        let waited_us = hops.iter().fold(*queue_us, |sum, hop| sum + hop.queue_us);
         counts.queued.record(waited_us);
         if let Some(hop) = hops.last().filter(|hop| hop.event == HopEvent::Completed) {
             counts.worked.record(hop.work_us);

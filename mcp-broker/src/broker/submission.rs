@@ -202,7 +202,7 @@ impl Core {
         let error = error.task(task_id.clone()).node(broker_id.clone());
         let deliver = Deliver {
             error: Some(Box::new(error)),
-            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() },
+            trace: ContextTrace { broker_id: Some(broker_id), ..Default::default() }.into(),
             ..Deliver::new(task_id, Outcome::Rejected, Executed::No)
         };
         self.tell(session, &deliver, Bytes::new());

@@ -19,8 +19,8 @@ fn a_task_goes_from_client_to_worker_and_back_with_its_trace() {
 
     let deliver = it.expect_deliver(client, "t");
     assert_eq!((deliver.outcome, deliver.executed), (Outcome::Ok, Executed::Yes));
-    let trace = deliver.trace;
-    assert_eq!((trace.broker_id.unwrap().as_str(), trace.total_us), ("broker-1", 5_000));
+    let trace = deliver.trace.decode();
+    assert_eq!((trace.broker_id.as_ref().unwrap().as_str(), trace.total_us), ("broker-1", 5_000));
     let hop = &trace.hops[0];
     assert_eq!((hop.event, hop.attempt, hop.candidates), (HopEvent::Completed, 1, 1));
     assert_eq!((hop.queue_us, hop.network_us), (0, 1_500));
@@ -172,7 +172,7 @@ fn a_task_handed_back_goes_to_another_worker() {
     assert_eq!(route.attempt, 2);
     it.result(second, route.attempt_id);
     let deliver = it.expect_deliver(client, "t");
-    let events: Vec<_> = deliver.trace.hops.iter().map(|hop| hop.event).collect();
+    let events: Vec<_> = deliver.trace.decode().hops.iter().map(|hop| hop.event).collect();
     assert_eq!(events, [HopEvent::Nacked, HopEvent::Completed]);
     assert_eq!((it.in_flight("first"), it.in_flight("second")), (0, 0));
 }
@@ -201,6 +201,7 @@ fn a_worker_cannot_claim_more_time_than_it_had() {
     let route = it.expect_route(worker);
     let lie = TaskResult { queue_us: u64::MAX, work_us: u64::MAX, ..ok_result(route.attempt_id) };
     it.give_body(worker, Message::Result(lie), "output");
-    let hop = it.expect_deliver(client, "t").trace.hops.remove(0);
+    let deliver = it.expect_deliver(client, "t");
+    let hop = &deliver.trace.decode().hops[0];
     assert_eq!((hop.work_us, hop.worker_queue_us, hop.network_us), (2_000, 0, 0));
 }

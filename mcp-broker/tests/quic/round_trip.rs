@@ -27,7 +27,8 @@ async fn a_task_goes_to_a_worker_and_its_result_comes_back() {
     assert_eq!(body, "HELLO");
     assert_eq!((deliver.outcome, deliver.executed), (Outcome::Ok, Executed::Yes));
     assert_eq!(deliver.content_type, "text/plain");
-    let [hop] = &deliver.trace.hops[..] else { panic!("{:?}", deliver.trace) };
+    let trace = deliver.trace.decode();
+    let [hop] = &trace.hops[..] else { panic!("{trace:?}") };
     assert_eq!((hop.event, hop.worker_queue_us, hop.work_us), (HopEvent::Completed, 1, 2));
 
     let stats = broker.stats();

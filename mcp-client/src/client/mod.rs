@@ -17,6 +17,7 @@ use crate::connection::{Dialer, Timeouts};
 use crate::error::{ConnectError, InvalidTask};
 use crate::task::TaskBuilder;
 
+pub(crate) use pending::local_end;
 pub(crate) use session::{Draft, Submitted, Ticket};
 use session::{Session, Settings};
 

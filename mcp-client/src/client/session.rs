@@ -19,7 +19,7 @@ use super::ids::TaskIds;
 use super::pending::{Ended, Pending, Submission, local_end};
 use crate::connection::{self, Control, Dialer, Link, Peer, Timeouts};
 use crate::error::{CallError, ConnectError};
-use crate::task::TaskEnd;
+use crate::task::{Delivered, TaskEnd};
 
 /// With more than this waiting to be written, tasks wait before they are sent.
 const LANE_SOFT_LIMIT_BYTES: usize = 1024 * 1024;
@@ -66,7 +66,7 @@ struct State {
 
 /// Who waits for a task's end, and the room that the task takes until then.
 struct Waiter {
-    end: oneshot::Sender<TaskEnd>,
+    end: oneshot::Sender<Delivered>,
     bytes: u32,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Draft {
 /// A task that was submitted.
 pub(crate) struct Ticket {
     pub(crate) id: TaskId,
-    pub(crate) end: oneshot::Receiver<TaskEnd>,
+    pub(crate) end: oneshot::Receiver<Delivered>,
 }
 
 /// What became of a task that was to be submitted.
@@ -341,7 +341,7 @@ fn too_large(draft: Draft, max: u32) -> CallError {
         draft.body.len()
     );
     let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
-    local_end(draft.id, Outcome::Rejected, Executed::No, error).into()
+    TaskEnd::from(local_end(draft.id, Outcome::Rejected, Executed::No, error)).into()
 }
 
 /// The time to live ran out before there was room to send.
@@ -349,5 +349,5 @@ fn late(id: &TaskId) -> CallError {
     let message = "its time to live ran out before there was room to send it: fewer tasks in \
                    flight, or smaller ones, get through faster";
     let error = ErrorInfo::new(ErrorCode::Expired, message);
-    local_end(id.clone(), Outcome::Expired, Executed::No, error).into()
+    TaskEnd::from(local_end(id.clone(), Outcome::Expired, Executed::No, error)).into()
 }

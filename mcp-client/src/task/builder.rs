@@ -172,18 +172,16 @@ impl TaskBuilder {
     }
 
     fn sending(self) -> Sending {
-        let client = self.client.clone();
-        Sending::new(client, self.draft())
+        let Self { client, task, body, ttl } = self;
+        Sending::Start(client, task.and_then(|task| draft(task, body, ttl)))
     }
+}
 
-    fn draft(self) -> Result<Draft, InvalidTask> {
-        let Self { task, body, ttl, .. } = self;
-        let task = task?;
-        check(&task, ttl)?;
-        let encoded = task.encode();
-        check_encoded(encoded.0.len())?;
-        Ok(Draft { id: task.id, task: encoded, body, ttl, is_idempotent: task.idempotent })
-    }
+fn draft(task: Task, body: Bytes, ttl: Duration) -> Result<Draft, InvalidTask> {
+    check(&task, ttl)?;
+    let encoded = task.encode();
+    check_encoded(encoded.0.len())?;
+    Ok(Draft { id: task.id, task: encoded, body, ttl, is_idempotent: task.idempotent })
 }
 
 impl fmt::Debug for TaskBuilder {

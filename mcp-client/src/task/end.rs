@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use mcp_proto::{ContextTrace, ErrorInfo, Executed, Outcome, TaskId};
+use mcp_proto::{Deliver, ErrorInfo, Executed, LazyTrace, Outcome, TaskId};
 
 use crate::error::CallError;
 
@@ -27,7 +27,7 @@ pub struct TaskEnd {
     /// Why, for all but `ok`.
     pub error: Option<Box<ErrorInfo>>,
     /// What happened on its way. Empty when the broker did not answer.
-    pub trace: ContextTrace,
+    pub trace: LazyTrace,
 }
 
 /// The result of a task that ended `ok`.
@@ -40,7 +40,22 @@ pub struct Reply {
     /// Of the result, such as usage numbers.
     pub headers: BTreeMap<String, String>,
     /// What happened on its way.
-    pub trace: ContextTrace,
+    pub trace: LazyTrace,
+}
+
+/// A task's end on its way to who waits for it: as it arrived, which is little to move and to keep.
+#[derive(Debug, Clone)]
+pub(crate) struct Delivered {
+    pub(crate) deliver: Box<Deliver>,
+    pub(crate) body: Bytes,
+}
+
+impl From<Delivered> for TaskEnd {
+    fn from(Delivered { deliver, body }: Delivered) -> Self {
+        let Deliver { task_id, outcome, executed, content_type, error, trace, headers, .. } =
+            *deliver;
+        Self { task_id, outcome, executed, body, content_type, headers, error, trace }
+    }
 }
 
 impl TaskEnd {

@@ -1,17 +1,14 @@
 //! A task that was sent, and waiting for its end.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use bytestring::ByteString;
-use mcp_proto::{ContextTrace, ErrorCode, ErrorInfo, Executed, Outcome, TaskId};
+use mcp_proto::{ErrorCode, ErrorInfo, Executed, Outcome, TaskId};
 use tokio::sync::oneshot;
 
-use super::TaskEnd;
-use crate::client::{Client, Ticket};
+use super::{Delivered, TaskEnd};
+use crate::client::{Client, Ticket, local_end};
 
 /// A task that was sent. A future of its end; dropped before that, it cancels the task, unless
 /// [`detach`](Self::detach)ed. Keeps the client's connection open.
@@ -20,7 +17,7 @@ pub struct TaskHandle {
     id: TaskId,
     client: Client,
     /// None once the end was taken.
-    end: Option<oneshot::Receiver<TaskEnd>>,
+    end: Option<oneshot::Receiver<Delivered>>,
 }
 
 impl TaskHandle {
@@ -60,24 +57,14 @@ impl Future for TaskHandle {
         let Some(end) = &mut this.end else { panic!("TaskHandle polled after it was ready") };
         let result = std::task::ready!(Pin::new(end).poll(cx));
         this.end = None;
-        Poll::Ready(result.unwrap_or_else(|_| unknown_end(&this.id)))
+        Poll::Ready(result.unwrap_or_else(|_| unknown_end(&this.id)).into())
     }
 }
 
 /// The I/O task was dropped with its runtime.
-fn unknown_end(id: &TaskId) -> TaskEnd {
-    let message = "the client's runtime was shut down";
-    let error = ErrorInfo::new(ErrorCode::BrokerLost, message).task(id.clone());
-    TaskEnd {
-        task_id: id.clone(),
-        outcome: Outcome::Lost,
-        executed: Executed::Maybe,
-        body: Bytes::new(),
-        content_type: ByteString::new(),
-        headers: BTreeMap::new(),
-        error: Some(Box::new(error)),
-        trace: ContextTrace::default(),
-    }
+fn unknown_end(id: &TaskId) -> Delivered {
+    let error = ErrorInfo::new(ErrorCode::BrokerLost, "the client's runtime was shut down");
+    local_end(id.clone(), Outcome::Lost, Executed::Maybe, error)
 }
 
 impl Drop for TaskHandle {

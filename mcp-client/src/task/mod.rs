@@ -6,5 +6,6 @@ mod handle;
 mod send;
 
 pub use builder::TaskBuilder;
+pub(crate) use end::Delivered;
 pub use end::{Reply, TaskEnd};
 pub use handle::TaskHandle;

@@ -12,45 +12,37 @@ use crate::client::{Client, Draft, Submitted, Ticket};
 use crate::error::{CallError, InvalidTask};
 
 /// Sends a task.
-pub(super) struct Sending {
-    client: Client,
-    state: State,
-}
-
-enum State {
+pub(super) enum Sending {
     /// The task, or what is wrong with it.
-    Start(Result<Draft, InvalidTask>),
-    InTurn(BoxFuture<'static, Result<Ticket, CallError>>),
+    Start(Client, Result<Draft, InvalidTask>),
+    InTurn(Client, BoxFuture<'static, Result<Ticket, CallError>>),
     Done,
-}
-
-impl Sending {
-    pub(super) fn new(client: Client, draft: Result<Draft, InvalidTask>) -> Self {
-        Self { client, state: State::Start(draft) }
-    }
 }
 
 impl Future for Sending {
     type Output = Result<TaskHandle, CallError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { client, state } = self.get_mut();
-        let submitted = match mem::replace(state, State::Done) {
-            State::Start(draft) => client.session().submit(draft?)?,
-            State::InTurn(turn) => Submitted::InTurn(turn),
-            State::Done => panic!("polled after it was ready"),
+        let this = self.get_mut();
+        let (client, submitted) = match mem::replace(this, Sending::Done) {
+            Sending::Start(client, draft) => {
+                let submitted = client.session().submit(draft?)?;
+                (client, submitted)
+            }
+            Sending::InTurn(client, turn) => (client, Submitted::InTurn(turn)),
+            Sending::Done => panic!("polled after it was ready"),
         };
         let ticket = match submitted {
             Submitted::Taken(ticket) => ticket,
             Submitted::InTurn(mut turn) => match turn.as_mut().poll(cx) {
                 Poll::Ready(ticket) => ticket?,
                 Poll::Pending => {
-                    *state = State::InTurn(turn);
+                    *this = Sending::InTurn(client, turn);
                     return Poll::Pending;
                 }
             },
         };
-        Poll::Ready(Ok(TaskHandle::new(client.clone(), ticket)))
+        Poll::Ready(Ok(TaskHandle::new(client, ticket)))
     }
 }
 

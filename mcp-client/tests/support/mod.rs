@@ -298,7 +298,7 @@ pub fn deliver(
     Message::Deliver(Box::new(Deliver {
         content_type: "text/plain".into(),
         error: code.map(|code| Box::new(ErrorInfo::new(code, "for a test"))),
-        trace: ContextTrace { total_us: 7, ..ContextTrace::default() },
+        trace: ContextTrace { total_us: 7, ..ContextTrace::default() }.into(),
         ..Deliver::new(task_id.clone(), outcome, executed)
     }))
 }

@@ -8,7 +8,7 @@ use prost::Message as _;
 
 use super::field::{In, task_id, wire_enum};
 use super::task::{EncodedTask, entry, write_map};
-use super::{ContextTrace, Failure, MessageKind};
+use super::{Failure, LazyTrace, MessageKind};
 use crate::error::{ErrorInfo, InvalidMessage};
 use crate::generated as wire;
 use crate::id::{AttemptId, TaskId};
@@ -299,7 +299,7 @@ pub struct Deliver {
     /// For all but Ok.
     pub error: Option<Box<ErrorInfo>>,
     /// What happened on its way.
-    pub trace: ContextTrace,
+    pub trace: LazyTrace,
     /// How many chunks belong to the result.
     pub chunks: u32,
     /// Of which attempt.
@@ -317,7 +317,7 @@ impl Deliver {
             executed,
             content_type: ByteString::new(),
             error: None,
-            trace: ContextTrace::default(),
+            trace: LazyTrace::default(),
             chunks: 0,
             attempt: 0,
             headers: BTreeMap::new(),
@@ -326,7 +326,7 @@ impl Deliver {
 
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let (mut id, mut outcome, mut executed, mut content_type) = (&[][..], 0, 0, &[][..]);
-        let (mut error, mut trace) = (None, ContextTrace::default());
+        let (mut error, mut trace) = (None, LazyTrace::default());
         let (mut chunks, mut attempt, mut headers) = (0, 0, Vec::new());
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
@@ -336,7 +336,7 @@ impl Deliver {
                 3 => executed = field.enumeration()?,
                 4 => content_type = field.bytes()?,
                 5 => error = Some(error_info(field.bytes()?)?),
-                6 => trace = ContextTrace::parse(frame, field.bytes()?)?,
+                6 => trace = LazyTrace::Encoded(part(frame, field.bytes()?)),
                 7 => chunks = field.uint()? as u32,
                 8 => attempt = field.uint()? as u32,
                 9 => headers.push(entry(field.bytes()?)?),

@@ -1,12 +1,15 @@
 //! The context trace: what happened to a task on its way.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::field::wire_enum;
 use crate::id::NodeId;
 use crate::limits::{MAX_HOPS, MAX_TRACE_BYTES};
-use crate::wire::{Reader, WireError, Writer, part};
+use crate::wire::{Field, Reader, WireError, Writer, part};
 
 wire_enum! {
     /// How an attempt ended.
@@ -66,28 +69,85 @@ pub struct Hop {
     pub reason: ByteString,
 }
 
-impl ContextTrace {
-    /// The trace in `it`, a part of `whole`. Hops that are odd are left out.
-    pub(super) fn parse(whole: &Bytes, it: &[u8]) -> Result<Self, WireError> {
-        let mut trace = Self::default();
-        let mut fields = Reader(it);
-        while let Some(field) = fields.next()? {
-            match field.number {
-                1 => trace.broker_id = NodeId::from_bytes(part(whole, field.bytes()?)).ok(),
-                2 => trace.total_us = field.uint()?,
-                3 if trace.hops.len() < MAX_HOPS => {
-                    trace.hops.extend(Hop::parse(whole, field.bytes()?)?);
-                }
-                3 => trace.truncated = true,
-                4 => trace.truncated |= field.uint()? != 0,
-                5 => trace.queue_us = field.uint()?,
-                _ => {}
-            }
+/// A context trace as it was made, or as it came: then it is decoded when somebody looks, which for
+/// most tasks nobody does.
+#[derive(Clone)]
+pub enum LazyTrace {
+    /// Made here.
+    Decoded(ContextTrace),
+    /// From a DELIVER, as large as the header may be. A slice of what was read.
+    Encoded(Bytes),
+}
+
+impl LazyTrace {
+    /// The trace. Of a malformed one, what is before the fault; hops that are odd are left out.
+    pub fn decode(&self) -> Cow<'_, ContextTrace> {
+        match self {
+            LazyTrace::Decoded(trace) => Cow::Borrowed(trace),
+            LazyTrace::Encoded(bytes) => Cow::Owned(ContextTrace::read(bytes)),
         }
-        Ok(trace)
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
+        match self {
+            LazyTrace::Decoded(trace) => trace.write(to),
+            LazyTrace::Encoded(bytes) => to.0.extend_from_slice(bytes),
+        }
+    }
+}
+
+/// An empty one.
+impl Default for LazyTrace {
+    fn default() -> Self {
+        LazyTrace::Encoded(Bytes::new())
+    }
+}
+
+impl From<ContextTrace> for LazyTrace {
+    fn from(trace: ContextTrace) -> Self {
+        LazyTrace::Decoded(trace)
+    }
+}
+
+impl fmt::Debug for LazyTrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.decode().fmt(f)
+    }
+}
+
+/// By what they say.
+impl PartialEq for LazyTrace {
+    fn eq(&self, other: &Self) -> bool {
+        self.decode() == other.decode()
+    }
+}
+
+impl ContextTrace {
+    fn read(it: &Bytes) -> Self {
+        let mut trace = Self::default();
+        let mut fields = Reader(it);
+        while let Ok(Some(field)) = fields.next()
+            && trace.read_field(it, field).is_ok()
+        {}
+        trace
+    }
+
+    fn read_field(&mut self, whole: &Bytes, field: Field<'_>) -> Result<(), WireError> {
+        match field.number {
+            1 => self.broker_id = NodeId::from_bytes(part(whole, field.bytes()?)).ok(),
+            2 => self.total_us = field.uint()?,
+            3 if self.hops.len() < MAX_HOPS => {
+                self.hops.extend(Hop::parse(whole, field.bytes()?)?);
+            }
+            3 => self.truncated = true,
+            4 => self.truncated |= field.uint()? != 0,
+            5 => self.queue_us = field.uint()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn write(&self, to: &mut Writer<'_>) {
         let fits = self.hops_that_fit();
         if let Some(id) = &self.broker_id {
             to.bytes(1, id.as_bytes());
@@ -168,5 +228,26 @@ impl Hop {
     /// No more than this on the wire: its texts, and numbers at their longest.
     fn max_bytes(&self) -> usize {
         80 + self.node_id.as_bytes().len() + self.policy.len() + self.reason.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    #[test]
+    fn of_a_malformed_trace_what_is_before_the_fault_is_read() {
+        let mut bytes = BytesMut::new();
+        let mut to = Writer(&mut bytes);
+        to.uint(2, 7);
+        // A hop with a number where its node id belongs.
+        to.message(3, |to| to.uint(1, 5));
+        to.uint(5, 9);
+        let trace = LazyTrace::Encoded(bytes.freeze());
+        let expected = ContextTrace { total_us: 7, ..ContextTrace::default() };
+        assert_eq!(*trace.decode(), expected);
+        assert_eq!(LazyTrace::default(), ContextTrace::default().into());
     }
 }

@@ -1,5 +1,7 @@
 //! How the end of a task is told: as JSON for scripts, as one or two lines for people.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mcp_client::{ContextTrace, ErrorCode, ErrorInfo, Executed, Outcome, TaskEnd, TaskId};
@@ -17,7 +19,7 @@ struct Report<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     body_base64: Option<String>,
     error: Option<&'a ErrorInfo>,
-    context_trace: &'a ContextTrace,
+    context_trace: Cow<'a, ContextTrace>,
 }
 
 /// Appends the end of a task as one line of JSON.
@@ -30,7 +32,7 @@ pub(crate) fn json_line(end: &TaskEnd, to: &mut Vec<u8>) {
         body,
         body_base64: body.is_none().then(|| STANDARD.encode(&end.body)),
         error: end.error.as_deref(),
-        context_trace: &end.trace,
+        context_trace: end.trace.decode(),
     };
     // Neither the values above nor a Vec can fail.
     let _ = serde_json::to_writer(&mut *to, &report);
@@ -76,7 +78,7 @@ mod tests {
             content_type: Default::default(),
             headers: Default::default(),
             error: None,
-            trace: ContextTrace::default(),
+            trace: Default::default(),
         }
     }
 

@@ -18,19 +18,19 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use mcp_proto::{
-    Cancel, ContextTrace, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, Message, Outcome,
-    Send, TaskId, TaskState,
+    Cancel, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, Message, Outcome, Send, TaskId,
+    TaskState,
 };
 
 use crate::connection::Outbox;
-use crate::task::TaskEnd;
+use crate::task::Delivered;
 
 /// How long after its time to live a task that was sent waits for the broker's word on it.
 const END_MARGIN: Duration = Duration::from_secs(2);
@@ -64,7 +64,7 @@ pub(super) struct Submission<W> {
 }
 
 /// A task's end, for who waited for it.
-pub(super) type Ended<W> = (W, TaskEnd);
+pub(super) type Ended<W> = (W, Delivered);
 
 struct Entry<W> {
     task: EncodedTask,
@@ -128,19 +128,24 @@ impl<W> Pending<W> {
         ended: &mut Vec<Ended<W>>,
     ) -> bool {
         let Submission { id, task, body, deadline, is_idempotent, waiter } = submission;
-        if let Some(entry) = self.tasks.get_mut(&id) {
-            if is_same(entry, &task, &body) {
-                entry.interested += 1;
-                entry.more_waiters.push(waiter);
-            } else {
-                let message = "another task with this id, and another action or body, is in flight: \
-                               give it an id of its own";
-                let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
-                ended.push((waiter, local_end(id, Outcome::Rejected, Executed::No, error)));
+        let vacant = match self.tasks.entry(id) {
+            hash_map::Entry::Vacant(vacant) => vacant,
+            hash_map::Entry::Occupied(mut occupied) => {
+                let entry = occupied.get_mut();
+                if is_same(entry, &task, &body) {
+                    entry.interested += 1;
+                    entry.more_waiters.push(waiter);
+                } else {
+                    let message = "another task with this id, and another action or body, is in \
+                                   flight: give it an id of its own";
+                    let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
+                    let id = occupied.key().clone();
+                    ended.push((waiter, local_end(id, Outcome::Rejected, Executed::No, error)));
+                }
+                return false;
             }
-            return false;
-        }
-        let mut entry = Entry {
+        };
+        let entry = vacant.insert(Entry {
             task,
             body,
             deadline,
@@ -153,14 +158,13 @@ impl<W> Pending<W> {
             interested: 1,
             waiter: Some(waiter),
             more_waiters: Vec::new(),
-        };
+        });
         self.next_order += 1;
         if self.is_accepting {
-            send(&mut entry, now, &mut out);
+            send(entry, now, &mut out);
             self.on_wire += 1;
         }
         let ends_at = entry.ends_at();
-        self.tasks.insert(id, entry);
         self.note(ends_at)
     }
 
@@ -240,7 +244,7 @@ impl<W> Pending<W> {
     /// time-out is earlier than it was.
     pub(super) fn delivered(
         &mut self,
-        deliver: Deliver,
+        mut deliver: Box<Deliver>,
         body: Bytes,
         now: Instant,
         sends_again: bool,
@@ -266,21 +270,10 @@ impl<W> Pending<W> {
             return self.note(ends_at);
         }
         let Some(mut entry) = self.remove(&deliver.task_id) else { return false };
-        let executed = match deliver.executed {
-            Executed::No if entry.may_have_run => Executed::Maybe,
-            executed => executed,
-        };
-        let end = TaskEnd {
-            task_id: deliver.task_id,
-            outcome: deliver.outcome,
-            executed,
-            body,
-            content_type: deliver.content_type,
-            error: deliver.error,
-            headers: deliver.headers,
-            trace: deliver.trace,
-        };
-        entry.resolve(end, ended);
+        if deliver.executed == Executed::No && entry.may_have_run {
+            deliver.executed = Executed::Maybe;
+        }
+        entry.resolve(Delivered { deliver, body }, ended);
         false
     }
 
@@ -438,7 +431,7 @@ impl<W> Entry<W> {
         }
     }
 
-    fn resolve(&mut self, end: TaskEnd, ended: &mut Vec<Ended<W>>) {
+    fn resolve(&mut self, end: Delivered, ended: &mut Vec<Ended<W>>) {
         for waiter in self.more_waiters.drain(..) {
             ended.push((waiter, end.clone()));
         }
@@ -465,20 +458,15 @@ fn is_same<W>(entry: &Entry<W>, task: &EncodedTask, body: &Bytes) -> bool {
 }
 
 /// An end that is decided here.
-pub(super) fn local_end(
+pub(crate) fn local_end(
     task_id: TaskId,
     outcome: Outcome,
     executed: Executed,
     error: ErrorInfo,
-) -> TaskEnd {
-    TaskEnd {
+) -> Delivered {
+    let deliver = Box::new(Deliver {
         error: Some(Box::new(error.task(task_id.clone()))),
-        task_id,
-        outcome,
-        executed,
-        body: Bytes::new(),
-        content_type: ByteString::new(),
-        headers: BTreeMap::new(),
-        trace: ContextTrace::default(),
-    }
+        ..Deliver::new(task_id, outcome, executed)
+    });
+    Delivered { deliver, body: Bytes::new() }
 }

@@ -58,10 +58,10 @@ impl Fixture {
     }
 
     fn deliver(&mut self, name: &str, outcome: Outcome, executed: Executed, code: ErrorCode) {
-        let deliver = Deliver {
+        let deliver = Box::new(Deliver {
             error: (outcome != Outcome::Ok).then(|| Box::new(ErrorInfo::new(code, "because"))),
             ..Deliver::new(id(name), outcome, executed)
-        };
+        });
         let body = Bytes::from_static(b"result");
         self.pending.delivered(deliver, body, self.now, true, &mut self.ended);
     }
@@ -104,7 +104,10 @@ impl Fixture {
 
     /// The ends since the last call: who waited, how it ended, whether it ran.
     fn ends(&mut self) -> Vec<(u32, Outcome, Executed)> {
-        self.ended.drain(..).map(|(waiter, end)| (waiter, end.outcome, end.executed)).collect()
+        self.ended
+            .drain(..)
+            .map(|(waiter, end)| (waiter, end.deliver.outcome, end.deliver.executed))
+            .collect()
     }
 }
 
@@ -293,7 +296,7 @@ fn what_a_stopping_broker_refused_expires_when_no_other_comes() {
     it.refuse_shutting_down("t");
     it.pass(TTL);
     let (_, end) = &it.ended[0];
-    assert_eq!(end.error.as_ref().unwrap().causes[0].code, ErrorCode::ShuttingDown);
+    assert_eq!(end.deliver.error.as_ref().unwrap().causes[0].code, ErrorCode::ShuttingDown);
     assert_eq!(it.ends(), [(1, Outcome::Expired, NO)]);
 }
 

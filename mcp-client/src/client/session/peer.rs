@@ -122,7 +122,7 @@ impl Session {
         match received {
             Received::Frame(Frame { message: Message::Deliver(deliver), body }) => {
                 let sends_again = self.settings.reconnects;
-                if pending.delivered(*deliver, body, now, sends_again, ended) {
+                if pending.delivered(deliver, body, now, sends_again, ended) {
                     self.control.wake.notify_one();
                 }
             }
