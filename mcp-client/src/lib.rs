@@ -63,8 +63,8 @@ pub use error::{CallError, ConnectError, InvalidTask};
 pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
 pub use task::{Reply, TaskBuilder, TaskEnd, TaskHandle};
 pub use worker::{
-    Handler, HandlerError, HandlerReply, Job, Worker, WorkerBuilder, WorkerExit, WorkerStats,
-    WorkerStatus,
+    EmitError, Handler, HandlerError, HandlerReply, Job, Worker, WorkerBuilder, WorkerExit,
+    WorkerStats, WorkerStatus,
 };
 
 pub use mcp_proto::{

@@ -7,19 +7,23 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use mcp_proto::limits::MAX_BODY_BYTES;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, Command};
 
-use crate::worker::{Handler, HandlerError, HandlerFuture, HandlerReply, Job};
+use crate::worker::{EmitError, Handler, HandlerError, HandlerFuture, HandlerReply, Job};
 
 /// How much of a failed program's standard error is told.
 const STDERR_TAIL_BYTES: usize = 2 * 1024;
+
+/// Most bytes that are read, and emitted, at once.
+const READ_BYTES: usize = 8 * 1024;
 
 /// Once a program has ended and its process group is killed, its output is read for this long: a
 /// process that left the group may hold the pipe open.
@@ -28,6 +32,7 @@ const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 /// A handler that runs a program for each task: the task's body on its standard input, the result
 /// from its standard output.
 ///
+/// * What the program writes is emitted as it comes.
 /// * A program that does not read its input is fine.
 /// * Exit status other than 0: the task fails with the status and the last 2 KiB of its standard
 ///   error.
@@ -114,12 +119,12 @@ impl Exec {
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
 
-        let mut output = Vec::new();
+        let is_emitting = AtomicBool::new(false);
         let mut errors = Tail::default();
         let exchange = async {
             tokio::try_join!(
                 feed(stdin, job.body.clone()),
-                read_all(stdout, self.max_output_bytes, &mut output),
+                emit_all(stdout, self.max_output_bytes, &job, &is_emitting),
                 read_tail(stderr, &mut errors),
             )
         };
@@ -131,9 +136,13 @@ impl Exec {
                     status.map_err(|error| failed("wait for", error))?;
                     // Children that it left behind hold the other ends of its pipes.
                     group.kill();
-                    match tokio::time::timeout(OUTPUT_GRACE, exchange).await {
-                        Ok(exchanged) => exchanged.map(drop),
-                        Err(_) => Ok(()),
+                    loop {
+                        match tokio::time::timeout(OUTPUT_GRACE, &mut exchange).await {
+                            Ok(exchanged) => break exchanged.map(drop),
+                            // It is not the pipe that is waited for.
+                            Err(_) if is_emitting.load(Ordering::Relaxed) => {}
+                            Err(_) => break Ok(()),
+                        }
                     }
                 }
             }
@@ -144,6 +153,7 @@ impl Exec {
                     "{program} wrote more than {} bytes of output and was killed",
                     self.max_output_bytes
                 )),
+                Problem::Emit(error) => error.into(),
                 Problem::Io(error) => failed("read the output of", error),
             });
         }
@@ -153,7 +163,7 @@ impl Exec {
         if !status.success() {
             return Err(HandlerError::new(failure(&program.to_string(), status, &errors.text())));
         }
-        Ok(HandlerReply::new(output).content_type(self.content_type.clone()))
+        Ok(HandlerReply::default().content_type(self.content_type.clone()))
     }
 }
 
@@ -198,6 +208,7 @@ impl Drop for Group {
 
 enum Problem {
     TooLong,
+    Emit(EmitError),
     Io(io::Error),
 }
 
@@ -211,15 +222,25 @@ async fn feed(stdin: Option<ChildStdin>, body: Bytes) -> Result<(), Problem> {
     }
 }
 
-async fn read_all(
+async fn emit_all(
     stdout: Option<impl AsyncRead + Unpin>,
     max_bytes: usize,
-    output: &mut Vec<u8>,
+    job: &Job,
+    is_emitting: &AtomicBool,
 ) -> Result<(), Problem> {
-    let Some(stdout) = stdout else { return Ok(()) };
-    let mut limited = stdout.take((max_bytes as u64).saturating_add(1));
-    limited.read_to_end(output).await.map_err(Problem::Io)?;
-    if output.len() > max_bytes { Err(Problem::TooLong) } else { Ok(()) }
+    let Some(mut stdout) = stdout else { return Ok(()) };
+    let mut room = max_bytes;
+    loop {
+        let mut chunk = BytesMut::with_capacity(READ_BYTES);
+        let read = stdout.read_buf(&mut chunk).await.map_err(Problem::Io)?;
+        if read == 0 {
+            return Ok(());
+        }
+        room = room.checked_sub(read).ok_or(Problem::TooLong)?;
+        is_emitting.store(true, Ordering::Relaxed);
+        job.emit(chunk).await.map_err(Problem::Emit)?;
+        is_emitting.store(false, Ordering::Relaxed);
+    }
 }
 
 async fn read_tail(stderr: Option<impl AsyncRead + Unpin>, tail: &mut Tail) -> Result<(), Problem> {

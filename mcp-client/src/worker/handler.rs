@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use mcp_proto::limits::MAX_CAUSES;
+use mcp_proto::limits::{MAX_CAUSES, MAX_HEADERS, MAX_TEXT_BYTES};
 use mcp_proto::{Cause, ErrorCode, ErrorInfo};
 
 use super::Job;
@@ -51,7 +52,8 @@ pub struct HandlerReply {
     pub body: Bytes,
     /// Of the body.
     pub content_type: ByteString,
-    /// Of the result, such as usage numbers: at most 64, texts of at most 1024 bytes.
+    /// What else there is to know about it, such as what it cost. At most 64, each text at most
+    /// 1024 bytes.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -61,15 +63,22 @@ impl HandlerReply {
         Self { body: body.into(), ..Self::default() }
     }
 
-    /// A header of the result.
-    pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.insert(key.into(), value.into());
-        self
-    }
-
     /// Says what the body is.
     pub fn content_type(mut self, content_type: impl Into<ByteString>) -> Self {
         self.content_type = content_type.into();
+        self
+    }
+
+    /// Adds a header. One that would be over the limits is left out: 64 headers, 1024 bytes for
+    /// each key and value.
+    pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let (key, value) = (key.into(), value.into());
+        let is_room = self.headers.len() < MAX_HEADERS || self.headers.contains_key(&key);
+        if is_room && key.len().max(value.len()) <= MAX_TEXT_BYTES {
+            self.headers.insert(key, value);
+        } else {
+            tracing::warn!(key_bytes = key.len(), "a result's header is over the limits");
+        }
         self
     }
 }
@@ -106,6 +115,13 @@ impl HandlerError {
     /// A failure with code HANDLER_FAILED.
     pub fn new(message: impl Into<String>) -> Self {
         Self(ErrorInfo::new(ErrorCode::HandlerFailed, message))
+    }
+
+    /// Not now: what does the work has no room for the task, which did not begin. Says when trying
+    /// again makes sense.
+    pub fn busy(message: impl Into<String>, retry_after: Duration) -> Self {
+        let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+        Self(ErrorInfo::new(ErrorCode::AllBusy, message).retry_after_ms(retry_after_ms))
     }
 
     /// A failure as it shall travel.
@@ -168,6 +184,18 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("can't read the model")]
     struct ModelError(#[source] ErrorInfo);
+
+    #[test]
+    fn headers_over_the_limits_are_left_out() {
+        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        let mut reply = HandlerReply::default().header("a", &long).header(&long, "a");
+        assert_eq!(reply.headers.len(), 0);
+        for number in 0..=MAX_HEADERS {
+            reply = reply.header(number.to_string(), &long[1..]);
+        }
+        assert_eq!(reply.headers.len(), MAX_HEADERS);
+        assert_eq!(reply.header("0", "again").headers["0"], "again");
+    }
 
     #[test]
     fn an_error_becomes_a_failure_with_its_causes() {

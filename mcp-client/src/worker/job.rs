@@ -9,6 +9,8 @@ use bytes::Bytes;
 use mcp_proto::Task;
 use tokio::sync::Notify;
 
+use super::output::Output;
+
 /// One attempt at a task, as its handler sees it.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -21,6 +23,7 @@ pub struct Job {
     /// 1 for the task's first attempt.
     pub attempt: u32,
     pub(crate) cancellation: Cancellation,
+    pub(crate) output: Output,
 }
 
 impl Job {

@@ -4,6 +4,7 @@ mod attempts;
 mod builder;
 mod handler;
 mod job;
+mod output;
 mod run;
 mod serve;
 mod signal;
@@ -23,6 +24,9 @@ use signal::StopSignals;
 pub use builder::WorkerBuilder;
 pub use handler::{Handler, HandlerError, HandlerFuture, HandlerReply};
 pub use job::{Cancellation, Job};
+pub use output::EmitError;
+#[cfg(test)]
+pub(crate) use output::Output;
 pub use stats::WorkerStats;
 
 /// A registered worker. It serves until it is drained, dropped, or displaced by another process

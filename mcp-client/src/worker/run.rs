@@ -11,6 +11,7 @@ use mcp_proto::AttemptId;
 use super::attempts::{Completion, Start};
 use super::handler::{HandlerError, HandlerFuture, HandlerReply};
 use super::job::Cancellation;
+use super::output::Output;
 use super::serve::Registration;
 
 /// Runs the handler of an attempt, and then, in the same task, what can be started once it ended.
@@ -18,9 +19,9 @@ pub(super) async fn run(registration: Arc<Registration>, start: Start) {
     let mut next = Some(start);
     while let Some(Start { id, handler, job }) = next.take() {
         let report = Report { registration: &registration, id, is_done: false };
-        let cancellation = job.cancelled();
+        let (cancellation, output) = (job.cancelled(), job.output.clone());
         // The call itself may panic, too.
-        let completion = work(async move { handler.call(*job).await }, cancellation).await;
+        let completion = work(async move { handler.call(*job).await }, cancellation, output).await;
         next = report.complete(completion);
         tokio::task::consume_budget().await;
     }
@@ -30,13 +31,14 @@ pub(super) async fn run(registration: Arc<Registration>, start: Start) {
 pub(super) struct Begun {
     future: HandlerFuture,
     cancellation: Cancellation,
+    output: Output,
 }
 
 /// Calls the handler and polls it once. A task that takes it over polls it again at once, so nobody
 /// needs to be woken before.
 pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
     let Start { handler, job, .. } = start;
-    let cancellation = job.cancelled();
+    let (cancellation, output) = (job.cancelled(), job.output.clone());
     let first_poll = || {
         let mut future = handler.call(*job);
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -45,16 +47,16 @@ pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
         }
     };
     match catch_unwind(AssertUnwindSafe(first_poll)) {
-        Ok(Ok(result)) => Ok(completion(Ok(result))),
-        Ok(Err(future)) => Err(Begun { future, cancellation }),
-        Err(panic) => Ok(completion(Err(panic))),
+        Ok(Ok(result)) => Ok(completion(Ok(result), &output)),
+        Ok(Err(future)) => Err(Begun { future, cancellation, output }),
+        Err(panic) => Ok(completion(Err(panic), &output)),
     }
 }
 
 /// Goes on with a handler, and then as [`run`].
 pub(super) async fn resume(registration: Arc<Registration>, id: AttemptId, begun: Begun) {
     let report = Report { registration: &registration, id, is_done: false };
-    let completion = work(begun.future, begun.cancellation).await;
+    let completion = work(begun.future, begun.cancellation, begun.output).await;
     if let Some(next) = report.complete(completion) {
         run(registration.clone(), next).await;
     }
@@ -64,20 +66,22 @@ pub(super) async fn resume(registration: Arc<Registration>, id: AttemptId, begun
 async fn work(
     handling: impl Future<Output = Result<HandlerReply, HandlerError>>,
     cancellation: Cancellation,
+    output: Output,
 ) -> Completion {
     tokio::select! {
         // First, so that a handler that is done, or that reacts to the end itself, is heard.
         biased;
-        result = AssertUnwindSafe(handling).catch_unwind() => completion(result),
+        result = AssertUnwindSafe(handling).catch_unwind() => completion(result, &output),
         () = cancellation.wait() => Completion::Stopped,
     }
 }
 
 fn completion(
     result: Result<Result<HandlerReply, HandlerError>, Box<dyn Any + Send>>,
+    output: &Output,
 ) -> Completion {
     match result {
-        Ok(Ok(reply)) => Completion::Reply(reply),
+        Ok(Ok(reply)) => Completion::Reply(output.complete(reply)),
         Ok(Err(error)) => Completion::Failed(Box::new(error.into_info())),
         Err(panic) => Completion::Panicked(panic_message(&*panic)),
     }

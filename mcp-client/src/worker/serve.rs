@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::attempts::{Attempts, Completion, Routed, Start};
 use super::handler::Handler;
 use super::job::{Cancellation, Job};
+use super::output::Output;
 use super::run::{begin, resume, run};
 use super::stats::WorkerStats;
 use super::{WorkerExit, WorkerStatus};
@@ -306,9 +307,10 @@ impl Registration {
                 let Route { attempt_id: id, attempt, ttl_ms, task, .. } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
                 let cancellation = Cancellation::default();
-                let job = task
-                    .decode()
-                    .map(|task| Box::new(Job { task, body, deadline, attempt, cancellation }));
+                let output = Output::default();
+                let job = task.decode().map(|task| {
+                    Box::new(Job { task, body, deadline, attempt, cancellation, output })
+                });
                 let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));
                 let handler = handler.cloned();
                 Event::Route(Routed { id, job, handler, arrived_at })

@@ -1,31 +1,16 @@
 use std::path::Path;
-use std::time::Instant;
 
-use mcp_proto::{ActionName, Task, TaskId};
+use futures_util::FutureExt;
 
 use super::*;
-use crate::worker::Cancellation;
+use crate::backend::testing::{call, job, job_of, until_emitted};
 
 fn sh(script: &str) -> Exec {
     Exec::new("sh", ["-c", script])
 }
 
-fn job(body: impl Into<Bytes>) -> Job {
-    let id = TaskId::try_from("t-1").unwrap();
-    let mut task = Task::new(id, ActionName::try_from("upper").unwrap());
-    task.content_type = "text/plain".into();
-    Job {
-        task,
-        body: body.into(),
-        deadline: Instant::now() + Duration::from_secs(60),
-        attempt: 2,
-        cancellation: Cancellation::default(),
-    }
-}
-
 async fn run(exec: Exec, body: impl Into<Bytes>) -> Result<HandlerReply, String> {
-    let run = tokio::time::timeout(Duration::from_secs(20), exec.call(job(body)));
-    run.await.expect("it takes too long").map_err(|error| error.info().message.clone())
+    call(&exec, job_of(body, "text/plain")).await.map_err(|error| error.info().message.clone())
 }
 
 /// Waits until no process with this id runs.
@@ -116,4 +101,20 @@ async fn what_it_leaves_behind_is_ended_and_not_waited_for() {
     // Without a hold on its pipes, too.
     let reply = run(sh("sleep 3600 >/dev/null 2>&1 </dev/null & echo $!"), "").await.unwrap();
     until_gone(str::from_utf8(&reply.body).unwrap().trim()).await;
+}
+
+#[tokio::test]
+async fn output_is_emitted_while_the_program_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("go");
+    let script =
+        format!("printf one; until [ -e {} ]; do sleep 0.01; done; printf two", path.display());
+    let job = job("");
+    let output = job.output.clone();
+    let mut running = tokio::spawn(sh(&script).call(job));
+    until_emitted(&output, "one").await;
+    assert!((&mut running).now_or_never().is_none());
+    std::fs::write(&path, "").unwrap();
+    let reply = running.await.unwrap().unwrap();
+    assert_eq!(output.complete(reply).body, "two");
 }
