@@ -208,6 +208,25 @@ pub enum CallError {
     Connect(Arc<ConnectError>),
     /// The task is not valid. It was not sent.
     Invalid(InvalidTask),
+    /// The task ran, but its result can't be put together.
+    Parts(PartsError),
+}
+
+/// Why the parts of a result can't be put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartsError {
+    /// The connection broke, and the broker no longer had all of them.
+    #[error(
+        "parts of the result are missing: the connection broke, and the broker no longer had them"
+    )]
+    Missing,
+    /// They are more than the caller takes.
+    #[error("the result has more than {max_bytes} bytes")]
+    TooLong {
+        /// What the caller takes.
+        max_bytes: usize,
+    },
 }
 
 impl CallError {
@@ -219,7 +238,7 @@ impl CallError {
             | CallError::Cancelled(end)
             | CallError::Rejected(end)
             | CallError::Lost(end) => Some(end),
-            CallError::Connect(_) | CallError::Invalid(_) => None,
+            CallError::Connect(_) | CallError::Invalid(_) | CallError::Parts(_) => None,
         }
     }
 
@@ -230,7 +249,10 @@ impl CallError {
 
     /// Whether its handler ran: `No` for a task that was not sent.
     pub fn executed(&self) -> Executed {
-        self.end().map_or(Executed::No, |end| end.executed)
+        match self {
+            CallError::Parts(_) => Executed::Yes,
+            _ => self.end().map_or(Executed::No, |end| end.executed),
+        }
     }
 
     /// The error code, if there is one.
@@ -247,7 +269,10 @@ impl CallError {
     pub fn is_retryable(&self) -> bool {
         match self {
             CallError::Connect(error) => error.is_transient(),
-            CallError::Invalid(_) | CallError::Cancelled(_) | CallError::Expired(_) => false,
+            CallError::Invalid(_)
+            | CallError::Parts(_)
+            | CallError::Cancelled(_)
+            | CallError::Expired(_) => false,
             CallError::Failed(end) | CallError::Rejected(end) | CallError::Lost(end) => {
                 end.executed == Executed::No && !self.code().is_some_and(is_permanent)
             }
@@ -282,6 +307,12 @@ impl From<TaskEnd> for CallError {
     }
 }
 
+impl From<PartsError> for CallError {
+    fn from(parts: PartsError) -> Self {
+        CallError::Parts(parts)
+    }
+}
+
 impl From<InvalidTask> for CallError {
     fn from(invalid: InvalidTask) -> Self {
         CallError::Invalid(invalid)
@@ -293,6 +324,7 @@ impl fmt::Display for CallError {
         match self {
             CallError::Connect(error) => error.fmt(f),
             CallError::Invalid(invalid) => write!(f, "the task is not valid: {invalid}"),
+            CallError::Parts(parts) => parts.fmt(f),
             CallError::Failed(end)
             | CallError::Expired(end)
             | CallError::Cancelled(end)
@@ -307,6 +339,7 @@ impl std::error::Error for CallError {
         match self {
             CallError::Connect(error) => Some(&**error),
             CallError::Invalid(invalid) => Some(invalid),
+            CallError::Parts(_) => None,
             _ => self.end()?.error.as_deref().map(|error| error as _),
         }
     }

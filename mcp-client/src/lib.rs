@@ -59,9 +59,9 @@ pub mod worker;
 pub use agents::AgentInfo;
 pub use client::{Client, ClientBuilder};
 pub use connect::Endpoint;
-pub use error::{CallError, ConnectError, InvalidTask};
+pub use error::{CallError, ConnectError, InvalidTask, PartsError};
 pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
-pub use task::{Reply, TaskBuilder, TaskEnd, TaskHandle};
+pub use task::{Reply, StreamEvent, TaskBuilder, TaskEnd, TaskHandle, TaskStream};
 pub use worker::{
     EmitError, Handler, HandlerError, HandlerReply, Job, Worker, WorkerBuilder, WorkerExit,
     WorkerStats, WorkerStatus,

@@ -31,7 +31,6 @@ pub(super) fn job_of(body: impl Into<Bytes>, content_type: &str) -> Job {
         deadline: Instant::now() + Duration::from_secs(60),
         attempt: 2,
         cancellation: Cancellation::default(),
-        output: Output::default(),
     }
 }
 
@@ -50,6 +49,6 @@ pub(super) async fn until_emitted(output: &Output, text: &str) {
 
 /// Runs the handler, and puts what it emitted before its reply.
 pub(super) async fn call(handler: &impl Handler, job: Job) -> Result<HandlerReply, HandlerError> {
-    let output = job.output.clone();
+    let output = job.output();
     soon(handler.call(job)).await.map(|reply| output.complete(reply))
 }

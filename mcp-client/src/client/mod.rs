@@ -1,6 +1,7 @@
 //! The client: sends tasks, many at once, on one connection that is made again when it breaks.
 
 mod ids;
+mod incoming;
 mod pending;
 mod session;
 
@@ -17,6 +18,7 @@ use crate::connection::{Dialer, Timeouts};
 use crate::error::{ConnectError, InvalidTask};
 use crate::task::TaskBuilder;
 
+pub(crate) use incoming::{Incoming, Told};
 pub(crate) use pending::local_end;
 pub(crate) use session::{Draft, Submitted, Ticket};
 use session::{Session, Settings};

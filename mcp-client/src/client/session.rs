@@ -10,12 +10,14 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mcp_proto::{
-    EncodedTask, ErrorCode, ErrorInfo, Executed, Limits, NodeId, Outcome, SessionId, TaskId,
+    Credit, EncodedTask, ErrorCode, ErrorInfo, Executed, Limits, Message, NodeId, Outcome,
+    SessionId, Subject, TaskId,
 };
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::ids::TaskIds;
+use super::incoming::{Incoming, Told};
 use super::pending::{Ended, Pending, Submission, local_end};
 use crate::connection::{self, Control, Dialer, Link, Peer, Timeouts};
 use crate::error::{CallError, ConnectError};
@@ -77,6 +79,8 @@ pub(crate) struct Draft {
     pub(crate) body: Bytes,
     pub(crate) ttl: Duration,
     pub(crate) is_idempotent: bool,
+    /// Set when the result is taken in parts.
+    pub(crate) incoming: Option<Arc<Incoming>>,
 }
 
 /// A task that was submitted.
@@ -212,11 +216,12 @@ impl Session {
                 }
                 Some(_) | None => {}
             }
-            let Draft { id, task, body, is_idempotent, .. } = draft;
+            let Draft { id, task, body, is_idempotent, incoming, .. } = draft;
             let (end, ended_at) = oneshot::channel();
             let ticket = Ticket { id: id.clone(), end: ended_at };
             let waiter = Waiter { end, bytes };
-            let submission = Submission { id, task, body, deadline, is_idempotent, waiter };
+            let submission =
+                Submission { id, task, body, deadline, is_idempotent, incoming, waiter };
             if pending.submit(submission, now, link.as_deref(), &mut ended) {
                 self.control.wake.notify_one();
             }
@@ -260,6 +265,17 @@ impl Session {
 
     pub(crate) fn abandon(&self, id: &TaskId) {
         self.change(|state, ended| state.pending.abandon(id, state.link.as_deref(), ended));
+    }
+
+    /// Says what was read of a result in parts.
+    pub(crate) fn credit(&self, id: &TaskId, told: Told) {
+        let state = self.lock();
+        if let Some(link) = &state.link {
+            let Told { attempt, next_seq, limit_bytes } = told;
+            let of = Subject::Task(id.clone(), attempt);
+            link.push(&Message::Credit(Credit { of, next_seq, limit_bytes }));
+            link.flush_soon();
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut State, &mut Vec<Ended<Waiter>>)) {

@@ -67,10 +67,10 @@ impl Outbox for &Link {
 }
 
 /// No connection: nothing to send to.
-impl Outbox for Option<&Link> {
+impl<O: Outbox> Outbox for Option<O> {
     fn push(&mut self, message: &Message, body: &Bytes) {
-        if let Some(link) = self {
-            link.lane.push(message, body);
+        if let Some(out) = self {
+            out.push(message, body);
         }
     }
 }
@@ -89,6 +89,11 @@ impl Outbox for Vec<Frame> {
 }
 
 impl Link {
+    /// Appends a frame without a body.
+    pub(crate) fn push(&self, message: &Message) {
+        self.lane.push(message, &Bytes::new());
+    }
+
     /// Lets the writer task write what was pushed.
     pub(crate) fn flush_soon(&self) {
         self.lane.flush_soon();

@@ -1,6 +1,7 @@
 //! A task being put together, and checked.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,8 +12,8 @@ use mcp_proto::limits::{
 use mcp_proto::{Delivery, Priority, Task, TaskId};
 
 use super::send::{Calling, Sending};
-use super::{Reply, TaskHandle};
-use crate::client::{Client, Draft};
+use super::{Reply, TaskHandle, TaskStream};
+use crate::client::{Client, Draft, Incoming};
 use crate::error::{CallError, InvalidTask};
 use crate::worker::Job;
 
@@ -171,6 +172,18 @@ impl TaskBuilder {
         Calling::Sending(self.sending())
     }
 
+    /// Sends it, and gives its result in parts as they come. As [`send`](Self::send) otherwise.
+    ///
+    /// A handler that does not emit parts gives none: its result is the body of the outcome.
+    pub async fn stream(self) -> Result<TaskStream, CallError> {
+        let incoming = Arc::new(Incoming::new());
+        let Self { client, task, body, ttl } = self;
+        let draft = task.and_then(|task| draft(task, body, ttl));
+        let draft = draft.map(|draft| Draft { incoming: Some(incoming.clone()), ..draft });
+        let handle = Sending::Start(client, draft).await?;
+        Ok(TaskStream::new(handle, incoming))
+    }
+
     fn sending(self) -> Sending {
         let Self { client, task, body, ttl } = self;
         Sending::Start(client, task.and_then(|task| draft(task, body, ttl)))
@@ -181,7 +194,8 @@ fn draft(task: Task, body: Bytes, ttl: Duration) -> Result<Draft, InvalidTask> {
     check(&task, ttl)?;
     let encoded = task.encode();
     check_encoded(encoded.0.len())?;
-    Ok(Draft { id: task.id, task: encoded, body, ttl, is_idempotent: task.idempotent })
+    let is_idempotent = task.idempotent;
+    Ok(Draft { id: task.id, task: encoded, body, ttl, is_idempotent, incoming: None })
 }
 
 impl fmt::Debug for TaskBuilder {

@@ -8,7 +8,7 @@ use mcp_proto::{ErrorCode, ErrorInfo, Executed, Outcome, TaskId};
 use tokio::sync::oneshot;
 
 use super::{Delivered, TaskEnd};
-use crate::client::{Client, Ticket, local_end};
+use crate::client::{Client, Ticket, Told, local_end};
 
 /// A task that was sent. A future of its end; dropped before that, it cancels the task, unless
 /// [`detach`](Self::detach)ed. Keeps the client's connection open.
@@ -34,6 +34,11 @@ impl TaskHandle {
     /// had been decided before. Without a connection it ends `cancelled` at once.
     pub fn cancel(&self) {
         self.client.session().cancel(&self.id);
+    }
+
+    /// Says what was read of a result in parts.
+    pub(super) fn credit(&self, told: Told) {
+        self.client.session().credit(&self.id, told);
     }
 
     /// Lets the task run without anybody waiting for it.

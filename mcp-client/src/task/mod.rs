@@ -4,8 +4,10 @@ mod builder;
 mod end;
 mod handle;
 mod send;
+mod stream;
 
 pub use builder::TaskBuilder;
 pub(crate) use end::Delivered;
 pub use end::{Reply, TaskEnd};
 pub use handle::TaskHandle;
+pub use stream::{StreamEvent, TaskStream};

@@ -1,15 +1,15 @@
 //! One attempt at a task, as its handler sees it.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use mcp_proto::Task;
+use bytes::{Bytes, BytesMut};
+use mcp_proto::{AttemptId, Task};
 use tokio::sync::Notify;
 
-use super::output::Output;
+use super::serve::Registration;
 
 /// One attempt at a task, as its handler sees it.
 #[derive(Debug, Clone)]
@@ -23,7 +23,6 @@ pub struct Job {
     /// 1 for the task's first attempt.
     pub attempt: u32,
     pub(crate) cancellation: Cancellation,
-    pub(crate) output: Output,
 }
 
 impl Job {
@@ -37,38 +36,69 @@ impl Job {
     pub fn cancelled(&self) -> Cancellation {
         self.cancellation.clone()
     }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.cancellation.0
+    }
 }
 
 /// Tells when an attempt is over.
 #[derive(Debug, Clone, Default)]
-pub struct Cancellation(Arc<Signal>);
+pub struct Cancellation(Arc<Shared>);
 
-/// One is made for every attempt, and hardly any is used: a `CancellationToken`, which can have
-/// children, costs several times as much.
+/// What an attempt's handler shares with its worker. One is made for every attempt, and hardly any
+/// is used: a `CancellationToken`, which can have children, costs several times as much.
 #[derive(Debug, Default)]
-struct Signal {
-    is_cancelled: AtomicBool,
-    cancelled: Notify,
+pub(super) struct Shared {
+    is_over: AtomicBool,
+    /// The attempt is over, or there is more credit.
+    pub(super) changed: Notify,
+    /// Parts of the result, for a client that takes none.
+    pub(super) collected: Mutex<BytesMut>,
+    /// For one that does.
+    pub(super) sender: Option<Sender>,
+}
+
+/// What sends the parts of a result.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) registration: Weak<Registration>,
+    pub(super) attempt_id: AttemptId,
 }
 
 impl Cancellation {
+    /// Of an attempt whose client takes the result in parts.
+    pub(super) fn of_streamed(registration: &Arc<Registration>, attempt_id: AttemptId) -> Self {
+        let registration = Arc::downgrade(registration);
+        let sender = Some(Sender { registration, attempt_id });
+        Self(Arc::new(Shared { sender, ..Shared::default() }))
+    }
+
     /// Whether the attempt is over.
     pub fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled.load(Ordering::Acquire)
+        self.0.is_over.load(Ordering::Acquire)
     }
 
     /// Waits until the attempt is over.
     pub async fn wait(&self) {
-        let mut cancelled = pin!(self.0.cancelled.notified());
-        // Listens before it looks, so that nothing is missed in between.
-        cancelled.as_mut().enable();
-        if !self.is_cancelled() {
-            cancelled.await;
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            // Listens before it looks, so that nothing is missed in between.
+            changed.as_mut().enable();
+            if self.is_cancelled() {
+                return;
+            }
+            changed.await;
         }
     }
 
     pub(super) fn cancel(&self) {
-        self.0.is_cancelled.store(true, Ordering::Release);
-        self.0.cancelled.notify_waiters();
+        self.0.is_over.store(true, Ordering::Release);
+        self.notify();
+    }
+
+    /// There is more credit.
+    pub(super) fn notify(&self) {
+        self.0.changed.notify_waiters();
     }
 }

@@ -1,6 +1,7 @@
 //! Running a handler: with its cancellation, and with its panics.
 
 use std::any::Any;
+use std::future::ready;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -19,7 +20,7 @@ pub(super) async fn run(registration: Arc<Registration>, start: Start) {
     let mut next = Some(start);
     while let Some(Start { id, handler, job }) = next.take() {
         let report = Report { registration: &registration, id, is_done: false };
-        let (cancellation, output) = (job.cancelled(), job.output.clone());
+        let (cancellation, output) = (job.cancelled(), job.output());
         // The call itself may panic, too.
         let completion = work(async move { handler.call(*job).await }, cancellation, output).await;
         next = report.complete(completion);
@@ -38,7 +39,7 @@ pub(super) struct Begun {
 /// needs to be woken before.
 pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
     let Start { handler, job, .. } = start;
-    let (cancellation, output) = (job.cancelled(), job.output.clone());
+    let (cancellation, output) = (job.cancelled(), job.output());
     let first_poll = || {
         let mut future = handler.call(*job);
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -47,6 +48,9 @@ pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
         }
     };
     match catch_unwind(AssertUnwindSafe(first_poll)) {
+        Ok(Ok(Ok(reply))) if output.is_to_spill(&reply) => {
+            Err(Begun { future: Box::pin(ready(Ok(reply))), cancellation, output })
+        }
         Ok(Ok(result)) => Ok(completion(Ok(result), &output)),
         Ok(Err(future)) => Err(Begun { future, cancellation, output }),
         Err(panic) => Ok(completion(Err(panic), &output)),
@@ -68,10 +72,11 @@ async fn work(
     cancellation: Cancellation,
     output: Output,
 ) -> Completion {
+    let handled = async { Ok(output.spill(handling.await?).await?) };
     tokio::select! {
         // First, so that a handler that is done, or that reacts to the end itself, is heard.
         biased;
-        result = AssertUnwindSafe(handling).catch_unwind() => completion(result, &output),
+        result = AssertUnwindSafe(handled).catch_unwind() => completion(result, &output),
         () = cancellation.wait() => Completion::Stopped,
     }
 }

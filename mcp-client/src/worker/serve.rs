@@ -4,19 +4,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use mcp_proto::{
-    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, ErrorCode, ErrorInfo, Frame, Goaway,
-    Hello, MCP_VERSION, Message, NodeId, Route, WorkerHello,
+    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Credit, ErrorCode, ErrorInfo, Frame,
+    Goaway, Hello, MCP_VERSION, Message, NodeId, Route, Subject, WorkerHello,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
-use super::attempts::{Attempts, Completion, Routed, Start};
+use super::attempts::{Attempts, Completion, Emitted, Routed, Start};
 use super::handler::Handler;
 use super::job::{Cancellation, Job};
-use super::output::Output;
 use super::run::{begin, resume, run};
 use super::stats::WorkerStats;
 use super::{WorkerExit, WorkerStatus};
@@ -295,29 +295,40 @@ enum Event {
     Route(Routed),
     RouteTooLarge(AttemptId, usize),
     Cancel(AttemptId, CancelReason),
+    Credit {
+        id: AttemptId,
+        next_seq: u32,
+        limit_bytes: u64,
+    },
     Pong(u64),
     /// Nothing that concerns a worker.
     Other,
 }
 
 impl Registration {
-    fn look_into(&self, received: Received, arrived_at: Instant) -> Event {
+    fn look_into(self: &Arc<Self>, received: Received, arrived_at: Instant) -> Event {
         match received {
             Received::Frame(Frame { message: Message::Route(route), body }) => {
-                let Route { attempt_id: id, attempt, ttl_ms, task, .. } = route;
+                let Route { attempt_id: id, attempt, ttl_ms, task, stream_window_bytes } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
-                let cancellation = Cancellation::default();
-                let output = Output::default();
-                let job = task.decode().map(|task| {
-                    Box::new(Job { task, body, deadline, attempt, cancellation, output })
-                });
+                let cancellation = match stream_window_bytes {
+                    0 => Cancellation::default(),
+                    _ => Cancellation::of_streamed(self, id),
+                };
+                let job = task
+                    .decode()
+                    .map(|task| Box::new(Job { task, body, deadline, attempt, cancellation }));
                 let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));
                 let handler = handler.cloned();
-                Event::Route(Routed { id, job, handler, arrived_at })
+                Event::Route(Routed { id, job, handler, arrived_at, stream_window_bytes })
             }
             Received::Frame(Frame {
                 message: Message::Cancel(Cancel::Attempt(id, why)), ..
             }) => Event::Cancel(id, why),
+            Received::Frame(Frame {
+                message: Message::Credit(Credit { of: Subject::Attempt(id), next_seq, limit_bytes }),
+                ..
+            }) => Event::Credit { id, next_seq, limit_bytes },
             Received::Frame(Frame { message: Message::Pong(seq), .. }) => Event::Pong(seq),
             Received::TooLarge(Message::Route(route), bytes) => {
                 Event::RouteTooLarge(route.attempt_id, bytes)
@@ -337,6 +348,9 @@ impl Registration {
             }
             Event::RouteTooLarge(id, bytes) => attempts.route_too_large(id, bytes, out),
             Event::Cancel(id, reason) => attempts.cancel(id, reason, now, out),
+            Event::Credit { id, next_seq, limit_bytes } => {
+                attempts.credit(id, next_seq, limit_bytes)
+            }
             Event::Pong(seq) => attempts.pong(seq),
             Event::Other => {}
         }
@@ -363,6 +377,16 @@ impl Registration {
         let next = starts.pop();
         self.spawn(starts);
         next
+    }
+
+    /// A handler gives out a part of its result: sends as much as it may, from the front of `part`.
+    pub(super) fn emit(&self, id: AttemptId, part: &mut Bytes) -> Emitted {
+        self.change(|state| {
+            let State { attempts, link, .. } = state;
+            let emitted = attempts.emit(id, part, link.as_deref());
+            state.flush_soon();
+            emitted
+        })
     }
 
     fn complete(

@@ -110,7 +110,7 @@ async fn output_is_emitted_while_the_program_runs() {
     let script =
         format!("printf one; until [ -e {} ]; do sleep 0.01; done; printf two", path.display());
     let job = job("");
-    let output = job.output.clone();
+    let output = job.output();
     let mut running = tokio::spawn(sh(&script).call(job));
     until_emitted(&output, "one").await;
     assert!((&mut running).now_or_never().is_none());

@@ -28,7 +28,7 @@ async fn bodies_and_content_types_go_both_ways() {
 async fn an_answer_is_emitted_as_it_comes() {
     let server = HttpServer::start().await;
     let job = job("");
-    let output = job.output.clone();
+    let output = job.output();
     let running = tokio::spawn(Http::new(&server.url("/")).unwrap().call(job));
     let mut exchange = server.accept().await;
     exchange.begin("text/plain").await;
@@ -70,7 +70,7 @@ async fn dropped_it_closes_its_connection_at_once() {
     // Before there is an answer, and in the middle of it.
     for is_answering in [false, true] {
         let job = job("");
-        let output = job.output.clone();
+        let output = job.output();
         let running = tokio::spawn(Http::new(&server.url("/")).unwrap().call(job));
         let mut exchange = server.accept().await;
         if is_answering {

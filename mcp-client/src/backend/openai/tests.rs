@@ -37,7 +37,7 @@ async fn each_delta_is_emitted_at_once_and_usage_follows_in_headers() {
     let server = HttpServer::start().await;
     let openai = OpenAi::new(&server.url("/v1/")).unwrap().model("smol").api_key("key").unwrap();
     let job = job("hello");
-    let output = job.output.clone();
+    let output = job.output();
     let running = tokio::spawn(openai.call(job));
 
     let mut exchange = server.accept().await;
@@ -151,7 +151,7 @@ async fn dropped_it_closes_its_request_at_once() {
     // While the prompt is worked on, between two tokens, and after the last one.
     for text in ["", "some"] {
         let job = job("hello");
-        let output = job.output.clone();
+        let output = job.output();
         let running = tokio::spawn(openai.call(job));
         let mut exchange = server.accept().await;
         if !text.is_empty() {

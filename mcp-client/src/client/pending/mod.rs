@@ -20,15 +20,17 @@ mod tests;
 
 use std::collections::HashMap;
 use std::collections::hash_map;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use mcp_proto::{
-    Cancel, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, Message, Outcome, Send, TaskId,
-    TaskState,
+    Cancel, Deliver, EncodedTask, ErrorCode, ErrorInfo, Executed, Message, Outcome, Progress,
+    Resume, Send, Subject, TaskId, TaskState,
 };
 
+use super::incoming::{Incoming, Told, WINDOW_BYTES};
 use crate::connection::Outbox;
 use crate::task::Delivered;
 
@@ -60,6 +62,8 @@ pub(super) struct Submission<W> {
     pub(super) body: Bytes,
     pub(super) deadline: Instant,
     pub(super) is_idempotent: bool,
+    /// Set when the result is taken in parts.
+    pub(super) incoming: Option<Arc<Incoming>>,
     pub(super) waiter: W,
 }
 
@@ -84,6 +88,8 @@ struct Entry<W> {
     waiter: Option<W>,
     /// Who sent the same task again.
     more_waiters: Vec<W>,
+    /// See [`Submission::incoming`].
+    incoming: Option<Arc<Incoming>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,17 +133,22 @@ impl<W> Pending<W> {
         mut out: impl Outbox,
         ended: &mut Vec<Ended<W>>,
     ) -> bool {
-        let Submission { id, task, body, deadline, is_idempotent, waiter } = submission;
+        let Submission { id, task, body, deadline, is_idempotent, incoming, waiter } = submission;
         let vacant = match self.tasks.entry(id) {
             hash_map::Entry::Vacant(vacant) => vacant,
             hash_map::Entry::Occupied(mut occupied) => {
                 let entry = occupied.get_mut();
-                if is_same(entry, &task, &body) {
+                let is_in_parts = incoming.is_some() || entry.incoming.is_some();
+                if !is_in_parts && is_same(entry, &task, &body) {
                     entry.interested += 1;
                     entry.more_waiters.push(waiter);
                 } else {
-                    let message = "another task with this id, and another action or body, is in \
-                                   flight: give it an id of its own";
+                    let message = if is_in_parts {
+                        "a task with this id is in flight, and a result in parts has one reader"
+                    } else {
+                        "another task with this id, and another action or body, is in flight: \
+                         give it an id of its own"
+                    };
                     let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
                     let id = occupied.key().clone();
                     ended.push((waiter, local_end(id, Outcome::Rejected, Executed::No, error)));
@@ -158,6 +169,7 @@ impl<W> Pending<W> {
             interested: 1,
             waiter: Some(waiter),
             more_waiters: Vec::new(),
+            incoming,
         });
         self.next_order += 1;
         if self.is_accepting {
@@ -216,6 +228,12 @@ impl<W> Pending<W> {
                 State::Unsent if entry.deadline <= now => continue,
                 State::Unsent => send(entry, now, &mut out),
                 State::Sent | State::Asked => {
+                    if let Some(incoming) = &entry.incoming {
+                        let Told { attempt, next_seq, limit_bytes } = incoming.resume();
+                        let task_id = id.clone();
+                        let resume = Resume { task_id, attempt, next_seq, limit_bytes };
+                        out.push(&Message::Resume(resume), &Bytes::new());
+                    }
                     out.push(&Message::Fetch(id.clone()), &Bytes::new());
                     // After FETCH: a session that does not wait for a task can't cancel it.
                     if entry.is_cancelled {
@@ -269,12 +287,54 @@ impl<W> Pending<W> {
             let ends_at = entry.ends_at();
             return self.note(ends_at);
         }
-        let Some(mut entry) = self.remove(&deliver.task_id) else { return false };
+        let Some(entry) = self.tasks.get(&deliver.task_id) else { return false };
         if deliver.executed == Executed::No && entry.may_have_run {
             deliver.executed = Executed::Maybe;
         }
-        entry.resolve(Delivered { deliver, body }, ended);
+        let delivered = Delivered { deliver, body };
+        let complete = match &entry.incoming {
+            None => Some(delivered),
+            Some(incoming) => incoming.end(delivered),
+        };
+        if let Some(delivered) = complete {
+            self.complete(delivered, ended);
+        }
         false
+    }
+
+    /// All of a task's result has come.
+    fn complete(&mut self, delivered: Delivered, ended: &mut Vec<Ended<W>>) {
+        if let Some(mut entry) = self.remove(&delivered.deliver.task_id) {
+            entry.resolve(delivered, ended);
+        }
+    }
+
+    /// CHUNK.
+    pub(super) fn chunk(
+        &mut self,
+        of: &Subject,
+        seq: u32,
+        gap: bool,
+        body: Bytes,
+        ended: &mut Vec<Ended<W>>,
+    ) {
+        if let Some((incoming, attempt)) = self.incoming(of)
+            && let Some(delivered) = incoming.chunk(attempt, seq, gap, body)
+        {
+            self.complete(delivered, ended);
+        }
+    }
+
+    /// PROGRESS.
+    pub(super) fn progress(&self, progress: Progress) {
+        if let Some((incoming, _)) = self.incoming(&progress.of) {
+            incoming.progress(progress);
+        }
+    }
+
+    fn incoming(&self, of: &Subject) -> Option<(&Incoming, u32)> {
+        let Subject::Task(id, attempt) = of else { return None };
+        Some((self.tasks.get(id)?.incoming.as_deref()?, *attempt))
     }
 
     /// STATUS. Returns whether the next time-out is earlier than it was.
@@ -367,6 +427,8 @@ impl<W> Pending<W> {
             }));
             let executed = entry.executed();
             self.end(id, Outcome::Expired, executed, error, ended);
+        } else if let Some(delivered) = entry.incoming.as_ref().and_then(|it| it.give_up()) {
+            self.complete(delivered, ended);
         } else {
             let message = "the broker did not say what became of it within its time to live";
             let error = ErrorInfo::new(ErrorCode::BrokerLost, message);
@@ -442,7 +504,15 @@ impl<W> Entry<W> {
 fn send<W>(entry: &mut Entry<W>, now: Instant, out: &mut impl Outbox) {
     let rest = entry.deadline.saturating_duration_since(now);
     let ttl_ms = (rest.as_micros().div_ceil(1000) as u64).max(1);
-    out.push(&Message::Send(Send::new(entry.task.clone(), ttl_ms)), &entry.body);
+    let stream_window_bytes = match &entry.incoming {
+        None => 0,
+        Some(incoming) => {
+            incoming.restart();
+            WINDOW_BYTES
+        }
+    };
+    let send = Send { task: entry.task.clone(), ttl_ms, stream_window_bytes };
+    out.push(&Message::Send(send), &entry.body);
     entry.state = State::Sent;
 }
 

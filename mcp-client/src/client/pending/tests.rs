@@ -52,6 +52,7 @@ impl Fixture {
             body: body.into(),
             deadline: self.now + TTL,
             is_idempotent,
+            incoming: None,
             waiter,
         };
         self.pending.submit(submission, self.now, &mut self.wire, &mut self.ended);

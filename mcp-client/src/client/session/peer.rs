@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 use mcp_proto::{
-    Ack, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, MCP_VERSION, Message, MessageKind,
-    Outcome,
+    Ack, Chunk, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, MCP_VERSION, Message,
+    MessageKind, Outcome,
 };
 
 use super::{Session, State, Waiter};
@@ -130,6 +130,13 @@ impl Session {
                 if pending.status(&id, task_state, now, link.as_deref(), ended) {
                     self.control.wake.notify_one();
                 }
+            }
+            Received::Frame(Frame { message: Message::Chunk(chunk), body }) => {
+                let Chunk { of, seq, gap } = chunk;
+                pending.chunk(&of, seq, gap, body, ended);
+            }
+            Received::Frame(Frame { message: Message::Progress(progress), .. }) => {
+                pending.progress(progress);
             }
             // Accepted: the end will follow. Nothing else concerns a client's tasks.
             Received::Frame(_) => {}

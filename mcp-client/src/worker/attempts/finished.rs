@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use bytes::Bytes;
 use mcp_proto::{AttemptId, Message};
 
+use super::parts::Parts;
 use crate::connection::Outbox;
 
 /// After so many, or so much, a PING is sent to have them confirmed.
@@ -19,7 +20,7 @@ const MAX_BYTES: usize = 512 * 1024 * 1024;
 /// Frames that end attempts, until a PONG confirms that the broker has processed them.
 #[derive(Default)]
 pub(super) struct Finished {
-    items: VecDeque<Item>,
+    items: VecDeque<Ended>,
     bytes: usize,
     /// How many were dropped from the front of `items` since the beginning.
     gone: u64,
@@ -30,10 +31,13 @@ pub(super) struct Finished {
     bytes_since_ping: usize,
 }
 
-struct Item {
-    id: AttemptId,
-    message: Message,
-    body: Bytes,
+/// The end of an attempt: RESULT or NACK.
+pub(super) struct Ended {
+    pub(super) id: AttemptId,
+    pub(super) message: Message,
+    pub(super) body: Bytes,
+    /// What came before it, and may be lost with it.
+    pub(super) parts: Option<Box<Parts>>,
 }
 
 impl Finished {
@@ -51,11 +55,12 @@ impl Finished {
         self.items.iter().rev().map(|item| item.id)
     }
 
-    pub(super) fn add(&mut self, id: AttemptId, message: Message, body: Bytes) {
-        self.bytes += body.len();
+    pub(super) fn add(&mut self, ended: Ended) {
+        let bytes = ended.body.len();
+        self.bytes += bytes;
         self.items_since_ping += 1;
-        self.bytes_since_ping += body.len();
-        self.items.push_back(Item { id, message, body });
+        self.bytes_since_ping += bytes;
+        self.items.push_back(ended);
         while self.items.len() > MAX_ITEMS || self.bytes > MAX_BYTES {
             self.drop_oldest();
         }
@@ -104,9 +109,12 @@ impl Finished {
         self.gone += all.len() as u64;
         (self.bytes, self.items_since_ping, self.bytes_since_ping) = (0, 0, 0);
         for item in all.into_iter().filter(|item| keep.contains(&item.id)) {
+            if let Some(parts) = &item.parts {
+                parts.resend(item.id, out);
+            }
             out.push(&item.message, &item.body);
             self.gone -= 1;
-            self.add(item.id, item.message, item.body);
+            self.add(item);
         }
     }
 }
@@ -118,9 +126,13 @@ mod tests {
     fn finished(ids: std::ops::Range<u64>) -> Finished {
         let mut finished = Finished::default();
         for id in ids {
-            finished.add(AttemptId(id), Message::Pong(id), Bytes::from_static(b"body"));
+            finished.add(ended(id, Bytes::from_static(b"body")));
         }
         finished
+    }
+
+    fn ended(id: u64, body: Bytes) -> Ended {
+        Ended { id: AttemptId(id), message: Message::Pong(id), body, parts: None }
     }
 
     fn ids(finished: &Finished) -> Vec<u64> {
@@ -131,7 +143,7 @@ mod tests {
     fn a_pong_confirms_what_came_before_its_ping() {
         let mut it = finished(0..3);
         let first = it.ping();
-        it.add(AttemptId(3), Message::Pong(3), Bytes::new());
+        it.add(ended(3, Bytes::new()));
         let second = it.ping();
         it.pong(first);
         assert_eq!(ids(&it), [3]);
@@ -158,7 +170,7 @@ mod tests {
         assert!(!finished(0..255).wants_ping());
         assert!(finished(0..256).wants_ping());
         let mut it = finished(0..1);
-        it.add(AttemptId(1), Message::Pong(1), vec![0; PING_AFTER_BYTES].into());
+        it.add(ended(1, vec![0; PING_AFTER_BYTES].into()));
         assert!(it.wants_ping());
         it.ping();
         assert!(!it.wants_ping());

@@ -13,6 +13,7 @@
 
 mod ending;
 mod finished;
+mod parts;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +35,9 @@ use super::stats::WorkerStats;
 use crate::connection::Outbox;
 pub(super) use ending::Completion;
 use ending::{Ending, Verdict, ended_by, expired};
-use finished::Finished;
+use finished::{Ended, Finished};
+pub(super) use parts::Emitted;
+use parts::Parts;
 
 /// Deadlines are looked at in steps of this.
 const STEP: Duration = Duration::from_millis(20);
@@ -54,6 +57,8 @@ pub(super) struct Routed {
     /// None: it is not served.
     pub(super) handler: Option<Arc<dyn Handler>>,
     pub(super) arrived_at: Instant,
+    /// See [`mcp_proto::Route::stream_window_bytes`].
+    pub(super) stream_window_bytes: u32,
 }
 
 /// The attempts that a worker holds.
@@ -89,6 +94,8 @@ struct Attempt {
     arrived_at: Instant,
     started_at: Option<Instant>,
     ending: Option<Ending>,
+    /// Set when the client takes the result in parts.
+    parts: Option<Box<Parts>>,
 }
 
 impl Attempts {
@@ -166,6 +173,11 @@ impl Attempts {
         for id in dropped {
             self.abandon(id);
         }
+        for (id, attempt) in &self.held {
+            if let Some(parts) = attempt.parts.as_ref().filter(|_| keep.contains(id)) {
+                parts.resend(*id, &mut out);
+            }
+        }
         self.finished.resend(&keep, &mut out);
         if self.is_draining {
             self.report(&mut out);
@@ -205,7 +217,7 @@ impl Attempts {
         mut out: impl Outbox,
         starts: &mut Vec<Start>,
     ) -> bool {
-        let Routed { id, job, handler, arrived_at } = routed;
+        let Routed { id, job, handler, arrived_at, stream_window_bytes } = routed;
         if let Some(connection) = &mut self.connection {
             connection.routes_received += 1;
         }
@@ -237,8 +249,9 @@ impl Attempts {
         }
         let (cancellation, deadline) = (job.cancelled(), job.deadline);
         let start = Start { id, handler, job };
+        let parts = (stream_window_bytes > 0).then(|| Box::new(Parts::new(stream_window_bytes)));
         let mut attempt =
-            Attempt { cancellation, deadline, arrived_at, started_at: None, ending: None };
+            Attempt { cancellation, deadline, arrived_at, started_at: None, ending: None, parts };
         let is_startable = self.waiting.is_empty() && self.may_start() && now < deadline;
         if is_startable {
             attempt.started_at = Some(now);
@@ -322,6 +335,27 @@ impl Attempts {
         }
     }
 
+    /// A handler gives out a part of its result: sends as much as it may, from the front of `part`.
+    /// Without a connection it is sent once there is one.
+    pub(super) fn emit(&mut self, id: AttemptId, part: &mut Bytes, out: impl Outbox) -> Emitted {
+        let mut out = self.connection.is_some().then_some(out);
+        match self.held.get_mut(&id) {
+            Some(Attempt { parts: Some(parts), ending: None, .. }) => {
+                parts.emit(id, part, &mut out)
+            }
+            Some(_) | None => Emitted::Over,
+        }
+    }
+
+    /// CREDIT.
+    pub(super) fn credit(&mut self, id: AttemptId, next_seq: u32, limit_bytes: u64) {
+        // Unknown: it is finished.
+        if let Some(Attempt { parts: Some(parts), cancellation, .. }) = self.held.get_mut(&id) {
+            parts.credit(next_seq, limit_bytes);
+            cancellation.notify();
+        }
+    }
+
     /// A handler ended.
     pub(super) fn complete(
         &mut self,
@@ -340,7 +374,9 @@ impl Attempts {
             let started_at = attempt.started_at.unwrap_or(now);
             let Verdict { outcome, error, reply } =
                 completion.judge(attempt.ending, self.max_body_bytes);
+            let chunks = attempt.parts.as_ref().map_or(0, |parts| parts.count());
             let result = TaskResult {
+                chunks,
                 content_type: reply.content_type,
                 error,
                 queue_us: micros(started_at - attempt.arrived_at),
@@ -348,7 +384,7 @@ impl Attempts {
                 headers: reply.headers,
                 ..TaskResult::new(id, outcome, Executed::Yes)
             };
-            self.finish(result, reply.body, &mut out);
+            self.finish(result, reply.body, attempt.parts, &mut out);
         }
         self.start_waiting(now, &mut out, starts);
     }
@@ -366,38 +402,40 @@ impl Attempts {
             queue_us,
             ..TaskResult::new(id, outcome, Executed::No)
         };
-        self.finish(result, Bytes::new(), out);
+        self.finish(result, Bytes::new(), None, out);
     }
 
-    fn finish(&mut self, result: TaskResult, body: Bytes, out: &mut impl Outbox) {
+    fn finish(
+        &mut self,
+        result: TaskResult,
+        body: Bytes,
+        parts: Option<Box<Parts>>,
+        out: &mut impl Outbox,
+    ) {
         match result.outcome {
             Outcome::Ok => self.stats.ok += 1,
             Outcome::Expired => self.stats.expired += 1,
             Outcome::Cancelled => self.stats.cancelled += 1,
             Outcome::Failed | Outcome::Rejected | Outcome::Lost => self.stats.failed += 1,
         }
-        self.push_finished(result.attempt_id, Message::Result(result), body, out);
+        let ended = Ended { id: result.attempt_id, message: Message::Result(result), body, parts };
+        self.push_finished(ended, out);
     }
 
     fn nack(&mut self, id: AttemptId, code: ErrorCode, message: &str, out: &mut impl Outbox) {
         self.stats.nacked += 1;
         let error = Some(Box::new(ErrorInfo::new(code, message)));
         let nack = Message::Nack(Nack { attempt_id: id, error });
-        self.push_finished(id, nack, Bytes::new(), out);
+        let ended = Ended { id, message: nack, body: Bytes::new(), parts: None };
+        self.push_finished(ended, out);
     }
 
-    fn push_finished(
-        &mut self,
-        id: AttemptId,
-        message: Message,
-        body: Bytes,
-        out: &mut impl Outbox,
-    ) {
+    fn push_finished(&mut self, ended: Ended, out: &mut impl Outbox) {
         let is_connected = self.connection.is_some();
         if is_connected {
-            out.push(&message, &body);
+            out.push(&ended.message, &ended.body);
         }
-        self.finished.add(id, message, body);
+        self.finished.add(ended);
         let is_last = self.is_draining && self.held_ids().is_empty();
         if is_connected && (is_last || self.finished.wants_ping()) {
             let seq = self.finished.ping();

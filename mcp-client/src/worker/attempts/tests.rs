@@ -1,7 +1,6 @@
 use mcp_proto::{ActionName, Frame, Limits, NodeId, Task, TaskId};
 
 use super::*;
-use crate::worker::output::Output;
 use crate::worker::{HandlerError, HandlerReply};
 
 const TTL: Duration = Duration::from_secs(10);
@@ -70,10 +69,10 @@ impl Fixture {
                 deadline: self.now + ttl,
                 attempt: 1,
                 cancellation: Cancellation::default(),
-                output: Output::default(),
             })),
             handler: is_served.then(handler),
             arrived_at: self.now,
+            stream_window_bytes: 0,
         };
         self.attempts.route(routed, self.now, &mut self.wire, &mut self.starts);
     }
@@ -199,6 +198,7 @@ fn a_task_that_can_not_be_read_fails() {
         job: Err(task.unwrap_err()),
         handler: Some(handler()),
         arrived_at: it.now,
+        stream_window_bytes: 0,
     };
     it.attempts.route(routed, it.now, &mut it.wire, &mut it.starts);
     it.attempts.route_too_large(AttemptId(2), 70_000, &mut it.wire);

@@ -1,0 +1,250 @@
+//! The parts of a result as they come: in order, each once, within a window.
+//!
+//! Told of frames by the session, and asked by the one who reads: which is another task, so the
+//! state is behind a lock of its own.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use mcp_proto::Progress;
+use mcp_proto::limits::{CHUNK_OVERHEAD_BYTES, MAX_STREAM_WINDOW_BYTES};
+
+use crate::task::{Delivered, StreamEvent};
+
+/// What is taken before the reader has read any: the most that a broker keeps.
+pub(crate) const WINDOW_BYTES: u32 = MAX_STREAM_WINDOW_BYTES;
+
+/// The parts of one task's result.
+#[derive(Debug)]
+pub(crate) struct Incoming(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// Whose parts these are; 0 before the first.
+    attempt: u32,
+    /// The part that is expected next.
+    next_seq: u32,
+    received_bytes: u64,
+    /// What the reader has read.
+    read_bytes: u64,
+    /// The last that the broker was told of it.
+    told_seq: u32,
+    told_limit_bytes: u64,
+    /// The broker has no more of this attempt than what came.
+    is_cut: bool,
+    /// What is to be read, each with the number of the part that follows it.
+    events: VecDeque<(u32, StreamEvent)>,
+    reader: Option<Waker>,
+    /// The end, which came before all parts had.
+    held: Option<Delivered>,
+}
+
+/// What to tell the broker: parts before `next_seq` are read, and so much may come in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) attempt: u32,
+    pub(crate) next_seq: u32,
+    pub(crate) limit_bytes: u64,
+}
+
+impl Incoming {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(State {
+            attempt: 0,
+            next_seq: 0,
+            received_bytes: 0,
+            read_bytes: 0,
+            told_seq: 0,
+            told_limit_bytes: WINDOW_BYTES.into(),
+            is_cut: false,
+            events: VecDeque::new(),
+            reader: None,
+            held: None,
+        }))
+    }
+
+    /// CHUNK. Returns the end of the task, if this was all that it waited for.
+    pub(super) fn chunk(
+        &self,
+        attempt: u32,
+        seq: u32,
+        gap: bool,
+        body: Bytes,
+    ) -> Option<Delivered> {
+        self.change(|state| {
+            if attempt < state.attempt {
+                return None;
+            }
+            state.begin(attempt);
+            if seq > state.next_seq {
+                state.next_seq = seq;
+                state.push(StreamEvent::Gap);
+            }
+            // Says only that there is no more.
+            if gap && body.is_empty() {
+                state.is_cut = true;
+                return state.take_held();
+            }
+            let received_bytes = state.received_bytes + body.len() as u64 + CHUNK_OVERHEAD_BYTES;
+            // Neither twice, nor more than there was credit for.
+            if seq < state.next_seq || seq == u32::MAX || received_bytes > state.told_limit_bytes {
+                return None;
+            }
+            state.next_seq += 1;
+            state.received_bytes = received_bytes;
+            state.push(StreamEvent::Part(body));
+            state.take_held()
+        })
+    }
+
+    /// PROGRESS: only the latest matters.
+    pub(super) fn progress(&self, progress: Progress) {
+        self.change(|state| {
+            let event = StreamEvent::Progress {
+                fraction: progress.permille.map(|permille| f32::from(permille) / 1000.0),
+                message: progress.message,
+            };
+            match state.events.back_mut() {
+                Some((_, last @ StreamEvent::Progress { .. })) => *last = event,
+                Some(_) | None => state.push(event),
+            }
+        });
+    }
+
+    /// DELIVER. Returns it when all parts have come; else it is held until they have.
+    pub(super) fn end(&self, delivered: Delivered) -> Option<Delivered> {
+        self.change(|state| {
+            state.held = Some(delivered);
+            state.take_held()
+        })
+    }
+
+    /// The time is up: the end, if it has come, though parts are missing.
+    pub(super) fn give_up(&self) -> Option<Delivered> {
+        self.change(|state| {
+            state.is_cut = true;
+            state.take_held()
+        })
+    }
+
+    /// The task is sent anew: what came so far is void.
+    pub(super) fn restart(&self) {
+        self.change(|state| {
+            state.clear();
+            state.attempt = 0;
+        });
+    }
+
+    /// Where to go on, on another connection.
+    pub(super) fn resume(&self) -> Told {
+        let mut state = self.lock();
+        state.is_cut = false;
+        let next_seq = state.next_seq;
+        state.tell(next_seq)
+    }
+
+    /// The next event, if there is one; and with it, what to tell the broker.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> (Poll<StreamEvent>, Option<Told>) {
+        let mut state = self.lock();
+        let Some((next_seq, event)) = state.events.pop_front() else {
+            state.reader = Some(cx.waker().clone());
+            return (Poll::Pending, None);
+        };
+        if let StreamEvent::Part(part) = &event {
+            state.read_bytes += part.len() as u64 + CHUNK_OVERHEAD_BYTES;
+        }
+        let is_due = state.limit_bytes() - state.told_limit_bytes >= u64::from(WINDOW_BYTES) / 2;
+        (Poll::Ready(event), is_due.then(|| state.tell(next_seq)))
+    }
+
+    /// Nothing more is read: what to tell the broker, if it may still keep some.
+    pub(crate) fn finish(&self) -> Option<Told> {
+        let mut state = self.lock();
+        state.events.clear();
+        let next_seq = state.next_seq;
+        (state.told_seq < next_seq).then(|| state.tell(next_seq))
+    }
+
+    /// Changes the state, and wakes who reads if there is something to read.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let (result, reader) = {
+            let mut state = self.lock();
+            let result = change(&mut state);
+            let has_news = !state.events.is_empty();
+            (result, if has_news { state.reader.take() } else { None })
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What may come in all.
+    fn limit_bytes(&self) -> u64 {
+        self.read_bytes + u64::from(WINDOW_BYTES)
+    }
+
+    fn tell(&mut self, next_seq: u32) -> Told {
+        (self.told_seq, self.told_limit_bytes) = (next_seq, self.limit_bytes());
+        Told { attempt: self.attempt, next_seq, limit_bytes: self.told_limit_bytes }
+    }
+
+    fn push(&mut self, event: StreamEvent) {
+        // Two gaps are one.
+        if event == StreamEvent::Gap && matches!(self.events.back(), Some((_, StreamEvent::Gap))) {
+            return;
+        }
+        self.events.push_back((self.next_seq, event));
+    }
+
+    /// The parts of an attempt begin, if they have not.
+    fn begin(&mut self, attempt: u32) {
+        if attempt > self.attempt {
+            self.clear();
+            self.attempt = attempt;
+        }
+    }
+
+    /// What came so far is void.
+    fn clear(&mut self) {
+        let is_restart = self.next_seq > 0;
+        self.events.retain(|(_, event)| matches!(event, StreamEvent::Restarted));
+        (self.next_seq, self.received_bytes) = (0, 0);
+        self.read_bytes = 0;
+        (self.told_seq, self.told_limit_bytes) = (0, WINDOW_BYTES.into());
+        self.is_cut = false;
+        // Twice would say no more.
+        if is_restart && self.events.is_empty() {
+            self.push(StreamEvent::Restarted);
+        }
+    }
+
+    /// The end, if nothing that belongs before it can still come.
+    fn take_held(&mut self) -> Option<Delivered> {
+        let Delivered { deliver, .. } = self.held.as_ref()?;
+        let (attempt, chunks) = (deliver.attempt, deliver.chunks);
+        if chunks == 0 || self.is_cut {
+            // None is to come. Perhaps none came of this attempt.
+            self.begin(attempt);
+        } else if attempt > self.attempt || self.next_seq < chunks {
+            return None;
+        }
+        if self.next_seq < chunks {
+            self.next_seq = chunks;
+            self.push(StreamEvent::Gap);
+        }
+        self.held.take()
+    }
+}
