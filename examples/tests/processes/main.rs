@@ -7,5 +7,6 @@ mod broker_restarts;
 mod clients_cut_off;
 mod command_line;
 mod proxy;
+mod streams;
 mod support;
 mod workers_lost;
