@@ -1,7 +1,9 @@
 //! `mcpctl call`: sends one task and prints its result.
 
+mod result;
+
 use std::fs::File;
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use clap::{Args, ValueEnum};
 use mcp_client::{ActionName, Client, Outcome, Priority, TaskBuilder, TaskEnd, TaskId};
 use mcp_proto::limits::MAX_DISCARDED_FRAME_BYTES;
 use tokio_util::sync::CancellationToken;
+
+use result::Parts;
 
 use crate::connect;
 use crate::exit::{self, Exit, Failure};
@@ -24,8 +28,8 @@ Examples:
 
 /// Send one task and print its result
 ///
-/// The result goes to stdout as it came, and nothing else does. With `-o json`, one object goes
-/// there instead: {task_id, outcome, executed, body, error, context_trace}.
+/// The result goes to stdout as it comes, and nothing else does. With `-o json`, one object goes
+/// there instead: {task_id, outcome, executed, body, headers, error, context_trace}.
 ///
 /// Ctrl-C cancels the task, at the worker too; a second one does not wait for that.
 #[derive(Debug, Args)]
@@ -81,6 +85,10 @@ pub(crate) struct Call {
     /// On whose account
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
+
+    /// Write the result when all of it is there, not part by part
+    #[arg(long)]
+    no_stream: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -109,9 +117,20 @@ impl Call {
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
         let worker = self.worker();
-        let end = self.send(&client, body, &interrupted).await?;
+        let parts = match global.output {
+            Output::Table if !self.no_stream => Parts::Written,
+            Output::Table | Output::Json => Parts::Collected,
+        };
+        let end = self.send(&client, body, parts, &interrupted).await;
+        let Ok(end) = end else {
+            // So that a cancel arrives.
+            client.close().await;
+            return end.map(|_| Exit::Ok);
+        };
         let exit = if interrupted.is_cancelled() { Exit::Cancelled } else { Exit::of(end.outcome) };
-        print(&end, global.output)?;
+        if parts == Parts::Collected {
+            print(&end, global.output)?;
+        }
         client.close().await;
         if end.outcome != Outcome::Ok && global.output == Output::Table {
             return Err(Failure::new(exit, report::explain(&end, &worker)));
@@ -142,20 +161,15 @@ impl Call {
         self,
         client: &Client,
         body: Vec<u8>,
+        parts: Parts,
         interrupted: &CancellationToken,
     ) -> Result<TaskEnd, Failure> {
         let sent = tokio::select! {
-            sent = self.task(client, body).send() => sent,
+            sent = self.task(client, body).stream() => sent,
             () = interrupted.cancelled() => return Err(Failure::cancelled()),
         };
         match sent {
-            Ok(mut handle) => Ok(tokio::select! {
-                end = &mut handle => end,
-                () = interrupted.cancelled() => {
-                    handle.cancel();
-                    handle.await
-                }
-            }),
+            Ok(stream) => result::read(stream, parts, interrupted).await,
             Err(error) => connect::end_of(error),
         }
     }
@@ -213,10 +227,7 @@ fn print(end: &TaskEnd, output: Output) -> io::Result<()> {
         }
         Output::Table => {
             stdout.write_all(&end.body)?;
-            let is_open_line = end.body.last().is_some_and(|byte| *byte != b'\n');
-            if is_open_line && stdout.is_terminal() {
-                stdout.write_all(b"\n")?;
-            }
+            result::end_line(&mut stdout, &end.body)?;
         }
     }
     stdout.flush()

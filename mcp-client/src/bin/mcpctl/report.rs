@@ -1,6 +1,7 @@
 //! How the end of a task is told: as JSON for scripts, as one or two lines for people.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +19,8 @@ struct Report<'a> {
     body: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     body_base64: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: &'a BTreeMap<String, String>,
     error: Option<&'a ErrorInfo>,
     context_trace: Cow<'a, ContextTrace>,
 }
@@ -31,6 +34,7 @@ pub(crate) fn json_line(end: &TaskEnd, to: &mut Vec<u8>) {
         executed: end.executed,
         body,
         body_base64: body.is_none().then(|| STANDARD.encode(&end.body)),
+        headers: &end.headers,
         error: end.error.as_deref(),
         context_trace: end.trace.decode(),
     };
