@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use mcp_proto::{
     Ack, Cancel, DecodeError, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, Incoming,
-    InvalidMessage, MCP_VERSION, Message, MessageKind, Outcome, Session, Side, TaskResult,
+    InvalidMessage, MCP_VERSION, Message, MessageKind, Outcome, Progress, Session, Side, Subject,
+    TaskResult,
 };
 
 use super::registry::AgentKey;
@@ -149,6 +150,11 @@ impl Core {
                 self.handle_result(now, id, agent, result, body);
             }
             (Message::Nack(nack), _, Some(agent)) => self.handle_nack(now, id, agent, nack),
+            (
+                Message::Started(id) | Message::Progress(Progress { of: Subject::Attempt(id), .. }),
+                _,
+                Some(agent),
+            ) => self.handle_sign(now, agent, id),
             (Message::Cancel(Cancel::Attempt(..)), ..) => {
                 let message = "CANCEL: field task_id is missing: a client names its task";
                 self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));
@@ -272,7 +278,7 @@ impl Core {
             (Message::Result(result), _, Some(agent)) => {
                 let outcome = Outcome::Failed;
                 let (executed, error) = (Executed::Yes, Some(Box::new(error)));
-                let result = TaskResult { outcome, executed, error, ..result };
+                let result = TaskResult { outcome, executed, error, permanent: true, ..result };
                 self.handle_result(now, id, agent, result, Bytes::new());
             }
             _ => self.send_error(id, error),

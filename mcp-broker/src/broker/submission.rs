@@ -10,7 +10,7 @@ use smallvec::smallvec;
 
 use super::admin;
 use super::ending::End;
-use super::inflight::{Name, Task, TaskKey, TaskState};
+use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
 use super::{ConnectionId, Core, Now};
 
@@ -77,8 +77,9 @@ impl Core {
             let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
             self.reject(session, id.clone(), error);
         } else if let Some(key) = in_flight {
-            if let Err(error) = self.join(session, key) {
-                self.reject(session, id.clone(), error);
+            match self.join(session, key) {
+                Ok(()) => self.stats.joined += 1,
+                Err(error) => self.reject(session, id.clone(), error),
             }
         } else {
             self.deliver_again(session, name);
@@ -160,6 +161,9 @@ impl Core {
             avoid: None,
             had_worker: false,
             hops: Vec::new(),
+            extras: spec
+                .extras
+                .map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() })),
         };
         let key = self.tasks.insert(task);
         if let Some(pool) = self.pools.get_mut(pool) {
@@ -205,7 +209,7 @@ impl Core {
             return;
         }
         match task.state {
-            TaskState::Queued { .. } => {
+            TaskState::Queued { .. } | TaskState::Delayed { .. } => {
                 let executed = self.executed_so_far(key);
                 self.end(now, key, cancelled(executed));
             }
@@ -245,7 +249,7 @@ impl Core {
         let state = match self.tasks.find(name) {
             Some(key) => match self.join(session, key) {
                 Ok(()) => match self.tasks.get(key).map(|task| &task.state) {
-                    Some(TaskState::Queued { .. }) => Reported::Queued,
+                    Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => Reported::Queued,
                     Some(TaskState::Running(_) | TaskState::Ending(_)) => Reported::Running,
                     None => Reported::Unknown,
                 },

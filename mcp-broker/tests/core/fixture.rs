@@ -170,6 +170,18 @@ impl Fixture {
         self.give(from, Message::Nack(Nack { attempt_id, error: None }));
     }
 
+    /// The handler failed.
+    pub(crate) fn fail(&mut self, from: ConnectionId, attempt_id: AttemptId) {
+        self.give(from, Message::Result(failed_result(attempt_id)));
+    }
+
+    /// NACK that says when to come back.
+    pub(crate) fn put_off(&mut self, from: ConnectionId, attempt_id: AttemptId, ms: u64) {
+        let error = ErrorInfo::new(ErrorCode::AllBusy, "busy").retry_after_ms(ms);
+        let error = Some(Box::new(error));
+        self.give(from, Message::Nack(Nack { attempt_id, error }));
+    }
+
     /// The first thing that was sent to this connection and not looked at.
     pub(crate) fn next_for(&mut self, to: ConnectionId) -> Option<(Message, Bytes)> {
         let is_it = |output: &Outgoing| matches!(output, Outgoing::Frame(it, _) if *it == to);
@@ -378,6 +390,10 @@ pub(crate) fn hello_of(worker: WorkerHello) -> Message {
 
 pub(crate) fn ok_result(attempt_id: AttemptId) -> TaskResult {
     TaskResult { work_us: 100, ..TaskResult::new(attempt_id, Outcome::Ok, Executed::Yes) }
+}
+
+pub(crate) fn failed_result(attempt_id: AttemptId) -> TaskResult {
+    TaskResult { outcome: Outcome::Failed, ..ok_result(attempt_id) }
 }
 
 pub(crate) fn cancelled_result(attempt_id: AttemptId) -> TaskResult {

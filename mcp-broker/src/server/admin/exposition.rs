@@ -64,9 +64,10 @@ impl Metrics {
         let help = "In the handler as its worker reports it, of tasks that it ended";
         to.histograms("task_work", help, all, |it| &it.counts.worked)?;
 
-        let by_action: [(_, _, _, Gauge); 5] = [
+        let by_action: [(_, _, _, Gauge); 6] = [
             ("queue_tasks", "Tasks waiting", None, |it| Some(it.queued)),
             ("queue", "Bytes of the tasks waiting", Some(&Unit::Bytes), |it| Some(it.queued_bytes)),
+            ("tasks_delayed", "Tasks waiting for their next attempt", None, |it| Some(it.delayed)),
             ("tasks_running", "Tasks at workers", None, |it| Some(it.running)),
             ("workers", "Workers registered", None, |it| it.workers.map(|(all, _)| all)),
             ("workers_ready", "Workers that take tasks", None, |it| it.workers.map(|(_, it)| it)),
@@ -107,9 +108,14 @@ impl Metrics {
             cancelled: _,
             rejected: _,
             duplicates,
+            joined,
             attempts,
             nacked,
+            put_off,
             redispatched,
+            retried,
+            retries_refused,
+            timed_out,
             late_results,
             refused_results,
             leaked,
@@ -119,6 +125,7 @@ impl Metrics {
             sessions_resumed,
             peers_refused,
             queued: _,
+            delayed: _,
             running: _,
             in_flight: _,
             agents_online: _,
@@ -128,11 +135,16 @@ impl Metrics {
         for (name, help, value) in [
             ("tasks_accepted", "Tasks taken", accepted),
             ("tasks_duplicate", "SENDs of a task that was known already", duplicates),
+            ("tasks_joined", "SENDs that joined a task in flight", joined),
             ("attempts", "Attempts routed to workers", attempts),
             ("attempts_nacked", "Attempts that workers handed back", nacked),
+            ("attempts_put_off", "Attempts handed back to be tried again later", put_off),
             ("attempts_redispatched", "Attempts after a task's first", redispatched),
+            ("attempts_timed_out", "Attempts that gave no sign of life", timed_out),
+            ("retries", "Failures and time-outs that were followed by another attempt", retried),
+            ("retries_refused", "Those that were not: no retry budget left", retries_refused),
             ("attempts_leaked", "Attempts that workers no longer knew", leaked),
-            ("results_late", "RESULTs that came after their task had ended", late_results),
+            ("results_late", "RESULTs of tasks that had ended or gone elsewhere", late_results),
             ("results_refused", "RESULTs and NACKs not of the attempt's holder", refused_results),
             ("cancels_unconfirmed", "CANCELs not confirmed in time", cancels_unconfirmed),
             ("agents_lost", "Workers lost", agents_lost),
