@@ -1,11 +1,11 @@
 //! A core, its time, and peers that speak to it. Fails on drop when outputs are left that no test
 //! looked at.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use mcp_broker::broker::{
-    ConnectionId, Core, CoreConfig, Disconnect, Event, Identity, Now, Output, Record,
+    ConnectionId, Core, CoreConfig, Disconnect, Event, Identity, Mono, Now, Output, Record,
 };
 use mcp_proto::{
     Ack, ActionName, AttemptId, Cancel, CancelReason, Deliver, EncodedTask, ErrorCode, ErrorInfo,
@@ -28,6 +28,8 @@ pub(crate) struct Fixture {
     outputs: VecDeque<Outgoing>,
     pub(crate) events: Vec<Event>,
     pub(crate) records: Vec<(u64, Record)>,
+    /// When each attempt was routed.
+    pub(crate) routed: HashMap<AttemptId, Mono>,
 }
 
 impl Fixture {
@@ -45,6 +47,7 @@ impl Fixture {
             outputs: VecDeque::new(),
             events: Vec::new(),
             records: Vec::new(),
+            routed: HashMap::new(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Fixture {
                         stream_window_bytes,
                     });
                     let body = Bytes::copy_from_slice(payload.body());
+                    self.routed.insert(attempt_id, self.now.mono);
                     self.outputs.push_back(Outgoing::Frame(to, Frame { message, body }));
                 }
                 Output::Deliver { to, frame } => {
@@ -91,6 +95,7 @@ impl Fixture {
             self.now.wall_ms += at.since(self.now.mono) / 1000;
             self.now.mono = self.now.mono.max(at);
             self.core.handle_timeout(self.now);
+            self.collect();
         }
         self.now.wall_ms += end.since(self.now.mono) / 1000;
         self.now.mono = end;
