@@ -1,13 +1,18 @@
 //! One attempt at a task, as its handler sees it.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mcp_proto::Task;
+use bytestring::ByteString;
+use mcp_proto::limits::MAX_TEXT_BYTES;
+use mcp_proto::{AttemptId, Task};
 use tokio::sync::Notify;
+
+use super::attempts::Sign;
+use super::serve::Registration;
 
 /// One attempt at a task, as its handler sees it.
 #[derive(Debug, Clone)]
@@ -21,6 +26,7 @@ pub struct Job {
     /// 1 for the task's first attempt.
     pub attempt: u32,
     pub(crate) cancellation: Cancellation,
+    pub(crate) line: Line,
 }
 
 impl Job {
@@ -33,6 +39,60 @@ impl Job {
     /// future is dropped then; this is for what it started elsewhere, such as threads.
     pub fn cancelled(&self) -> Cancellation {
         self.cancellation.clone()
+    }
+
+    /// Tells how far the handler is, from 0 to 1 (what is beyond is cut), with a word for people, at
+    /// most 1024 bytes of it. Also a sign of life, as [`refresh`](Self::refresh).
+    ///
+    /// Returns at once, and can be called as often as there is something to tell: at most 20 a
+    /// second are sent, and of those that come faster the latest. A `fraction` that is not a number
+    /// is refused: nothing is sent. Does nothing once the attempt is over or being cancelled.
+    pub fn progress(&self, fraction: f32, message: impl Into<ByteString>) {
+        if fraction.is_nan() {
+            tracing::warn!(task = %self.task.id, "progress that is not a number is not sent");
+            return;
+        }
+        let permille = Some((fraction.clamp(0.0, 1.0) * 1000.0).round() as u16);
+        self.line.sign(Sign { permille, message: cut(message.into()) });
+    }
+
+    /// A sign of life: the task's [attempt time-out](crate::TaskBuilder::attempt_timeout) counts
+    /// from now. For handlers that are silent for long otherwise; costs next to nothing, and as
+    /// with [`progress`](Self::progress) no more than 20 a second are sent.
+    pub fn refresh(&self) {
+        self.line.sign(Sign::default());
+    }
+}
+
+fn cut(message: ByteString) -> ByteString {
+    match message.len() {
+        0..=MAX_TEXT_BYTES => message,
+        _ => message.split_at(message.floor_char_boundary(MAX_TEXT_BYTES)).0,
+    }
+}
+
+/// How a handler's words get to its broker.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    registration: Weak<Registration>,
+    id: AttemptId,
+}
+
+impl Line {
+    pub(super) fn new(registration: &Arc<Registration>, id: AttemptId) -> Self {
+        Self { registration: Arc::downgrade(registration), id }
+    }
+
+    /// One that leads nowhere.
+    #[cfg(test)]
+    pub(crate) fn dead() -> Self {
+        Self { registration: Weak::new(), id: AttemptId(0) }
+    }
+
+    fn sign(&self, sign: Sign) {
+        if let Some(registration) = self.registration.upgrade() {
+            registration.sign(self.id, sign);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 mod attempts;
 mod builder;
 mod handler;
-mod job;
+pub(crate) mod job;
 mod run;
 mod serve;
 mod signal;

@@ -78,7 +78,7 @@ fn completion(
 ) -> Completion {
     match result {
         Ok(Ok(reply)) => Completion::Reply(reply),
-        Ok(Err(error)) => Completion::Failed(Box::new(error.into_info())),
+        Ok(Err(error)) => Completion::Failed(Box::new(error)),
         Err(panic) => Completion::Panicked(panic_message(&*panic)),
     }
 }

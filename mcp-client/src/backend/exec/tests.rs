@@ -5,6 +5,7 @@ use mcp_proto::{ActionName, Task, TaskId};
 
 use super::*;
 use crate::worker::Cancellation;
+use crate::worker::job::Line;
 
 fn sh(script: &str) -> Exec {
     Exec::new("sh", ["-c", script])
@@ -20,6 +21,7 @@ fn job(body: impl Into<Bytes>) -> Job {
         deadline: Instant::now() + Duration::from_secs(60),
         attempt: 2,
         cancellation: Cancellation::default(),
+        line: Line::dead(),
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod ending;
 mod finished;
+mod signs;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,8 @@ use crate::connection::Outbox;
 pub(super) use ending::Completion;
 use ending::{Ending, Verdict, ended_by, expired};
 use finished::Finished;
+use signs::Signs;
+pub(super) use signs::{Sign, Signed};
 
 /// Deadlines are looked at in steps of this.
 const STEP: Duration = Duration::from_millis(20);
@@ -68,6 +71,8 @@ pub(super) struct Attempts {
     finished: Finished,
     /// No deadline is earlier than this.
     earliest: Option<Instant>,
+    /// No sign of life that waits is to be sent earlier.
+    sign_at: Option<Instant>,
     connection: Option<Connected>,
     /// Of the broker that the attempts are from.
     epoch: Option<u64>,
@@ -89,6 +94,8 @@ struct Attempt {
     arrived_at: Instant,
     started_at: Option<Instant>,
     ending: Option<Ending>,
+    /// None before its handler gave any.
+    signs: Option<Box<Signs>>,
 }
 
 impl Attempts {
@@ -101,6 +108,7 @@ impl Attempts {
             running: 0,
             finished: Finished::default(),
             earliest: None,
+            sign_at: None,
             connection: None,
             epoch: None,
             max_body_bytes: 0,
@@ -237,13 +245,19 @@ impl Attempts {
         }
         let (cancellation, deadline) = (job.cancelled(), job.deadline);
         let start = Start { id, handler, job };
-        let mut attempt =
-            Attempt { cancellation, deadline, arrived_at, started_at: None, ending: None };
+        let mut attempt = Attempt {
+            cancellation,
+            deadline,
+            arrived_at,
+            started_at: None,
+            ending: None,
+            signs: None,
+        };
         let is_startable = self.waiting.is_empty() && self.may_start() && now < deadline;
         if is_startable {
             attempt.started_at = Some(now);
             self.running += 1;
-            starts.push(start);
+            begin(start, &mut out, starts);
         } else {
             self.waiting.push_back(start);
         }
@@ -293,7 +307,7 @@ impl Attempts {
             } else {
                 attempt.started_at = Some(now);
                 self.running += 1;
-                starts.push(start);
+                begin(start, out, starts);
             }
         }
     }
@@ -336,15 +350,20 @@ impl Attempts {
         if matches!(completion, Completion::Panicked(_)) {
             self.stats.panics += 1;
         }
-        if attempt.ending != Some(Ending::Abandoned) {
+        if let (Completion::Failed(error), None) = (&completion, attempt.ending)
+            && error.is_busy()
+        {
+            self.hand_back(id, error.info().clone(), &mut out);
+        } else if attempt.ending != Some(Ending::Abandoned) {
             let started_at = attempt.started_at.unwrap_or(now);
-            let Verdict { outcome, error, reply } =
+            let Verdict { outcome, error, permanent, reply } =
                 completion.judge(attempt.ending, self.max_body_bytes);
             let result = TaskResult {
                 content_type: reply.content_type,
                 error,
                 queue_us: micros(started_at - attempt.arrived_at),
                 work_us: micros(now - started_at),
+                permanent,
                 headers: reply.headers,
                 ..TaskResult::new(id, outcome, Executed::Yes)
             };
@@ -364,6 +383,8 @@ impl Attempts {
         let result = TaskResult {
             error: Some(Box::new(error)),
             queue_us,
+            // It would not be read, or be too large, once more.
+            permanent: outcome == Outcome::Failed,
             ..TaskResult::new(id, outcome, Executed::No)
         };
         self.finish(result, Bytes::new(), out);
@@ -380,9 +401,12 @@ impl Attempts {
     }
 
     fn nack(&mut self, id: AttemptId, code: ErrorCode, message: &str, out: &mut impl Outbox) {
+        self.hand_back(id, ErrorInfo::new(code, message), out);
+    }
+
+    fn hand_back(&mut self, id: AttemptId, error: ErrorInfo, out: &mut impl Outbox) {
         self.stats.nacked += 1;
-        let error = Some(Box::new(ErrorInfo::new(code, message)));
-        let nack = Message::Nack(Nack { attempt_id: id, error });
+        let nack = Message::Nack(Nack { attempt_id: id, error: Some(Box::new(error)) });
         self.push_finished(id, nack, Bytes::new(), out);
     }
 
@@ -423,7 +447,8 @@ impl Attempts {
     /// When to call [`timeout`](Self::timeout) next.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let ping_at = self.connection.as_ref().map(|connection| connection.ping_at);
-        [self.earliest, ping_at].into_iter().flatten().min()
+        let sign_at = self.sign_at.filter(|_| self.connection.is_some());
+        [self.earliest, ping_at, sign_at].into_iter().flatten().min()
     }
 
     /// Ends what has run out of time, and says PING when that is due.
@@ -442,6 +467,7 @@ impl Attempts {
             let earliest = open.map(|attempt| attempt.deadline).min();
             self.earliest = earliest.map(|earliest| earliest.max(now + STEP));
         }
+        self.send_signs(now, &mut out);
         if let Some(connection) = &mut self.connection
             && connection.ping_at <= now
         {
@@ -478,6 +504,14 @@ impl Attempts {
             self.abandon(id);
         }
     }
+}
+
+/// Has a job started, and tells so where the broker waits for a sign of life.
+fn begin(start: Start, out: &mut impl Outbox, starts: &mut Vec<Start>) {
+    if start.job.task.attempt_timeout_ms > 0 {
+        out.push(&Message::Started(start.id), &Bytes::new());
+    }
+    starts.push(start);
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -1,6 +1,7 @@
 use mcp_proto::{ActionName, Frame, Limits, NodeId, Task, TaskId};
 
 use super::*;
+use crate::worker::job::Line;
 use crate::worker::{HandlerError, HandlerReply};
 
 const TTL: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ impl Fixture {
                 deadline: self.now + ttl,
                 attempt: 1,
                 cancellation: Cancellation::default(),
+                line: Line::dead(),
             })),
             handler: is_served.then(handler),
             arrived_at: self.now,
