@@ -129,3 +129,17 @@ impl Cancellation {
         self.0.cancelled.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_cut_at_a_character() {
+        let long = "ä".repeat(MAX_TEXT_BYTES);
+        assert_eq!(cut(long.into()).len(), MAX_TEXT_BYTES);
+        let odd = format!("x{}", "ä".repeat(MAX_TEXT_BYTES));
+        assert_eq!(cut(odd.into()).len(), MAX_TEXT_BYTES - 1);
+        assert_eq!(cut("short".into()), "short");
+    }
+}
