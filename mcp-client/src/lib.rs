@@ -69,5 +69,5 @@ pub use worker::{
 
 pub use mcp_proto::{
     ActionName, AgentId, ByteString, Bytes, ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed,
-    Hop, HopEvent, Labels, LazyTrace, NodeId, Outcome, Priority, Task, TaskId,
+    Hop, HopEvent, Labels, LazyTrace, NodeId, Outcome, Priority, Retry, Task, TaskId,
 };

@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_client::{CallError, Client, ErrorCode, ErrorInfo, Executed, Outcome, TaskHandle};
+use mcp_client::{CallError, Client, ErrorCode, ErrorInfo, Executed, Outcome, Retry, TaskHandle};
 use mcp_proto::{Cancel, Message, TaskState};
 use support::{FakeBroker, Peer, ack, close_code, deliver, soon};
 
@@ -36,6 +36,9 @@ async fn a_call_goes_there_and_back() {
         .tenant("acme")
         .affinity_key("k")
         .traceparent("00-a-b-01")
+        .retry(Retry { max_attempts: 7, ..Retry::default() })
+        .attempt_timeout(Duration::from_micros(1_500))
+        .cancel_on_disconnect(true)
         .call();
     let serve = async {
         let (task, ttl_ms, body) = peer.recv_task().await;
@@ -47,6 +50,8 @@ async fn a_call_goes_there_and_back() {
         assert_eq!(task.headers["h"], "v");
         assert_eq!((&*task.tenant, &*task.affinity_key), ("acme", "k"));
         assert_eq!(task.traceparent, "00-a-b-01");
+        assert_eq!(task.retry.map(|retry| retry.max_attempts), Some(7));
+        assert_eq!((task.attempt_timeout_ms, task.cancel_on_disconnect), (2, true));
         assert_eq!(task.id.as_str().len(), 36);
         peer.deliver_ok(&task.id, "HELLO").await;
     };
@@ -116,6 +121,12 @@ async fn what_is_not_valid_is_not_sent() {
         ("ttl", client.task("upper").ttl(Duration::ZERO)),
         ("ttl", client.task("upper").ttl(Duration::MAX)),
         ("tenant", client.task("upper").tenant(long.as_str())),
+        (
+            "retry.coefficient_percent",
+            client.task("upper").retry(Retry { coefficient_percent: 50, ..Retry::default() }),
+        ),
+        ("attempt_timeout", client.task("upper").attempt_timeout(Duration::from_millis(3_600_001))),
+        ("attempt_timeout", client.task("upper").attempt_timeout(Duration::MAX)),
         ("headers", client.task("upper").header("h", long)),
         ("headers", client.task("upper").header("", "v")),
         (

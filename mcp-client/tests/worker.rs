@@ -10,7 +10,7 @@ use std::time::Duration;
 use mcp_client::{
     ErrorCode, Executed, HandlerError, Job, Outcome, Worker, WorkerExit, WorkerStatus,
 };
-use mcp_proto::{AttemptId, Cancel, CancelReason, Message, Readiness};
+use mcp_proto::{AttemptId, Cancel, CancelReason, Message, Readiness, Subject};
 use support::{FakeBroker, Peer, ack, close_code, soon};
 use tokio::sync::Semaphore;
 
@@ -104,6 +104,53 @@ async fn it_registers_and_answers_each_attempt() {
     // At its deadline it stops by itself.
     peer.route(6, "gate", 20, "").await;
     assert_eq!(peer.recv_result().await.0.outcome, Outcome::Expired);
+}
+
+/// Also from a thread of its own, as where a handler has blocking work.
+#[tokio::test]
+async fn a_handler_tells_how_far_it_is() {
+    let broker = FakeBroker::start();
+    let starting = Worker::builder(broker.endpoint())
+        .handler("work", |job: Job| async move {
+            job.progress(f32::NAN, "is not sent");
+            job.progress(0.25, "a");
+            let work = move || {
+                job.progress(7.0, "all");
+                job.refresh();
+                job.body
+            };
+            Ok::<_, HandlerError>(tokio::task::spawn_blocking(work).await?)
+        })
+        .handler("busy", |_: Job| async {
+            Err::<(), _>(HandlerError::busy("warming up", Duration::from_secs(2)))
+        })
+        .handler("never", |_: Job| async { Err::<(), _>(HandlerError::permanent("no")) })
+        .start();
+    let (worker, mut peer) = tokio::join!(soon(starting), broker.accept_open());
+    let _worker = worker.unwrap();
+
+    peer.route_task(1, |task| task.attempt_timeout_ms = 5_000, "work").await;
+    assert_eq!(peer.recv().await.message, Message::Started(AttemptId(1)));
+    let Message::Progress(first) = peer.recv().await.message else { panic!() };
+    assert_eq!((first.of, first.permille), (Subject::Attempt(AttemptId(1)), Some(250)));
+    assert_eq!(first.message, "a");
+    // The second may be sent before the result, or be too late.
+    let result = loop {
+        match peer.recv().await.message {
+            Message::Progress(progress) => assert_eq!(progress.permille, Some(1000)),
+            Message::Result(result) => break result,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(result.outcome, Outcome::Ok);
+
+    peer.route(2, "busy", TTL_MS, "").await;
+    let Message::Nack(nack) = peer.recv().await.message else { panic!() };
+    let error = nack.error.unwrap();
+    assert_eq!((error.code, error.retry_after_ms), (ErrorCode::AllBusy, Some(2_000)));
+    peer.route(3, "never", TTL_MS, "").await;
+    let (result, _) = peer.recv_result().await;
+    assert_eq!((result.outcome, result.permanent), (Outcome::Failed, true));
 }
 
 #[tokio::test]

@@ -66,6 +66,9 @@ pub struct CoreConfig {
     pub stream_bytes: usize,
     /// How often workers may hand a task back before it fails.
     pub max_nacks: u32,
+    /// Retries after failures and time-outs, in percent of the tasks taken lately; besides them
+    /// there may always be a few.
+    pub retry_budget_percent: u32,
     /// Whether durable tasks are taken: the journal outlives the process.
     pub is_durable: bool,
 }
@@ -101,6 +104,7 @@ impl CoreConfig {
             kept_result_bytes: 64 * 1024 * 1024,
             stream_bytes: 64 * 1024 * 1024,
             max_nacks: 8,
+            retry_budget_percent: 20,
             is_durable: false,
         }
     }

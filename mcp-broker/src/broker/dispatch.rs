@@ -85,13 +85,20 @@ impl Core {
         if self.is_shutting_down {
             return self.end_for_shutdown(now, key);
         }
-        let ticket = self.tickets.next(came_back);
-        task.state = TaskState::Queued { ticket, since: now.mono };
         let bytes = task.bytes();
+        let since = match task.state {
+            TaskState::Delayed { since } => {
+                pool.delayed.remove(bytes);
+                self.delayed.remove(bytes);
+                since
+            }
+            _ => now.mono,
+        };
+        let ticket = self.tickets.next(came_back);
+        task.state = TaskState::Queued { ticket, since };
         pool.queued += 1;
         pool.queued_bytes += bytes;
-        self.waiting.tasks += 1;
-        self.waiting.bytes += bytes;
+        self.waiting.add(bytes);
         let subqueue = &mut pool.subqueues[task.subqueue];
         // Behind others it has to wait: while they do, no worker has room.
         if (subqueue.queued == 0 || came_back)
@@ -115,8 +122,8 @@ impl Core {
         self.set_task_timer(key, at);
     }
 
-    /// Sends a queued task to the worker that was chosen, charging it in the same step.
-    fn route(&mut self, now: Now, key: TaskKey, choice: Choice) {
+    /// Sends a task to the worker that was chosen, charging it in the same step.
+    pub(super) fn route(&mut self, now: Now, key: TaskKey, choice: Choice) {
         if self.tasks.get(key).is_some_and(|task| now.mono >= task.deadline) {
             return self.expire_queued(now, key);
         }
@@ -152,12 +159,17 @@ impl Core {
             stream_window_bytes,
         };
         let payload = task.payload.clone();
-        let (deadline, has_timer) = (task.deadline, task.timer.is_some());
+        let mut needs_timer = task.timer.is_none() || queued.is_some_and(|since| since < now.mono);
+        if let Some(extras) = &mut task.extras {
+            extras.last_sign = now.mono;
+            needs_timer = true;
+        }
+        let at = task.look_at();
         self.stats.attempts += 1;
         self.stats.redispatched += u64::from(route.attempt > 1);
         self.outputs.push_back(Output::Route { to, route, payload });
-        if !has_timer || queued.is_some_and(|since| since < now.mono) {
-            self.set_task_timer(key, deadline);
+        if needs_timer {
+            self.set_task_timer(key, at);
         }
         self.room_changed(choice.agent);
         self.agent_is_busy(now, choice.agent);
@@ -201,16 +213,24 @@ impl Core {
         None
     }
 
-    /// Takes a task out of its queue, and returns since when it had waited.
+    /// Takes a task out of its queue, or of those that wait for their time, and returns since when
+    /// it had waited.
     pub(super) fn leave_queue(&mut self, key: TaskKey) -> Option<Mono> {
         let task = self.tasks.get(key)?;
-        let TaskState::Queued { ticket, since } = task.state else { return None };
-        let pool = self.pools.get_mut(task.pool)?;
         let bytes = task.bytes();
+        let (ticket, since) = match task.state {
+            TaskState::Queued { ticket, since } => (ticket, since),
+            TaskState::Delayed { since } => {
+                self.pools.get_mut(task.pool)?.delayed.remove(bytes);
+                self.delayed.remove(bytes);
+                return Some(since);
+            }
+            TaskState::Running(_) | TaskState::Ending(_) => return None,
+        };
+        let pool = self.pools.get_mut(task.pool)?;
         pool.queued -= 1;
         pool.queued_bytes -= bytes;
-        self.waiting.tasks -= 1;
-        self.waiting.bytes -= bytes;
+        self.waiting.remove(bytes);
         let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[task.subqueue]);
         subqueue.leave(task.priority, ticket, |place| counts(tasks, place));
         Some(since)

@@ -61,7 +61,15 @@ impl Core {
                 None if is_expired => self.expire_queued(now, key),
                 None => self.set_task_timer(key, deadline),
             },
-            TaskState::Running(_) => self.set_task_timer(key, deadline),
+            TaskState::Delayed { .. } if is_expired => self.expire_delayed(now, key),
+            TaskState::Delayed { .. } => self.place(now, key, true),
+            TaskState::Running(attempt) if now.mono >= task.look_at() => {
+                self.attempt_is_silent(now, key, attempt);
+            }
+            TaskState::Running(_) => {
+                let at = task.look_at();
+                self.set_task_timer(key, at);
+            }
             TaskState::Ending(_) => {}
         }
     }
@@ -78,6 +86,14 @@ impl Core {
             Some(_) | None => "no worker for it was left",
         };
         let message = format!("its time to live ran out while {why}");
+        let error = ErrorInfo::new(ErrorCode::Expired, message);
+        let executed = self.executed_so_far(key);
+        self.end(now, key, End::without_result(Outcome::Expired, executed, error));
+    }
+
+    /// A task's time to live ran out before its next attempt was due.
+    fn expire_delayed(&mut self, now: Now, key: TaskKey) {
+        let message = "its time to live ran out before its workers wanted to be asked again";
         let error = ErrorInfo::new(ErrorCode::Expired, message);
         let executed = self.executed_so_far(key);
         self.end(now, key, End::without_result(Outcome::Expired, executed, error));
@@ -113,7 +129,7 @@ impl Core {
     /// Whether an earlier attempt of a queued task may have run.
     pub(super) fn executed_so_far(&self, key: TaskKey) -> Executed {
         match self.tasks.get(key) {
-            Some(task) if task.attempts > task.nacks => Executed::Maybe,
+            Some(task) if task.may_have_run() => Executed::Maybe,
             _ => Executed::No,
         }
     }
@@ -148,7 +164,7 @@ impl Core {
         let policy = self.policy_name.clone();
         let hop = attempt.hop(now.mono, agent.node_id.clone(), policy, event, reason);
         if let Some(task) = self.tasks.get_mut(key) {
-            task.hops.push(hop);
+            task.add_hop(hop);
         }
     }
 
@@ -182,7 +198,7 @@ impl Core {
     ) -> Option<Deliver> {
         let task = self.tasks.get(key)?;
         let waited_us = match task.state {
-            TaskState::Queued { since, .. } => now.mono.since(since),
+            TaskState::Queued { since, .. } | TaskState::Delayed { since } => now.mono.since(since),
             TaskState::Running(_) | TaskState::Ending(_) => 0,
         };
         let (chunks, attempt) = self.streams.chunks(task.stream);

@@ -5,15 +5,20 @@
 //!              │
 //!              ▼     a worker has room
 //!   ┌──────▶ Queued ────────────────▶ Running(attempt) ──── RESULT ──┐
-//!   │          │                        │      │                      │
-//!   │          │ deadline, CANCEL,      │      │ deadline, CANCEL,    │ durable: until
-//!   │          │ no worker, shutdown    │      │ shutdown: at once    │ it is journalled
-//!   │          │                        │      │                      ▼
-//!   │          └──────────┐             │      │                    Ending
-//!   │                     ▼             │      ▼                      │
-//!   │                  DELIVER ◀────────┼──────┴──────────────────────┘
+//!   │          ▲ │                      │   │   │                     │
+//!   │  its time│ │ deadline, CANCEL,    │   │   │ deadline, CANCEL,   │ durable: until
+//!   │  has come│ │ no worker, shutdown  │   │   │ shutdown: at once   │ it is journalled
+//!   │          │ │                      │   │   │                     ▼
+//!   │          │ └──────────┐           │   │   │                   Ending
+//!   │          │            ▼           │   │   ▼                     │
+//!   │          │         DELIVER ◀──────┼───┼───┴─────────────────────┘
+//!   │          │            ▲           │   │
+//!   │          │            │ deadline, │   │
+//!   │          │            │ CANCEL,   │   │
+//!   │          │            │ shutdown  │   │
+//!   │        Delayed ◀──────┴───────────┼───┘ failed or silent, and to be tried again; put off
 //!   │                                   │
-//!   └───── NACK; worker lost, if the task may run again; otherwise DELIVER
+//!   └───── NACK; worker lost, if the task may be tried again; otherwise DELIVER
 //! ```
 //!
 //! An attempt outlives its task when that ends first: it stays charged to its worker until the
@@ -25,7 +30,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use mcp_proto::{AttemptId, Deliver, Hop, HopEvent, NodeId, Payload, Priority, TaskId};
+use mcp_proto::limits::MAX_HOPS;
+use mcp_proto::{AttemptId, Deliver, Hop, HopEvent, NodeId, Payload, Priority, TaskExtras, TaskId};
 use smallvec::SmallVec;
 
 use super::pool::PoolKey;
@@ -63,27 +69,91 @@ pub(super) struct Task {
     pub(super) state: TaskState,
     /// Attempts so far.
     pub(super) attempts: u32,
+    /// Attempts that were handed back for good.
     pub(super) nacks: u32,
-    /// The worker that handed it back last.
+    /// The worker that could not or did not do it last.
     pub(super) avoid: Option<AgentKey>,
     /// A ready worker could have taken it at some time.
     pub(super) had_worker: bool,
+    /// The newest, at least as many as a trace has.
     pub(super) hops: Vec<Hop>,
     /// Set when its client takes the result in parts.
     pub(super) stream: Option<StreamKey>,
+    /// What most tasks have nothing of.
+    pub(super) extras: Option<Box<Extras>>,
 }
 
 #[derive(Debug)]
 pub(super) enum TaskState {
-    Queued { ticket: Ticket, since: Mono },
+    Queued {
+        ticket: Ticket,
+        since: Mono,
+    },
+    /// It waits for its time, in no queue.
+    Delayed {
+        since: Mono,
+    },
     Running(AttemptKey),
     Ending(Box<(Deliver, Bytes)>),
 }
 
+/// What most tasks have nothing of.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    /// What its SEND asked for.
+    pub(super) asked: TaskExtras,
+    /// Of the running attempt: when it was routed, or gave its latest sign of life.
+    pub(super) last_sign: Mono,
+    /// Attempts that workers put off.
+    pub(super) put_off: u32,
+    /// Attempts that failed without having begun.
+    pub(super) unstarted: u32,
+    /// Workers that put it off since it last waited.
+    pub(super) put_off_by: SmallVec<[AgentKey; 4]>,
+}
+
 impl Task {
-    /// Whether another attempt may follow one that possibly started.
-    pub(super) fn may_run_again(&self) -> bool {
+    /// Whether it does no harm when another attempt follows one that possibly started.
+    pub(super) fn may_run_twice(&self) -> bool {
         self.is_idempotent || self.is_durable
+    }
+
+    /// Whether another attempt follows one whose worker was lost.
+    pub(super) fn may_run_again(&self) -> bool {
+        self.may_run_twice() && self.has_attempts_left()
+    }
+
+    /// Attempts so far, without those that were handed back.
+    pub(super) fn tries(&self) -> u32 {
+        self.attempts - self.nacks - self.extras.as_ref().map_or(0, |extras| extras.put_off)
+    }
+
+    pub(super) fn has_attempts_left(&self) -> bool {
+        let retry = self.extras.as_ref().and_then(|extras| extras.asked.retry);
+        retry.is_none_or(|retry| self.tries() < retry.max_attempts)
+    }
+
+    /// Whether the handler may have begun in one of its attempts.
+    pub(super) fn may_have_run(&self) -> bool {
+        self.tries() > self.extras.as_ref().map_or(0, |extras| extras.unstarted)
+    }
+
+    /// When to look after it while a worker has it: at its deadline, or when there should have been
+    /// a sign of life.
+    pub(super) fn look_at(&self) -> Mono {
+        self.extras.as_ref().map_or(self.deadline, |extras| extras.silent_at().min(self.deadline))
+    }
+
+    pub(super) fn extras_mut(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    pub(super) fn add_hop(&mut self, hop: Hop) {
+        // One more than a trace has is left, so that it says that some are missing.
+        if self.hops.len() > 2 * MAX_HOPS {
+            self.hops.drain(..MAX_HOPS);
+        }
+        self.hops.push(hop);
     }
 
     /// What it costs a queue.
@@ -93,6 +163,16 @@ impl Task {
 
     pub(super) fn is_queued_as(&self, of: Ticket) -> bool {
         matches!(self.state, TaskState::Queued { ticket, .. } if ticket == of)
+    }
+}
+
+impl Extras {
+    /// When the running attempt ends without a sign of life.
+    pub(super) fn silent_at(&self) -> Mono {
+        match self.asked.attempt_timeout_ms {
+            0 => Mono(u64::MAX),
+            timeout_ms => self.last_sign.plus_ms(timeout_ms.into()),
+        }
     }
 }
 

@@ -117,7 +117,7 @@ impl Core {
     fn give_up_unjournalled(&mut self, now: Now, key: TaskKey, message: &str) {
         let running = match self.tasks.get(key).map(|task| &task.state) {
             Some(TaskState::Running(attempt)) => Some(*attempt),
-            Some(TaskState::Queued { .. }) => None,
+            Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => None,
             Some(TaskState::Ending(_)) | None => return,
         };
         if let Some(attempt) = running {

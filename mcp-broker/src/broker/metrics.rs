@@ -93,6 +93,8 @@ pub struct ActionMetrics {
     pub queued_bytes: u64,
     /// µs since the longest waiting of them was taken; 0 when none waits. Not told of the others.
     pub oldest_us: Option<u64>,
+    /// Tasks waiting for their next attempt now.
+    pub delayed: u64,
     /// Tasks at workers now.
     pub running: u64,
     /// Workers registered for it, and those of them that take tasks. Not told of the others.
@@ -188,6 +190,7 @@ impl Core {
             queued: stats.queued,
             queued_bytes: self.waiting.bytes as u64,
             oldest_us: None,
+            delayed: stats.delayed,
             running: stats.running,
             workers: None,
         };
@@ -201,6 +204,7 @@ impl Core {
             let it = self.action_metrics(now.mono, entry, action, pool);
             others.queued -= it.queued;
             others.queued_bytes -= it.queued_bytes;
+            others.delayed -= it.delayed;
             others.running -= it.running;
             actions.push(it);
         }
@@ -234,7 +238,8 @@ impl Core {
             queued: count(|pool| pool.queued),
             queued_bytes: count(|pool| pool.queued_bytes),
             oldest_us: Some(oldest.map_or(0, |since| now.since(since))),
-            running: count(|pool| pool.tasks - pool.queued),
+            delayed: count(|pool| pool.delayed.tasks),
+            running: count(|pool| pool.tasks - pool.queued - pool.delayed.tasks),
             workers: Some((count(Pool::workers), count(Pool::ready_workers))),
         }
     }

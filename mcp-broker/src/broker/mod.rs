@@ -10,13 +10,15 @@
 //! The same inputs with the same seed give the same outputs.
 //!
 //! A task's way through the files: `submission` takes it, `dispatch` places it (`pool`, `queue`,
-//! `balancer`), `results` takes what its worker made of it, `streaming` what comes of that before its end, `ending`
+//! `balancer`), `streaming` passes on what comes of its result before the end (`streams`), `results`
+//! takes what its worker made of it, `retries` says whether it is tried again (`budget`), `ending`
 //! tells its outcome. `inflight`
 //! has the states of tasks and attempts, `registry` those of workers (which `registration` and
 //! `liveness` change), `sessions` those of clients (`clients`).
 
 mod admin;
 mod balancer;
+mod budget;
 mod clients;
 mod config;
 mod dispatch;
@@ -36,6 +38,7 @@ mod queue;
 mod registration;
 mod registry;
 mod results;
+mod retries;
 mod rng;
 mod sessions;
 mod shutdown;
@@ -64,6 +67,7 @@ pub use output::{ConnectionId, Disconnect, Event, Level, Output};
 pub use stats::{AgentView, Stats};
 pub use time::{Mono, Now};
 
+use budget::RetryBudget;
 use finished::Finished;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
 use journaling::Journaling;
@@ -96,6 +100,9 @@ pub struct Core {
     tickets: queue::Tickets,
     /// What waits, in all queues.
     waiting: queue::Total,
+    /// What waits for its time, in no queue.
+    delayed: queue::Total,
+    retry_budget: RetryBudget,
     is_shutting_down: bool,
     policy_name: ByteString,
     outputs: VecDeque<Output>,
@@ -139,6 +146,8 @@ impl Core {
             timers: Timers::new(),
             tickets: queue::Tickets::default(),
             waiting: queue::Total::default(),
+            delayed: queue::Total::default(),
+            retry_budget: RetryBudget::new(config.retry_budget_percent),
             is_shutting_down: false,
             policy_name: config.policy.name(),
             outputs: VecDeque::new(),
@@ -182,10 +191,11 @@ impl Core {
 
     /// Counters since the start, and gauges of now.
     pub fn stats(&self) -> Stats {
-        let queued = self.waiting.tasks as u64;
+        let (queued, delayed) = (self.waiting.tasks as u64, self.delayed.tasks as u64);
         Stats {
             queued,
-            running: self.tasks.len() as u64 - queued,
+            delayed,
+            running: self.tasks.len() as u64 - queued - delayed,
             in_flight: self.attempts.len() as u64,
             agents_online: self.registry.online() as u64,
             sessions: self.sessions.len() as u64,

@@ -153,10 +153,11 @@ impl Core {
                 self.handle_chunk(now, id, agent, chunk, body);
             }
             (Message::Progress(progress), _, Some(agent)) => {
-                self.handle_progress(now, id, agent, progress);
+                self.handle_progress(now, agent, progress);
             }
             (Message::Credit(credit), Some(session), _) => self.handle_credit(id, session, credit),
             (Message::Resume(resume), Some(session), _) => self.handle_resume(id, session, resume),
+            (Message::Started(id), _, Some(agent)) => self.handle_sign(now, agent, id),
             (Message::Cancel(Cancel::Attempt(..)), ..) => {
                 let message = "CANCEL: field task_id is missing: a client names its task";
                 self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));
@@ -280,7 +281,7 @@ impl Core {
             (Message::Result(result), _, Some(agent)) => {
                 let outcome = Outcome::Failed;
                 let (executed, error) = (Executed::Yes, Some(Box::new(error)));
-                let result = TaskResult { outcome, executed, error, ..result };
+                let result = TaskResult { outcome, executed, error, permanent: true, ..result };
                 self.handle_result(now, id, agent, result, Bytes::new());
             }
             _ => self.send_error(id, error),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use mcp_proto::{ActionName, Labels};
+use smallvec::SmallVec;
 
 use super::balancer::{Load, Member, Policy};
 use super::metrics::Slot;
-use super::queue::SubQueue;
+use super::queue::{SubQueue, Total};
 use super::registry::AgentKey;
 use super::rng::Rng;
 use super::slab::Key;
@@ -32,6 +33,8 @@ pub(super) struct Pool {
     pub(super) queued: usize,
     /// Their bytes.
     pub(super) queued_bytes: usize,
+    /// Tasks that wait for their time, in no sub-queue.
+    pub(super) delayed: Total,
     /// Tasks without an outcome; the pool stays while there are any.
     pub(super) tasks: usize,
     /// Smoothed µs between two ends of tasks, 0 before there were two.
@@ -68,6 +71,7 @@ impl Pool {
             subqueues: vec![SubQueue::new(Labels::default(), policy)],
             queued: 0,
             queued_bytes: 0,
+            delayed: Total::default(),
             tasks: 0,
             end_interval_us: 0,
             last_end: Mono::default(),
@@ -189,6 +193,33 @@ impl Pool {
         let candidates = balancer.len() as u32;
         let member = balancer.pick(rng, avoid.map(|index| index as Member))?;
         let agent = self.members[member as usize].as_ref()?.agent;
+        Some(Choice { agent, candidates })
+    }
+
+    /// Chooses a worker for a task of a sub-queue that is none of `others`.
+    pub(super) fn pick_none_of(
+        &mut self,
+        subqueue: usize,
+        rng: &mut Rng,
+        others: &[AgentKey],
+    ) -> Option<Choice> {
+        let balancer = &mut self.subqueues[subqueue].balancer;
+        let candidates = balancer.len() as u32;
+        let is_other = |(index, member): (usize, &Option<PoolMember>)| {
+            let member = member.as_ref().filter(|it| others.contains(&it.agent))?;
+            let load = member.room.filter(|_| member.eligible >> subqueue & 1 == 1)?;
+            Some((index as Member, load))
+        };
+        let with_room: SmallVec<[_; 4]> =
+            self.members.iter().enumerate().filter_map(is_other).collect();
+        for (member, _) in &with_room {
+            balancer.withdraw(*member);
+        }
+        let picked = balancer.pick(rng, None);
+        for (member, load) in with_room {
+            balancer.offer(member, load);
+        }
+        let agent = self.members[picked? as usize].as_ref()?.agent;
         Some(Choice { agent, candidates })
     }
 

@@ -126,6 +126,18 @@ pub(super) struct Total {
     pub(super) bytes: usize,
 }
 
+impl Total {
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.tasks += 1;
+        self.bytes += bytes;
+    }
+
+    pub(super) fn remove(&mut self, bytes: usize) {
+        self.tasks -= 1;
+        self.bytes -= bytes;
+    }
+}
+
 /// Hands out tickets: ever larger ones for the back of a queue, ever smaller ones for its front.
 #[derive(Debug)]
 pub(super) struct Tickets {

@@ -8,6 +8,7 @@ use mcp_proto::{
 use super::ending::End;
 use super::inflight::{Attempt, AttemptKey, TaskKey};
 use super::registry::AgentKey;
+use super::retries::Again;
 use super::{ConnectionId, Core, Event, Now};
 
 impl Core {
@@ -46,6 +47,11 @@ impl Core {
                 (HopEvent::Completed, "")
             }
         };
+        let again = match result.outcome {
+            Outcome::Failed => self.again_after_failure(now, key, &result),
+            _ => None,
+        };
+        let reason = again.map_or(reason, Again::reason);
         let mut hop =
             attempt.hop(now.mono, node_id.clone(), self.policy_name.clone(), event, reason);
         // A worker can't have spent more than the time it had.
@@ -53,9 +59,11 @@ impl Core {
         hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
         hop.network_us -= hop.work_us + hop.worker_queue_us;
         let Some(task) = self.tasks.get_mut(key) else { return };
-        task.hops.push(hop);
-        if is_given_up && (result.executed == Executed::No || task.may_run_again()) {
-            task.nacks += u32::from(result.executed == Executed::No);
+        task.add_hop(hop);
+        if is_given_up && result.executed == Executed::No {
+            return self.take_back(now, key, &attempt, result.error);
+        }
+        if is_given_up && task.may_run_again() {
             task.avoid = Some(attempt.agent);
             return self.place(now, key, true);
         }
@@ -65,6 +73,14 @@ impl Core {
             let error = ErrorInfo::new(ErrorCode::LimitExceeded, message).node(node_id);
             let end = End::without_result(Outcome::Failed, Executed::Yes, error);
             return self.end(now, key, end);
+        }
+        let mut executed = result.executed;
+        if executed == Executed::No {
+            task.extras_mut().unstarted += 1;
+            executed = self.executed_so_far(key);
+        }
+        if let Some(Again::After(wait_ms)) = again {
+            return self.try_again(now, key, attempt.agent, wait_ms);
         }
         let mut error = result.error;
         let outcome = if is_given_up { Outcome::Failed } else { result.outcome };
@@ -79,7 +95,7 @@ impl Core {
         } else {
             error = None;
         }
-        let TaskResult { executed, content_type, headers, .. } = result;
+        let TaskResult { content_type, headers, .. } = result;
         self.end(now, key, End { outcome, executed, content_type, error, body, headers });
     }
 
@@ -93,20 +109,35 @@ impl Core {
         let Some(key) = self.held_by(from, agent, nack.attempt_id) else { return };
         let Some(attempt) = self.release(key) else { return };
         self.stats.nacked += 1;
-        if let Some(task) = attempt.task {
-            self.take_back(now, task, attempt, nack);
+        if let (Some(task), Some(agent)) = (attempt.task, self.registry.get(agent)) {
+            let (node_id, policy) = (agent.node_id.clone(), self.policy_name.clone());
+            let reason = "handed back; dispatched again";
+            let hop = attempt.hop(now.mono, node_id, policy, HopEvent::Nacked, reason);
+            if let Some(task) = self.tasks.get_mut(task) {
+                task.add_hop(hop);
+            }
+            self.take_back(now, task, &attempt, nack.error);
         }
         self.fill(now, agent);
     }
 
     /// A worker handed a task back that it did not start.
-    fn take_back(&mut self, now: Now, key: TaskKey, attempt: Attempt, nack: Nack) {
+    fn take_back(
+        &mut self,
+        now: Now,
+        key: TaskKey,
+        attempt: &Attempt,
+        why: Option<Box<ErrorInfo>>,
+    ) {
+        let wait_ms = why.as_ref().and_then(|error| error.retry_after_ms);
+        if let Some(wait_ms) = wait_ms
+            && self.may_wait(key)
+        {
+            return self.put_off(now, key, attempt.agent, wait_ms);
+        }
         let Some(agent) = self.registry.get(attempt.agent) else { return };
         let node_id = agent.node_id.clone();
-        let (policy, reason) = (self.policy_name.clone(), "handed back; dispatched again");
-        let hop = attempt.hop(now.mono, node_id.clone(), policy, HopEvent::Nacked, reason);
         let Some(task) = self.tasks.get_mut(key) else { return };
-        task.hops.push(hop);
         task.nacks += 1;
         task.avoid = Some(attempt.agent);
         if task.nacks < self.config.max_nacks {
@@ -114,10 +145,16 @@ impl Core {
         }
         let message = format!("workers handed it back {} times", task.nacks);
         let mut error =
-            nack.error.map_or_else(|| ErrorInfo::new(ErrorCode::AllBusy, message), |error| *error);
+            why.map_or_else(|| ErrorInfo::new(ErrorCode::AllBusy, message), |error| *error);
         error.node_id = Some(node_id);
         let executed = self.executed_so_far(key);
         self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
+    }
+
+    /// The attempt of an id, if this worker holds it.
+    pub(super) fn attempt_of(&self, agent: AgentKey, id: AttemptId) -> Option<AttemptKey> {
+        let key = self.attempt_ids.key(id)?;
+        self.attempts.get(key).is_some_and(|attempt| attempt.agent == agent).then_some(key)
     }
 
     /// The attempt of an id, if this worker holds it. Otherwise the worker is told, and nothing
@@ -128,9 +165,7 @@ impl Core {
         agent: AgentKey,
         id: AttemptId,
     ) -> Option<AttemptKey> {
-        let key = self.attempt_ids.key(id);
-        let held =
-            key.filter(|key| self.attempts.get(*key).is_some_and(|attempt| attempt.agent == agent));
+        let held = self.attempt_of(agent, id);
         if held.is_none() {
             self.stats.refused_results += 1;
             let message = format!("you do not hold attempt {id}");
@@ -190,7 +225,7 @@ impl Core {
         let reason = if may_run_again { "worker lost; dispatched again" } else { "worker lost" };
         let (node_id, policy) = (agent.node_id.clone(), self.policy_name.clone());
         let hop = attempt.hop(now.mono, node_id.clone(), policy, HopEvent::WorkerLost, reason);
-        task.hops.push(hop);
+        task.add_hop(hop);
         if may_run_again {
             self.place(now, key, true);
         } else {

@@ -25,7 +25,8 @@ impl Core {
             self.send(peer, Message::Goaway(goaway));
         }
         for key in self.tasks.keys() {
-            if self.tasks.get(key).is_some_and(|it| matches!(it.state, TaskState::Queued { .. })) {
+            let state = self.tasks.get(key).map(|task| &task.state);
+            if let Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) = state {
                 self.end_for_shutdown(now, key);
             }
         }

@@ -19,13 +19,23 @@ pub struct Stats {
     pub rejected: u64,
     /// SENDs of a task that was known already.
     pub duplicates: u64,
+    /// Those of them that joined the task in flight.
+    pub joined: u64,
     /// Attempts routed to workers.
     pub attempts: u64,
-    /// Attempts that workers handed back.
+    /// Attempts that workers handed back, those that they put off included.
     pub nacked: u64,
-    /// Attempts after the first, because a worker was lost or handed one back.
+    /// Attempts that workers put off: handed back, to be tried again after some time.
+    pub put_off: u64,
+    /// Attempts after the first, for whatever reason.
     pub redispatched: u64,
-    /// RESULTs that came after their task had ended; they only freed a slot.
+    /// Attempts that failed or timed out and were followed by another.
+    pub retried: u64,
+    /// Attempts that were not followed by another because the retry budget was spent.
+    pub retries_refused: u64,
+    /// Attempts that gave no sign of life.
+    pub timed_out: u64,
+    /// RESULTs that came after their task had ended or gone elsewhere; they only freed a slot.
     pub late_results: u64,
     /// RESULTs and NACKs for attempts that their sender does not hold.
     pub refused_results: u64,
@@ -46,6 +56,8 @@ pub struct Stats {
 
     /// Tasks waiting now.
     pub queued: u64,
+    /// Tasks that wait for their next attempt now, after a failure or because they were put off.
+    pub delayed: u64,
     /// Tasks at workers now.
     pub running: u64,
     /// Attempts charged to workers now.

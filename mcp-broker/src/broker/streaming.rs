@@ -28,8 +28,14 @@ impl Core {
         chunk: Chunk,
         body: Bytes,
     ) {
-        let Some((key, task)) = self.reported(from, agent, &chunk.of) else { return };
-        let Some(task) = task else { return };
+        let Subject::Attempt(id) = chunk.of else {
+            let message = "CHUNK: field attempt_id is missing: a worker names its attempt";
+            self.send_error(from, ErrorInfo::new(ErrorCode::InvalidMessage, message));
+            return;
+        };
+        let Some(key) = self.held_by(from, agent, id) else { return };
+        self.attempt_lives(now, key);
+        let Some(task) = self.attempts.get(key).and_then(|attempt| attempt.task) else { return };
         let stream = self.tasks.get(task).and_then(|task| task.stream);
         let Some(stream) = stream else {
             return self.refuse_chunk(now, task, key, BadChunk::OverLimit);
@@ -45,22 +51,6 @@ impl Core {
             }
             Err(bad) => self.refuse_chunk(now, task, key, bad),
         }
-    }
-
-    /// The attempt that a worker names, if it holds it, and its task, unless that goes on without it.
-    fn reported(
-        &mut self,
-        from: ConnectionId,
-        agent: AgentKey,
-        of: &Subject,
-    ) -> Option<(AttemptKey, Option<TaskKey>)> {
-        let Subject::Attempt(id) = of else {
-            let message = "field attempt_id is missing: a worker names its attempt";
-            self.send_error(from, ErrorInfo::new(ErrorCode::InvalidMessage, message));
-            return None;
-        };
-        let key = self.held_by(from, agent, *id)?;
-        Some((key, self.attempts.get(key)?.task))
     }
 
     /// Sends a chunk that just came, if the reader has all before it.
@@ -106,14 +96,12 @@ impl Core {
         self.end(now, task, End::without_result(Outcome::Failed, Executed::Yes, error));
     }
 
-    pub(super) fn handle_progress(
-        &mut self,
-        now: Now,
-        from: ConnectionId,
-        agent: AgentKey,
-        progress: Progress,
-    ) {
-        let Some((_, Some(task))) = self.reported(from, agent, &progress.of) else { return };
+    /// PROGRESS. Of an attempt that is over, or somebody else's, it is ignored.
+    pub(super) fn handle_progress(&mut self, now: Now, agent: AgentKey, progress: Progress) {
+        let Subject::Attempt(id) = progress.of else { return };
+        let Some(key) = self.attempt_of(agent, id) else { return };
+        self.attempt_lives(now, key);
+        let Some(task) = self.attempts.get(key).and_then(|attempt| attempt.task) else { return };
         let stream = self.tasks.get(task).and_then(|task| task.stream);
         let Some(stream) = stream.and_then(|key| self.streams.get_mut(key)) else { return };
         let says_something = progress.permille.is_some() || !progress.message.is_empty();
@@ -138,7 +126,7 @@ impl Core {
         credit: Credit,
     ) {
         let Subject::Task(id, attempt) = credit.of else {
-            let message = "field task_id is missing: a client names its task";
+            let message = "CREDIT: field task_id is missing: a client names its task";
             self.send_error(from, ErrorInfo::new(ErrorCode::InvalidMessage, message));
             return;
         };

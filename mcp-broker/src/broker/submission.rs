@@ -10,7 +10,7 @@ use smallvec::smallvec;
 
 use super::admin;
 use super::ending::End;
-use super::inflight::{Name, Task, TaskKey, TaskState};
+use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
 use super::{ConnectionId, Core, Now};
 
@@ -87,8 +87,9 @@ impl Core {
             let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
             self.reject(session, id.clone(), error);
         } else if let Some(key) = in_flight {
-            if let Err(error) = self.join(session, key) {
-                self.reject(session, id.clone(), error);
+            match self.join(session, key) {
+                Ok(()) => self.stats.joined += 1,
+                Err(error) => self.reject(session, id.clone(), error),
             }
         } else {
             self.deliver_again(session, name);
@@ -177,6 +178,9 @@ impl Core {
             had_worker: false,
             hops: Vec::new(),
             stream,
+            extras: spec
+                .extras
+                .map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() })),
         };
         let key = self.tasks.insert(task);
         if let Some(pool) = self.pools.get_mut(pool) {
@@ -222,7 +226,7 @@ impl Core {
             return;
         }
         match task.state {
-            TaskState::Queued { .. } => {
+            TaskState::Queued { .. } | TaskState::Delayed { .. } => {
                 let executed = self.executed_so_far(key);
                 self.end(now, key, cancelled(executed));
             }
@@ -262,7 +266,7 @@ impl Core {
         let state = match self.tasks.find(name) {
             Some(key) => match self.join(session, key) {
                 Ok(()) => match self.tasks.get(key).map(|task| &task.state) {
-                    Some(TaskState::Queued { .. }) => Reported::Queued,
+                    Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => Reported::Queued,
                     Some(TaskState::Running(_) | TaskState::Ending(_)) => Reported::Running,
                     None => Reported::Unknown,
                 },

@@ -1,11 +1,11 @@
 //! A core, its time, and peers that speak to it. Fails on drop when outputs are left that no test
 //! looked at.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use mcp_broker::broker::{
-    ConnectionId, Core, CoreConfig, Disconnect, Event, Identity, Now, Output, Record,
+    ConnectionId, Core, CoreConfig, Disconnect, Event, Identity, Mono, Now, Output, Record,
 };
 use mcp_proto::{
     Ack, ActionName, AttemptId, Cancel, CancelReason, Deliver, EncodedTask, ErrorCode, ErrorInfo,
@@ -28,6 +28,8 @@ pub(crate) struct Fixture {
     outputs: VecDeque<Outgoing>,
     pub(crate) events: Vec<Event>,
     pub(crate) records: Vec<(u64, Record)>,
+    /// When each attempt was routed.
+    pub(crate) routed: HashMap<AttemptId, Mono>,
 }
 
 impl Fixture {
@@ -45,6 +47,7 @@ impl Fixture {
             outputs: VecDeque::new(),
             events: Vec::new(),
             records: Vec::new(),
+            routed: HashMap::new(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Fixture {
                         stream_window_bytes,
                     });
                     let body = Bytes::copy_from_slice(payload.body());
+                    self.routed.insert(attempt_id, self.now.mono);
                     self.outputs.push_back(Outgoing::Frame(to, Frame { message, body }));
                 }
                 Output::Deliver { to, frame } => {
@@ -95,6 +99,7 @@ impl Fixture {
             self.now.wall_ms += at.since(self.now.mono) / 1000;
             self.now.mono = self.now.mono.max(at);
             self.core.handle_timeout(self.now);
+            self.collect();
         }
         self.now.wall_ms += end.since(self.now.mono) / 1000;
         self.now.mono = end;
@@ -172,6 +177,18 @@ impl Fixture {
 
     pub(crate) fn nack(&mut self, from: ConnectionId, attempt_id: AttemptId) {
         self.give(from, Message::Nack(Nack { attempt_id, error: None }));
+    }
+
+    /// The handler failed.
+    pub(crate) fn fail(&mut self, from: ConnectionId, attempt_id: AttemptId) {
+        self.give(from, Message::Result(failed_result(attempt_id)));
+    }
+
+    /// NACK that says when to come back.
+    pub(crate) fn put_off(&mut self, from: ConnectionId, attempt_id: AttemptId, ms: u64) {
+        let error = ErrorInfo::new(ErrorCode::AllBusy, "busy").retry_after_ms(ms);
+        let error = Some(Box::new(error));
+        self.give(from, Message::Nack(Nack { attempt_id, error }));
     }
 
     /// The first thing that was sent to this connection and not looked at.
@@ -382,6 +399,10 @@ pub(crate) fn hello_of(worker: WorkerHello) -> Message {
 
 pub(crate) fn ok_result(attempt_id: AttemptId) -> TaskResult {
     TaskResult { work_us: 100, ..TaskResult::new(attempt_id, Outcome::Ok, Executed::Yes) }
+}
+
+pub(crate) fn failed_result(attempt_id: AttemptId) -> TaskResult {
+    TaskResult { outcome: Outcome::Failed, ..ok_result(attempt_id) }
 }
 
 pub(crate) fn cancelled_result(attempt_id: AttemptId) -> TaskResult {

@@ -1,20 +1,21 @@
 //! Whatever happens, in whatever order: each task has one outcome, a slot comes back once, no worker
-//! holds more than its slots and prefetch, and a task that may not run twice does not.
+//! holds more than its slots and prefetch, a task that may not run twice does not, and one that is
+//! tried again is so after its wait, no more often than it asked for, and as its trace tells.
 //!
 //! Clients and workers are models: frames wait unread in their connection, are lost when it breaks,
 //! and a worker lists what it holds when it comes back.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use mcp_broker::broker::{ActionMetrics, ConnectionId, Disconnect, Policy};
+use mcp_broker::broker::{ActionMetrics, ConnectionId, Disconnect, Mono, Policy};
 use mcp_proto::{
-    AttemptId, Cancel, Executed, Message, Nack, Outcome, Readiness, TaskResult, TaskState,
-    WorkerHello,
+    AttemptId, Cancel, Deliver, Executed, HopEvent, Message, Nack, Outcome, Progress, Readiness,
+    Retry, Subject, Task, TaskResult, TaskState, WorkerHello,
 };
 use proptest::prelude::*;
 
 use crate::fixture::{
-    Fixture, cancelled_result, hello_of, idempotent, ok_result, report, task, task_id, worker_hello,
+    Fixture, cancelled_result, failed_result, hello_of, report, task, task_id, worker_hello,
 };
 
 const WORKERS: usize = 3;
@@ -22,13 +23,15 @@ const CLIENTS: usize = 2;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Send { client: usize, is_idempotent: bool, ttl_ms: u64 },
+    Send { client: usize, asks: Asks, ttl_ms: u64 },
     SendAgain { client: usize, task: usize },
     ClientReads { client: usize },
     Cancel { client: usize, task: usize },
     WorkerReads { worker: usize },
-    Finish { worker: usize, held: usize, is_ok: bool },
+    Finish { worker: usize, held: usize, how: How },
     HandBack { worker: usize, held: usize },
+    PutOff { worker: usize, held: usize, ms: u64 },
+    Sign { worker: usize, held: usize, is_start: bool },
     Forget { worker: usize, held: usize },
     Ping { worker: usize, is_draining: bool },
     Repeat { worker: usize },
@@ -41,17 +44,67 @@ enum Op {
     Advance { ms: u64 },
 }
 
+/// What a task asks for.
+#[derive(Debug, Clone, Copy)]
+struct Asks {
+    is_idempotent: bool,
+    retry: Option<Retry>,
+    attempt_timeout_ms: u32,
+}
+
+impl Asks {
+    fn task(&self, id: &str) -> Task {
+        let Asks { is_idempotent: idempotent, retry, attempt_timeout_ms } = *self;
+        Task { idempotent, retry, attempt_timeout_ms, ..task(id) }
+    }
+}
+
+fn asks() -> impl Strategy<Value = Asks> {
+    let retry = |max_attempts| Retry {
+        max_attempts,
+        initial_ms: 50,
+        coefficient_percent: 300,
+        cap_ms: 400,
+    };
+    let retry = prop::option::of((1..4u32).prop_map(retry));
+    (any::<bool>(), retry, prop_oneof![2 => Just(0u32), 1 => Just(30), 1 => Just(1_000)]).prop_map(
+        |(is_idempotent, retry, attempt_timeout_ms)| Asks {
+            is_idempotent,
+            retry,
+            attempt_timeout_ms,
+        },
+    )
+}
+
+/// How a handler ends.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Ok,
+    Failed,
+    FailedForGood,
+    FailedUnstarted,
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let (w, c, n) = (0..WORKERS, 0..CLIENTS, 0usize..8);
     prop_oneof![
-        6 => (c.clone(), any::<bool>(), prop_oneof![Just(50u64), Just(3_000), Just(60_000)])
-            .prop_map(|(client, is_idempotent, ttl_ms)| Op::Send { client, is_idempotent, ttl_ms }),
+        6 => (c.clone(), asks(), prop_oneof![Just(50u64), Just(3_000), Just(60_000)])
+            .prop_map(|(client, asks, ttl_ms)| Op::Send { client, asks, ttl_ms }),
         1 => (c.clone(), n.clone()).prop_map(|(client, task)| Op::SendAgain { client, task }),
         3 => c.clone().prop_map(|client| Op::ClientReads { client }),
         2 => (c.clone(), n.clone()).prop_map(|(client, task)| Op::Cancel { client, task }),
         6 => w.clone().prop_map(|worker| Op::WorkerReads { worker }),
-        5 => (w.clone(), n.clone(), any::<bool>())
-            .prop_map(|(worker, held, is_ok)| Op::Finish { worker, held, is_ok }),
+        5 => (w.clone(), n.clone(), prop_oneof![
+                3 => Just(How::Ok),
+                3 => Just(How::Failed),
+                1 => Just(How::FailedForGood),
+                1 => Just(How::FailedUnstarted),
+            ])
+            .prop_map(|(worker, held, how)| Op::Finish { worker, held, how }),
+        1 => (w.clone(), n.clone(), prop_oneof![Just(0u64), Just(40), Just(700), Just(u64::MAX)])
+            .prop_map(|(worker, held, ms)| Op::PutOff { worker, held, ms }),
+        1 => (w.clone(), n.clone(), any::<bool>())
+            .prop_map(|(worker, held, is_start)| Op::Sign { worker, held, is_start }),
         1 => (w.clone(), n.clone()).prop_map(|(worker, held)| Op::HandBack { worker, held }),
         1 => (w.clone(), n.clone()).prop_map(|(worker, held)| Op::Forget { worker, held }),
         1 => (w.clone(), w.clone(), n.clone())
@@ -78,8 +131,8 @@ struct Worker {
     prefetch: u32,
     unread: VecDeque<Message>,
     routes: u64,
-    /// Started attempts, and the task of each.
-    held: BTreeMap<AttemptId, String>,
+    /// Started attempts, the task of each, and its number.
+    held: BTreeMap<AttemptId, (String, u32)>,
     last_result: Option<AttemptId>,
 }
 
@@ -95,20 +148,29 @@ struct World {
     it: Fixture,
     workers: Vec<Worker>,
     clients: Vec<Client>,
-    sent: Vec<(String, bool)>,
+    sent: Vec<(String, Asks)>,
     /// How often each task was started by a worker.
     started: HashMap<String, u32>,
+    /// When each attempt was routed, by task and number.
+    routed: HashMap<(String, u32), Mono>,
+    /// By how much an attempt was put off, ms.
+    put_off: HashMap<(String, u32), u64>,
     outcomes: HashMap<String, Outcome>,
 }
 
 impl World {
-    fn new(policy: Policy) -> Self {
+    fn new(policy: Policy, retry_budget_percent: u32) -> Self {
         let mut world = World {
-            it: Fixture::with(|config| config.policy = policy),
+            it: Fixture::with(|config| {
+                config.policy = policy;
+                config.retry_budget_percent = retry_budget_percent;
+            }),
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             sent: Vec::new(),
             started: HashMap::new(),
+            routed: HashMap::new(),
+            put_off: HashMap::new(),
             outcomes: HashMap::new(),
         };
         for index in 0..WORKERS {
@@ -125,6 +187,11 @@ impl World {
         for worker in &mut self.workers {
             let Some(connection) = worker.connection else { continue };
             while let Some((message, _)) = self.it.next_for(connection) {
+                if let Message::Route(route) = &message {
+                    let id = route.task.decode().unwrap().id.to_string();
+                    let at = self.it.routed[&route.attempt_id];
+                    assert_eq!(self.routed.insert((id, route.attempt), at), None);
+                }
                 worker.unread.push_back(message);
             }
         }
@@ -177,6 +244,7 @@ impl World {
                 Message::Deliver(deliver) => {
                     let id = deliver.task_id.to_string();
                     assert_eq!(deliver.outcome == Outcome::Ok, has_output);
+                    self.check_trace(&deliver);
                     if self.clients[index].waits.remove(&id) {
                         // Whoever cancelled while another waits has an outcome of its own.
                         if deliver.outcome != Outcome::Cancelled {
@@ -197,6 +265,52 @@ impl World {
         }
     }
 
+    /// A task was tried again after its waits and no more often than it asked for, and its trace
+    /// adds up.
+    fn check_trace(&self, deliver: &Deliver) {
+        let trace = deliver.trace.decode();
+        let Some(asks) = self.asks(deliver.task_id.as_str()) else { return };
+        if trace.truncated || deliver.executed == Executed::No && trace.hops.is_empty() {
+            return;
+        }
+        let spent = |hop: &mcp_proto::Hop| hop.network_us + hop.worker_queue_us + hop.work_us;
+        let sum: u64 = trace.hops.iter().map(|hop| hop.queue_us + spent(hop)).sum();
+        assert!(sum + trace.queue_us <= trace.total_us, "{trace:?}");
+        let is_try = |hop: &&mcp_proto::Hop| hop.event != HopEvent::Nacked;
+        let tries = trace.hops.iter().filter(is_try).count() as u32;
+        assert!(asks.retry.is_none_or(|retry| tries <= retry.max_attempts), "{trace:?}");
+        for (index, pair) in trace.hops.windows(2).enumerate() {
+            let [hop, next] = pair else { unreachable!() };
+            assert_eq!(hop.attempt + 1, next.attempt);
+            let at = |attempt| self.routed.get(&(deliver.task_id.to_string(), attempt));
+            // Unless its ROUTE was lost with its connection.
+            if let (Some(first), Some(second)) = (at(hop.attempt), at(next.attempt)) {
+                assert_eq!(second.since(*first), spent(hop) + next.queue_us, "{trace:?}");
+            }
+            let tries = trace.hops[..=index].iter().filter(is_try).count() as u32;
+            if let Some(retry) = asks.retry.filter(|_| hop.reason.ends_with("; tried again")) {
+                assert!(next.queue_us >= retry.wait_ms(tries) * 1000, "{trace:?}");
+            }
+            let put_off = self.put_off.get(&(deliver.task_id.to_string(), hop.attempt));
+            if let Some(ms) = put_off.filter(|_| hop.event == HopEvent::Nacked) {
+                let has_waited = next.queue_us >= (*ms).clamp(10, 60_000) * 1000;
+                assert!(has_waited || next.node_id != hop.node_id, "{trace:?}");
+            }
+        }
+    }
+
+    fn asks(&self, id: &str) -> Option<Asks> {
+        self.sent.iter().find(|(sent, _)| sent == id).map(|(_, asks)| *asks)
+    }
+
+    /// An attempt that a worker held did not start after all.
+    fn unstarted(&mut self, id: &str) {
+        match self.started.get_mut(id) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.started.remove(id)),
+        }
+    }
+
     fn worker_reads(&mut self, index: usize) {
         while let Some(message) = self.workers[index].unread.pop_front() {
             let worker = &mut self.workers[index];
@@ -205,7 +319,7 @@ impl World {
                 Message::Route(route) => {
                     worker.routes += 1;
                     let id = route.task.decode().unwrap().id.to_string();
-                    worker.held.insert(route.attempt_id, id.clone());
+                    worker.held.insert(route.attempt_id, (id.clone(), route.attempt));
                     assert!(worker.held.len() as u32 <= worker.slots + worker.prefetch);
                     *self.started.entry(id).or_default() += 1;
                 }
@@ -233,23 +347,23 @@ impl World {
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Send { client, is_idempotent, ttl_ms } => {
+            Op::Send { client, asks, ttl_ms } => {
                 let id = format!("t{}", self.sent.len());
                 if let Some(connection) = self.clients[client].connection {
-                    let task = if is_idempotent { idempotent(&id) } else { task(&id) };
-                    self.sent.push((id.clone(), is_idempotent));
+                    let task = asks.task(&id);
+                    self.sent.push((id.clone(), asks));
                     self.clients[client].waits.insert(id);
                     self.it.send_task(connection, task, ttl_ms);
                 }
             }
             Op::SendAgain { client, task: index } => {
                 let known = self.sent.iter().rev().nth(index).cloned();
-                if let (Some((id, is_idempotent)), Some(connection)) =
+                if let (Some((id, asks)), Some(connection)) =
                     (known, self.clients[client].connection)
                     && self.outcomes.get(&id).is_none_or(|it| *it != Outcome::Rejected)
                     && (self.it.core.stats().rejected == 0)
                 {
-                    let task = if is_idempotent { idempotent(&id) } else { task(&id) };
+                    let task = asks.task(&id);
                     self.clients[client].waits.insert(id);
                     self.it.send_task(connection, task, 60_000);
                 }
@@ -265,30 +379,56 @@ impl World {
                 }
             }
             Op::WorkerReads { worker } => self.worker_reads(worker),
-            Op::Finish { worker, held, is_ok } => {
-                if let Some((connection, attempt)) = self.held(worker, held) {
-                    self.workers[worker].held.remove(&attempt);
+            Op::Finish { worker, held, how } => {
+                if let Some((connection, attempt)) = self.held(worker, held)
+                    && let Some((id, _)) = self.workers[worker].held.remove(&attempt)
+                {
                     self.workers[worker].last_result = Some(attempt);
-                    if is_ok {
-                        self.it.result(connection, attempt);
-                    } else {
-                        let outcome = Outcome::Failed;
-                        let result = TaskResult { outcome, ..ok_result(attempt) };
-                        self.it.give(connection, Message::Result(result));
+                    let failed = failed_result(attempt);
+                    let failed = match how {
+                        How::Ok => None,
+                        How::Failed => Some(failed),
+                        How::FailedForGood => Some(TaskResult { permanent: true, ..failed }),
+                        How::FailedUnstarted => {
+                            self.unstarted(&id);
+                            Some(TaskResult { executed: Executed::No, ..failed })
+                        }
+                    };
+                    match failed {
+                        None => self.it.result(connection, attempt),
+                        Some(failed) => self.it.give(connection, Message::Result(failed)),
                     }
                 }
             }
             Op::HandBack { worker, held } => {
                 if let Some((connection, attempt)) = self.held(worker, held)
-                    && let Some(id) = self.workers[worker].held.remove(&attempt)
+                    && let Some((id, _)) = self.workers[worker].held.remove(&attempt)
                 {
                     // It was only waiting there: it did not start.
-                    match self.started.get_mut(&id) {
-                        Some(count) if *count > 1 => *count -= 1,
-                        _ => drop(self.started.remove(&id)),
-                    }
+                    self.unstarted(&id);
                     let nack = Nack { attempt_id: attempt, error: None };
                     self.it.give(connection, Message::Nack(nack));
+                }
+            }
+            Op::PutOff { worker, held, ms } => {
+                if let Some((connection, attempt)) = self.held(worker, held)
+                    && let Some((id, number)) = self.workers[worker].held.remove(&attempt)
+                {
+                    self.unstarted(&id);
+                    self.put_off.insert((id, number), ms);
+                    self.it.put_off(connection, attempt, ms);
+                }
+            }
+            Op::Sign { worker, held, is_start } => {
+                if let Some((connection, attempt)) = self.held(worker, held) {
+                    let (of, message) = (Subject::Attempt(attempt), Default::default());
+                    let progress = Progress { of, permille: None, message };
+                    let sign = if is_start {
+                        Message::Started(attempt)
+                    } else {
+                        Message::Progress(progress)
+                    };
+                    self.it.give(connection, sign);
                 }
             }
             Op::Forget { worker, held } => {
@@ -356,6 +496,7 @@ impl World {
         assert_eq!(metrics.slots, online.iter().map(|agent| u64::from(agent.slots)).sum::<u64>());
         let sum = |of: fn(&ActionMetrics) -> u64| metrics.actions.iter().map(of).sum::<u64>();
         assert_eq!(sum(|it| it.queued), metrics.stats.queued);
+        assert_eq!(sum(|it| it.delayed), metrics.stats.delayed);
         assert_eq!(sum(|it| it.running), metrics.stats.running);
         for action in &metrics.actions {
             assert_eq!(action.queued > 0, action.queued_bytes > 0, "{action:?}");
@@ -372,9 +513,9 @@ impl World {
         }
         assert_eq!(charged, self.it.core.stats().in_flight);
         self.check_gauges();
-        for (id, is_idempotent) in &self.sent {
+        for (id, asks) in &self.sent {
             let started = self.started.get(id).copied().unwrap_or(0);
-            assert!(*is_idempotent || started <= 1, "{id} ran {started} times");
+            assert!(asks.is_idempotent || started <= 1, "{id} ran {started} times");
         }
     }
 
@@ -396,7 +537,8 @@ impl World {
         self.it.advance(20_000);
         self.it.discard();
         let stats = self.it.core.stats();
-        assert_eq!((stats.queued, stats.running, stats.in_flight), (0, 0, 0));
+        let left = (stats.queued, stats.delayed, stats.running, stats.in_flight);
+        assert_eq!(left, (0, 0, 0, 0));
         assert!(self.it.core.agents(self.it.now, true).is_empty());
     }
 }
@@ -408,9 +550,10 @@ proptest! {
     fn each_task_has_one_outcome_and_each_slot_comes_back_once(
         ops in prop::collection::vec(op(), 1..160),
         is_round_robin in any::<bool>(),
+        retry_budget_percent in prop_oneof![Just(0u32), Just(1_000)],
     ) {
         let policy = if is_round_robin { Policy::RoundRobin } else { Policy::LeastLoaded };
-        let mut world = World::new(policy);
+        let mut world = World::new(policy, retry_budget_percent);
         for op in ops {
             world.apply(op);
         }

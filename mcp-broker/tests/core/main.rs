@@ -12,6 +12,7 @@ mod lost;
 mod metrics;
 mod peers;
 mod queue;
+mod retries;
 mod sessions;
 mod shutdown;
 mod streams;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mcp_proto::{ActionName, Task, TaskId};
 
-use crate::worker::{Cancellation, Handler, HandlerError, HandlerReply, Job, Output};
+use crate::worker::{Handler, HandlerError, HandlerReply, Job, Line, complete};
 
 /// Long enough for any machine; nothing waits for as long unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,16 +30,16 @@ pub(super) fn job_of(body: impl Into<Bytes>, content_type: &str) -> Job {
         body: body.into(),
         deadline: Instant::now() + Duration::from_secs(60),
         attempt: 2,
-        cancellation: Cancellation::default(),
+        line: Line::dead(),
     }
 }
 
 /// Waits until this, and nothing else, has been emitted since the last time.
-pub(super) async fn until_emitted(output: &Output, text: &str) {
+pub(super) async fn until_emitted(line: &Line, text: &str) {
     let mut emitted = Vec::new();
     soon(async {
         while emitted.len() < text.len() {
-            emitted.extend_from_slice(&output.complete(HandlerReply::default()).body);
+            emitted.extend_from_slice(&complete(line, HandlerReply::default()).body);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
@@ -49,6 +49,6 @@ pub(super) async fn until_emitted(output: &Output, text: &str) {
 
 /// Runs the handler, and puts what it emitted before its reply.
 pub(super) async fn call(handler: &impl Handler, job: Job) -> Result<HandlerReply, HandlerError> {
-    let output = job.output();
-    soon(handler.call(job)).await.map(|reply| output.complete(reply))
+    let line = job.line.clone();
+    soon(handler.call(job)).await.map(|reply| complete(&line, reply))
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use mcp_proto::limits::{
-    MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_TASK_BYTES, MAX_TEXT_BYTES, MAX_TTL_MS,
+    MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_RETRY_WAIT_MS, MAX_TASK_BYTES, MAX_TEXT_BYTES,
+    MAX_TTL_MS,
 };
-use mcp_proto::{Delivery, Priority, Task, TaskId};
+use mcp_proto::{Delivery, Priority, Retry, Task, TaskId};
 
 use super::send::{Calling, Sending};
 use super::{Reply, TaskHandle, TaskStream};
@@ -112,6 +113,34 @@ impl TaskBuilder {
     /// and sent again when the broker is.
     pub fn idempotent(self, idempotent: bool) -> Self {
         self.with(|task| task.idempotent = idempotent)
+    }
+
+    /// When the broker tries it again after its handler failed, or was silent for its
+    /// [attempt time-out](Self::attempt_timeout): after waits that grow, with another worker if there
+    /// is one, within its time to live. Only if it may run twice ([`idempotent`](Self::idempotent) or
+    /// durable) or its handler did not begin, and only as long as retries are a small part of the
+    /// broker's work (20 % when its operator does not say otherwise). The result's context trace
+    /// tells why there was another attempt, or none.
+    ///
+    /// Bounds the attempts after lost workers, too. Refused when a number in it is out of its range.
+    pub fn retry(self, retry: Retry) -> Self {
+        self.with(|task| task.retry = Some(retry))
+    }
+
+    /// An attempt that gives no sign of life for this long ends: the broker gives the task to another
+    /// worker if it may run twice, else it ends failed(ATTEMPT_TIMEOUT). Signs are the handler's
+    /// beginning, its [progress](Job::progress) and [refreshes](Job::refresh), and parts of its
+    /// result. At most an hour, in ms, rounded up; zero: only the time to live counts, as when not
+    /// said.
+    pub fn attempt_timeout(self, timeout: Duration) -> Self {
+        let ms = u32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        self.with(|task| task.attempt_timeout_ms = ms)
+    }
+
+    /// Whether it is cancelled when the connection of the one client that waits for it breaks, or
+    /// that client ends.
+    pub fn cancel_on_disconnect(self, cancel: bool) -> Self {
+        self.with(|task| task.cancel_on_disconnect = cancel)
     }
 
     /// What the broker promises for it.
@@ -242,6 +271,12 @@ fn check(task: &Task, ttl: Duration) -> Result<(), InvalidTask> {
     if task.depth > MAX_DEPTH {
         let problem = format!("is {}; at most {MAX_DEPTH} is allowed", task.depth);
         return Err(InvalidTask::new("depth", problem));
+    }
+    if let Some((field, problem)) = task.retry.and_then(|retry| retry.check().err()) {
+        return Err(InvalidTask::new(field, problem));
+    }
+    if task.attempt_timeout_ms > MAX_RETRY_WAIT_MS {
+        return Err(InvalidTask::new("attempt_timeout", "is more than an hour"));
     }
     Ok(())
 }

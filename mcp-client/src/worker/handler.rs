@@ -109,40 +109,77 @@ impl From<Reply> for HandlerReply {
 /// Why a handler has no result: the task ends `failed` with this. Any error converts into it with
 /// `?`, its chain of sources included; so it is not an [`Error`](std::error::Error) itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HandlerError(ErrorInfo);
+pub struct HandlerError {
+    info: ErrorInfo,
+    kind: Kind,
+}
+
+/// What becomes of the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Failed, and tried again if the task asks for that.
+    Failed,
+    /// Failed for good.
+    Permanent,
+    /// Handed back.
+    Busy,
+}
 
 impl HandlerError {
-    /// A failure with code HANDLER_FAILED.
+    /// A failure with code HANDLER_FAILED. A task with [`retry`](crate::TaskBuilder::retry) is tried
+    /// again.
     pub fn new(message: impl Into<String>) -> Self {
-        Self(ErrorInfo::new(ErrorCode::HandlerFailed, message))
+        Self::from_info(ErrorInfo::new(ErrorCode::HandlerFailed, message))
     }
 
-    /// Not now: what does the work has no room for the task, which did not begin. Says when trying
-    /// again makes sense.
+    /// A failure that another attempt would end in, too, such as an input that makes no sense: the
+    /// task is not tried again, whatever it asks for.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Permanent, ..Self::new(message) }
+    }
+
+    /// No failure, but not now: the broker takes the task back as if it had never been here, asks
+    /// another worker at once if one has room, and else comes again after `retry_after` at the
+    /// soonest (10 ms to 60 s; what is beyond is cut). However often that happens, it is within the
+    /// task's time to live.
+    ///
+    /// Only for a handler that has done nothing yet, one that is short of memory or over a rate
+    /// limit, say: the broker gives a task that may not run twice to somebody else. A handler whose
+    /// attempt is being cancelled is not heard.
     pub fn busy(message: impl Into<String>, retry_after: Duration) -> Self {
-        let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-        Self(ErrorInfo::new(ErrorCode::AllBusy, message).retry_after_ms(retry_after_ms))
+        // 0 would mean that nothing is said of it.
+        let ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).max(1);
+        let info = ErrorInfo::new(ErrorCode::AllBusy, message).retry_after_ms(ms);
+        Self { info, kind: Kind::Busy }
     }
 
     /// A failure as it shall travel.
     pub fn from_info(info: ErrorInfo) -> Self {
-        Self(info)
+        Self { info, kind: Kind::Failed }
     }
 
     /// As it travels.
     pub fn info(&self) -> &ErrorInfo {
-        &self.0
+        &self.info
     }
 
     /// As it travels.
     pub fn into_info(self) -> ErrorInfo {
-        self.0
+        self.info
+    }
+
+    pub(super) fn is_permanent(&self) -> bool {
+        self.kind == Kind::Permanent
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.kind == Kind::Busy
     }
 }
 
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.info.fmt(f)
     }
 }
 
@@ -150,7 +187,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         let error: &(dyn Error + 'static) = &error;
         if let Some(info) = error.downcast_ref::<ErrorInfo>() {
-            return Self(info.clone());
+            return Self::from_info(info.clone());
         }
         let mut info = ErrorInfo::new(ErrorCode::HandlerFailed, error.to_string());
         let mut source = error.source();
@@ -164,7 +201,7 @@ impl<E: Error + Send + Sync + 'static> From<E> for HandlerError {
             source = error.source();
         }
         info.causes.truncate(MAX_CAUSES);
-        Self(info)
+        Self::from_info(info)
     }
 }
 

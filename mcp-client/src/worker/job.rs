@@ -1,15 +1,14 @@
 //! One attempt at a task, as its handler sees it.
 
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use mcp_proto::{AttemptId, Task};
-use tokio::sync::Notify;
+use bytes::Bytes;
+use bytestring::ByteString;
+use mcp_proto::Task;
+use mcp_proto::limits::MAX_TEXT_BYTES;
 
-use super::serve::Registration;
+use super::attempts::Sign;
+use super::line::{Cancellation, Line};
 
 /// One attempt at a task, as its handler sees it.
 #[derive(Debug, Clone)]
@@ -22,7 +21,7 @@ pub struct Job {
     pub deadline: Instant,
     /// 1 for the task's first attempt.
     pub attempt: u32,
-    pub(crate) cancellation: Cancellation,
+    pub(crate) line: Line,
 }
 
 impl Job {
@@ -34,71 +33,49 @@ impl Job {
     /// Tells when the attempt is cancelled or its time to live has run out. The handler's own
     /// future is dropped then; this is for what it started elsewhere, such as threads.
     pub fn cancelled(&self) -> Cancellation {
-        self.cancellation.clone()
+        Cancellation::of(self.line.clone())
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.cancellation.0
-    }
-}
-
-/// Tells when an attempt is over.
-#[derive(Debug, Clone, Default)]
-pub struct Cancellation(Arc<Shared>);
-
-/// What an attempt's handler shares with its worker. One is made for every attempt, and hardly any
-/// is used: a `CancellationToken`, which can have children, costs several times as much.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    is_over: AtomicBool,
-    /// The attempt is over, or there is more credit.
-    pub(super) changed: Notify,
-    /// Parts of the result, for a client that takes none.
-    pub(super) collected: Mutex<BytesMut>,
-    /// For one that does.
-    pub(super) sender: Option<Sender>,
-}
-
-/// What sends the parts of a result.
-#[derive(Debug)]
-pub(super) struct Sender {
-    pub(super) registration: Weak<Registration>,
-    pub(super) attempt_id: AttemptId,
-}
-
-impl Cancellation {
-    /// Of an attempt whose client takes the result in parts.
-    pub(super) fn of_streamed(registration: &Arc<Registration>, attempt_id: AttemptId) -> Self {
-        let registration = Arc::downgrade(registration);
-        let sender = Some(Sender { registration, attempt_id });
-        Self(Arc::new(Shared { sender, ..Shared::default() }))
-    }
-
-    /// Whether the attempt is over.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.is_over.load(Ordering::Acquire)
-    }
-
-    /// Waits until the attempt is over.
-    pub async fn wait(&self) {
-        loop {
-            let mut changed = pin!(self.0.changed.notified());
-            // Listens before it looks, so that nothing is missed in between.
-            changed.as_mut().enable();
-            if self.is_cancelled() {
-                return;
-            }
-            changed.await;
+    /// Tells how far the handler is, from 0 to 1 (what is beyond is cut), with a word for people, at
+    /// most 1024 bytes of it. Also a sign of life, as [`refresh`](Self::refresh).
+    ///
+    /// Returns at once, and can be called as often as there is something to tell: at most 20 a
+    /// second are sent, and of those that come faster the latest. A `fraction` that is not a number
+    /// is refused: nothing is sent. Does nothing once the attempt is over or being cancelled.
+    pub fn progress(&self, fraction: f32, message: impl Into<ByteString>) {
+        if fraction.is_nan() {
+            tracing::warn!(task = %self.task.id, "progress that is not a number is not sent");
+            return;
         }
+        let permille = Some((fraction.clamp(0.0, 1.0) * 1000.0).round() as u16);
+        self.line.sign(Sign { permille, message: cut(message.into()) });
     }
 
-    pub(super) fn cancel(&self) {
-        self.0.is_over.store(true, Ordering::Release);
-        self.notify();
+    /// A sign of life: the task's [attempt time-out](crate::TaskBuilder::attempt_timeout) counts
+    /// from now. For handlers that are silent for long otherwise; costs next to nothing, and as
+    /// with [`progress`](Self::progress) no more than 20 a second are sent.
+    pub fn refresh(&self) {
+        self.line.sign(Sign::default());
     }
+}
 
-    /// There is more credit.
-    pub(super) fn notify(&self) {
-        self.0.changed.notify_waiters();
+fn cut(message: ByteString) -> ByteString {
+    match message.len() {
+        0..=MAX_TEXT_BYTES => message,
+        _ => message.split_at(message.floor_char_boundary(MAX_TEXT_BYTES)).0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_cut_at_a_character() {
+        let long = "ä".repeat(MAX_TEXT_BYTES);
+        assert_eq!(cut(long.into()).len(), MAX_TEXT_BYTES);
+        let odd = format!("x{}", "ä".repeat(MAX_TEXT_BYTES));
+        assert_eq!(cut(odd.into()).len(), MAX_TEXT_BYTES - 1);
+        assert_eq!(cut("short".into()), "short");
     }
 }

@@ -4,6 +4,7 @@ mod attempts;
 mod builder;
 mod handler;
 mod job;
+mod line;
 mod output;
 mod run;
 mod serve;
@@ -23,11 +24,12 @@ use signal::StopSignals;
 
 pub use builder::WorkerBuilder;
 pub use handler::{Handler, HandlerError, HandlerFuture, HandlerReply};
-pub use job::{Cancellation, Job};
+pub use job::Job;
+pub use line::Cancellation;
 pub use output::EmitError;
-#[cfg(test)]
-pub(crate) use output::Output;
 pub use stats::WorkerStats;
+#[cfg(test)]
+pub(crate) use {line::Line, output::complete};
 
 /// A registered worker. It serves until it is drained, dropped, or displaced by another process
 /// with the same agent id; a broken connection is made again, for ever.

@@ -1,15 +1,12 @@
 //! What a handler gives out before it is done: to the client at once, if it takes parts of a result,
 //! and else collected.
 
-use std::pin::pin;
-use std::sync::{Arc, MutexGuard, PoisonError};
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mcp_proto::limits::MAX_BODY_BYTES;
 
-use super::attempts::Emitted;
 use super::handler::HandlerReply;
-use super::job::{Job, Shared};
+use super::job::Job;
+use super::line::Line;
 
 /// Why a part was not taken. The handler should end with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,106 +37,77 @@ impl Job {
     /// When this future is dropped, a part of the part may have been given out. Parts are to be
     /// emitted one after another.
     pub async fn emit(&self, part: impl Into<Bytes>) -> Result<(), EmitError> {
-        self.output().emit(part.into()).await
+        emit(&self.line, part.into()).await
     }
 
     /// Whether the client takes the result in parts.
     pub fn is_streamed(&self) -> bool {
-        self.shared().sender.is_some()
-    }
-
-    pub(crate) fn output(&self) -> Output {
-        Output(self.shared().clone())
+        self.line.is_streamed()
     }
 }
 
-/// Where the parts of a result go.
-#[derive(Debug, Clone)]
-pub(crate) struct Output(Arc<Shared>);
-
-impl Output {
-    async fn emit(&self, mut part: Bytes) -> Result<(), EmitError> {
-        let Some(sender) = &self.0.sender else { return self.collect(&part) };
-        while !part.is_empty() {
-            let mut changed = pin!(self.0.changed.notified());
-            // Listens before it tries, so that no credit is missed in between.
-            changed.as_mut().enable();
-            let Some(registration) = sender.registration.upgrade() else {
-                return Err(EmitError::Over);
-            };
-            match registration.emit(sender.attempt_id, &mut part) {
-                Emitted::Some => {}
-                Emitted::NoCredit => {
-                    drop(registration);
-                    changed.await;
-                }
-                Emitted::Over => return Err(EmitError::Over),
-            }
-        }
+async fn emit(line: &Line, part: Bytes) -> Result<(), EmitError> {
+    if !line.is_streamed() {
+        collect(line, &part)
+    } else if line.send(part).await {
         Ok(())
+    } else {
+        Err(EmitError::Over)
     }
+}
 
-    fn collect(&self, part: &[u8]) -> Result<(), EmitError> {
-        let mut collected = self.collected();
-        if part.len() > MAX_BODY_BYTES.saturating_sub(collected.len()) {
-            return Err(EmitError::TooLong { max_bytes: MAX_BODY_BYTES });
-        }
-        collected.extend_from_slice(part);
-        Ok(())
+fn collect(line: &Line, part: &[u8]) -> Result<(), EmitError> {
+    let mut collected = line.collected();
+    if part.len() > MAX_BODY_BYTES.saturating_sub(collected.len()) {
+        return Err(EmitError::TooLong { max_bytes: MAX_BODY_BYTES });
     }
+    collected.extend_from_slice(part);
+    Ok(())
+}
 
-    /// Puts what was collected before the reply's body.
-    pub(crate) fn complete(&self, mut reply: HandlerReply) -> HandlerReply {
-        let mut collected = std::mem::take(&mut *self.collected());
-        if !collected.is_empty() {
-            collected.extend_from_slice(&reply.body);
-            reply.body = collected.freeze();
-        }
-        reply
+/// Puts what was collected before the reply's body.
+pub(crate) fn complete(line: &Line, mut reply: HandlerReply) -> HandlerReply {
+    let mut collected = std::mem::take(&mut *line.collected());
+    if !collected.is_empty() {
+        collected.extend_from_slice(&reply.body);
+        reply.body = collected.freeze();
     }
+    reply
+}
 
-    /// Whether the body of a reply is too large for a RESULT, and can go in parts.
-    pub(super) fn is_to_spill(&self, reply: &HandlerReply) -> bool {
-        self.0.sender.is_some() && reply.body.len() > MAX_BODY_BYTES
-    }
+/// Whether the body of a reply is too large for a RESULT, and can go in parts.
+pub(super) fn is_to_spill(line: &Line, reply: &HandlerReply) -> bool {
+    line.is_streamed() && reply.body.len() > MAX_BODY_BYTES
+}
 
-    /// Emits the body of such a reply.
-    pub(super) async fn spill(&self, mut reply: HandlerReply) -> Result<HandlerReply, EmitError> {
-        if self.is_to_spill(&reply) {
-            self.emit(std::mem::take(&mut reply.body)).await?;
-        }
-        Ok(reply)
+/// Emits the body of such a reply.
+pub(super) async fn spill(line: &Line, mut reply: HandlerReply) -> Result<HandlerReply, EmitError> {
+    if is_to_spill(line, &reply) {
+        emit(line, std::mem::take(&mut reply.body)).await?;
     }
-
-    fn collected(&self) -> MutexGuard<'_, BytesMut> {
-        self.0.collected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    Ok(reply)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn output() -> Output {
-        Output(Arc::default())
-    }
-
     #[test]
     fn what_was_collected_comes_before_the_body() {
-        let output = output();
-        output.collect(b"one ").unwrap();
-        output.collect(b"").unwrap();
-        output.collect(b"two ").unwrap();
-        let reply = output.complete(HandlerReply::new("three").content_type("text/plain"));
+        let line = Line::dead();
+        collect(&line, b"one ").unwrap();
+        collect(&line, b"").unwrap();
+        collect(&line, b"two ").unwrap();
+        let reply = complete(&line, HandlerReply::new("three").content_type("text/plain"));
         assert_eq!(reply, HandlerReply::new("one two three").content_type("text/plain"));
     }
 
     #[test]
     fn more_than_a_result_can_have_is_refused() {
-        let output = output();
-        output.collect(&vec![7; MAX_BODY_BYTES - 1]).unwrap();
-        assert!(output.collect(b"ab").is_err());
-        output.collect(b"a").unwrap();
-        assert_eq!(output.collect(b"b"), Err(EmitError::TooLong { max_bytes: MAX_BODY_BYTES }));
+        let line = Line::dead();
+        collect(&line, &vec![7; MAX_BODY_BYTES - 1]).unwrap();
+        assert!(collect(&line, b"ab").is_err());
+        collect(&line, b"a").unwrap();
+        assert_eq!(collect(&line, b"b"), Err(EmitError::TooLong { max_bytes: MAX_BODY_BYTES }));
     }
 }

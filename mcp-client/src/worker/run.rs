@@ -11,8 +11,8 @@ use mcp_proto::AttemptId;
 
 use super::attempts::{Completion, Start};
 use super::handler::{HandlerError, HandlerFuture, HandlerReply};
-use super::job::Cancellation;
-use super::output::Output;
+use super::line::Line;
+use super::output::{complete, is_to_spill, spill};
 use super::serve::Registration;
 
 /// Runs the handler of an attempt, and then, in the same task, what can be started once it ended.
@@ -20,9 +20,9 @@ pub(super) async fn run(registration: Arc<Registration>, start: Start) {
     let mut next = Some(start);
     while let Some(Start { id, handler, job }) = next.take() {
         let report = Report { registration: &registration, id, is_done: false };
-        let (cancellation, output) = (job.cancelled(), job.output());
+        let line = job.line.clone();
         // The call itself may panic, too.
-        let completion = work(async move { handler.call(*job).await }, cancellation, output).await;
+        let completion = work(async move { handler.call(*job).await }, line).await;
         next = report.complete(completion);
         tokio::task::consume_budget().await;
     }
@@ -31,15 +31,14 @@ pub(super) async fn run(registration: Arc<Registration>, start: Start) {
 /// A handler that was not done with its first poll.
 pub(super) struct Begun {
     future: HandlerFuture,
-    cancellation: Cancellation,
-    output: Output,
+    line: Line,
 }
 
 /// Calls the handler and polls it once. A task that takes it over polls it again at once, so nobody
 /// needs to be woken before.
 pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
     let Start { handler, job, .. } = start;
-    let (cancellation, output) = (job.cancelled(), job.output());
+    let line = job.line.clone();
     let first_poll = || {
         let mut future = handler.call(*job);
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -48,19 +47,19 @@ pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
         }
     };
     match catch_unwind(AssertUnwindSafe(first_poll)) {
-        Ok(Ok(Ok(reply))) if output.is_to_spill(&reply) => {
-            Err(Begun { future: Box::pin(ready(Ok(reply))), cancellation, output })
+        Ok(Ok(Ok(reply))) if is_to_spill(&line, &reply) => {
+            Err(Begun { future: Box::pin(ready(Ok(reply))), line })
         }
-        Ok(Ok(result)) => Ok(completion(Ok(result), &output)),
-        Ok(Err(future)) => Err(Begun { future, cancellation, output }),
-        Err(panic) => Ok(completion(Err(panic), &output)),
+        Ok(Ok(result)) => Ok(completion(Ok(result), &line)),
+        Ok(Err(future)) => Err(Begun { future, line }),
+        Err(panic) => Ok(completion(Err(panic), &line)),
     }
 }
 
 /// Goes on with a handler, and then as [`run`].
 pub(super) async fn resume(registration: Arc<Registration>, id: AttemptId, begun: Begun) {
     let report = Report { registration: &registration, id, is_done: false };
-    let completion = work(begun.future, begun.cancellation, begun.output).await;
+    let completion = work(begun.future, begun.line).await;
     if let Some(next) = report.complete(completion) {
         run(registration.clone(), next).await;
     }
@@ -69,25 +68,24 @@ pub(super) async fn resume(registration: Arc<Registration>, id: AttemptId, begun
 /// When this returns, the handler's future is dropped.
 async fn work(
     handling: impl Future<Output = Result<HandlerReply, HandlerError>>,
-    cancellation: Cancellation,
-    output: Output,
+    line: Line,
 ) -> Completion {
-    let handled = async { Ok(output.spill(handling.await?).await?) };
+    let handled = async { Ok(spill(&line, handling.await?).await?) };
     tokio::select! {
         // First, so that a handler that is done, or that reacts to the end itself, is heard.
         biased;
-        result = AssertUnwindSafe(handled).catch_unwind() => completion(result, &output),
-        () = cancellation.wait() => Completion::Stopped,
+        result = AssertUnwindSafe(handled).catch_unwind() => completion(result, &line),
+        () = line.ended() => Completion::Stopped,
     }
 }
 
 fn completion(
     result: Result<Result<HandlerReply, HandlerError>, Box<dyn Any + Send>>,
-    output: &Output,
+    line: &Line,
 ) -> Completion {
     match result {
-        Ok(Ok(reply)) => Completion::Reply(output.complete(reply)),
-        Ok(Err(error)) => Completion::Failed(Box::new(error.into_info())),
+        Ok(Ok(reply)) => Completion::Reply(complete(line, reply)),
+        Ok(Err(error)) => Completion::Failed(Box::new(error)),
         Err(panic) => Completion::Panicked(panic_message(&*panic)),
     }
 }

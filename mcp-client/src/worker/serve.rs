@@ -14,9 +14,10 @@ use mcp_proto::{
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
-use super::attempts::{Attempts, Completion, Emitted, Routed, Start};
+use super::attempts::{Attempts, Completion, Emitted, Routed, Sign, Signed, Start};
 use super::handler::Handler;
-use super::job::{Cancellation, Job};
+use super::job::Job;
+use super::line::Line;
 use super::run::{begin, resume, run};
 use super::stats::WorkerStats;
 use super::{WorkerExit, WorkerStatus};
@@ -311,13 +312,9 @@ impl Registration {
             Received::Frame(Frame { message: Message::Route(route), body }) => {
                 let Route { attempt_id: id, attempt, ttl_ms, task, stream_window_bytes } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
-                let cancellation = match stream_window_bytes {
-                    0 => Cancellation::default(),
-                    _ => Cancellation::of_streamed(self, id),
-                };
-                let job = task
-                    .decode()
-                    .map(|task| Box::new(Job { task, body, deadline, attempt, cancellation }));
+                let line = Line::new(self, id, stream_window_bytes > 0);
+                let job =
+                    task.decode().map(|task| Box::new(Job { task, body, deadline, attempt, line }));
                 let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));
                 let handler = handler.cloned();
                 Event::Route(Routed { id, job, handler, arrived_at, stream_window_bytes })
@@ -362,6 +359,21 @@ impl Registration {
         let Ok(runtime) = Handle::try_current() else { return };
         for start in starts {
             runtime.spawn(run(self.clone(), start));
+        }
+    }
+
+    /// A handler gives a sign of life.
+    pub(super) fn sign(&self, id: AttemptId, sign: Sign) {
+        let signed = self.change(|state| {
+            let State { attempts, link, .. } = state;
+            let signed = attempts.sign(id, sign, Instant::now(), link.as_deref());
+            if signed == Signed::Pushed {
+                state.flush_soon();
+            }
+            signed
+        });
+        if signed == Signed::Waits {
+            self.control.wake.notify_one();
         }
     }
 

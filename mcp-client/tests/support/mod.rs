@@ -271,22 +271,29 @@ impl Peer {
     }
 
     pub async fn route(&mut self, id: u64, action: &str, ttl_ms: u64, body: &'static str) {
-        let task =
-            Task::new(TaskId::try_from(format!("t-{id}")).unwrap(), action.try_into().unwrap());
-        let route = Route {
-            attempt_id: AttemptId(id),
-            attempt: 1,
-            ttl_ms,
-            task: task.encode(),
-            stream_window_bytes: 0,
-        };
-        self.send(Message::Route(route), body).await;
+        self.send(Message::Route(route_of(id, task(id, action), ttl_ms)), body).await;
+    }
+
+    /// A ROUTE of a task with something that most tasks don't have.
+    pub async fn route_task(&mut self, id: u64, change: impl FnOnce(&mut Task), action: &str) {
+        let mut task = task(id, action);
+        change(&mut task);
+        self.send(Message::Route(route_of(id, task, 60_000)), "").await;
     }
 
     /// Ends the connection without a word on the lane.
     pub fn close(&self, code: u32) {
         self.quic.close(VarInt::from_u32(code), b"for a test");
     }
+}
+
+fn task(id: u64, action: &str) -> Task {
+    Task::new(TaskId::try_from(format!("t-{id}")).unwrap(), action.try_into().unwrap())
+}
+
+fn route_of(id: u64, task: Task, ttl_ms: u64) -> Route {
+    let attempt_id = AttemptId(id);
+    Route { attempt_id, attempt: 1, ttl_ms, task: task.encode(), stream_window_bytes: 0 }
 }
 
 pub fn deliver(

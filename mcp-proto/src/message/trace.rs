@@ -24,6 +24,8 @@ wire_enum! {
         Expired = 4, "expired";
         /// It was still running when the task was cancelled.
         Cancelled = 5, "cancelled";
+        /// It gave no sign of life for the task's attempt time-out.
+        TimedOut = 6, "timed_out";
     }
 }
 

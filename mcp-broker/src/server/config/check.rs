@@ -8,6 +8,8 @@ use super::{Config, ConfigError};
 /// Several of the largest frames, so that one alone never stops a connection.
 const MIN_OUTGOING_BYTES: usize = 4 * (MAX_BODY_BYTES + MAX_HEADER_BYTES);
 const MIN_HEADER_BYTES: u32 = 4096;
+/// A task has at most 100 attempts.
+const MAX_RETRY_BUDGET_PERCENT: u32 = 100 * 100;
 /// A day: beyond it, an interval is a slip of the pen, and within it no sum overflows.
 const MAX_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -47,6 +49,8 @@ impl Config {
         at_least("limits.max_agents", limits.max_agents, 1)?;
         at_least("limits.max_sessions", limits.max_sessions, 1)?;
         at_least("limits.max_waiters", limits.max_waiters, 1)?;
+        let budget = 0..=MAX_RETRY_BUDGET_PERCENT;
+        within("limits.retry_budget_percent", limits.retry_budget_percent, budget)?;
 
         for (key, ms) in [
             ("timing.hello_timeout_ms", timing.hello_timeout_ms),
@@ -126,6 +130,10 @@ mod tests {
                 "max_udp_payload_bytes is 9000; allowed are 1200",
             ),
             ("[timing]\nping_interval_ms = 30000", "must be less than lease_ms"),
+            (
+                "[limits]\nretry_budget_percent = 10001",
+                "limits.retry_budget_percent is 10001; allowed are 0 to 10000",
+            ),
             ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
             ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),
         ] {

@@ -49,6 +49,7 @@ impl Default for LimitsConfig {
             kept_results: 10_000,
             kept_result_bytes: 64 * 1024 * 1024,
             max_nacks: 8,
+            retry_budget_percent: 20,
         }
     }
 }

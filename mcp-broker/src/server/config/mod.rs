@@ -133,6 +133,10 @@ pub struct LimitsConfig {
     pub kept_result_bytes: usize,
     /// How often workers may hand a task back before it fails.
     pub max_nacks: u32,
+    /// The retry budget: attempts after a failure or a time-out, in percent of the tasks taken
+    /// lately, 0 to 10,000. When everything fails, retries are no more than this much load on top.
+    /// Besides them there are 10, and one a second, so that a quiet broker always retries. 20.
+    pub retry_budget_percent: u32,
 }
 
 /// The key `[timing]`. All in milliseconds.
@@ -269,6 +273,7 @@ impl Config {
             kept_results: limits.kept_results,
             kept_result_bytes: limits.kept_result_bytes,
             max_nacks: limits.max_nacks,
+            retry_budget_percent: limits.retry_budget_percent,
             ..CoreConfig::new(broker_id, epoch, seed)
         }
     }

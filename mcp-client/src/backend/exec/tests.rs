@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 
 use super::*;
 use crate::backend::testing::{call, job, job_of, until_emitted};
+use crate::worker::complete;
 
 fn sh(script: &str) -> Exec {
     Exec::new("sh", ["-c", script])
@@ -110,11 +111,11 @@ async fn output_is_emitted_while_the_program_runs() {
     let script =
         format!("printf one; until [ -e {} ]; do sleep 0.01; done; printf two", path.display());
     let job = job("");
-    let output = job.output();
+    let line = job.line.clone();
     let mut running = tokio::spawn(sh(&script).call(job));
-    until_emitted(&output, "one").await;
+    until_emitted(&line, "one").await;
     assert!((&mut running).now_or_never().is_none());
     std::fs::write(&path, "").unwrap();
     let reply = running.await.unwrap().unwrap();
-    assert_eq!(output.complete(reply).body, "two");
+    assert_eq!(complete(&line, reply).body, "two");
 }

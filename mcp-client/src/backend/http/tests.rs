@@ -28,13 +28,13 @@ async fn bodies_and_content_types_go_both_ways() {
 async fn an_answer_is_emitted_as_it_comes() {
     let server = HttpServer::start().await;
     let job = job("");
-    let output = job.output();
+    let line = job.line.clone();
     let running = tokio::spawn(Http::new(&server.url("/")).unwrap().call(job));
     let mut exchange = server.accept().await;
     exchange.begin("text/plain").await;
     for part in ["one", "two"] {
         exchange.chunk(part).await;
-        until_emitted(&output, part).await;
+        until_emitted(&line, part).await;
     }
     exchange.end().await;
     let reply = soon(running).await.unwrap().unwrap();
@@ -70,13 +70,13 @@ async fn dropped_it_closes_its_connection_at_once() {
     // Before there is an answer, and in the middle of it.
     for is_answering in [false, true] {
         let job = job("");
-        let output = job.output();
+        let line = job.line.clone();
         let running = tokio::spawn(Http::new(&server.url("/")).unwrap().call(job));
         let mut exchange = server.accept().await;
         if is_answering {
             exchange.begin("text/plain").await;
             exchange.chunk("some").await;
-            until_emitted(&output, "some").await;
+            until_emitted(&line, "some").await;
         }
         running.abort();
         exchange.until_closed().await;

@@ -37,7 +37,7 @@ async fn each_delta_is_emitted_at_once_and_usage_follows_in_headers() {
     let server = HttpServer::start().await;
     let openai = OpenAi::new(&server.url("/v1/")).unwrap().model("smol").api_key("key").unwrap();
     let job = job("hello");
-    let output = job.output();
+    let line = job.line.clone();
     let running = tokio::spawn(openai.call(job));
 
     let mut exchange = server.accept().await;
@@ -52,15 +52,15 @@ async fn each_delta_is_emitted_at_once_and_usage_follows_in_headers() {
     exchange.chunk(": keep-alive\n\n").await;
     for text in ["Hi", " thé", "re"] {
         exchange.chunk(delta(text)).await;
-        until_emitted(&output, text).await;
+        until_emitted(&line, text).await;
     }
     // In one chunk, and in pieces that cut a character.
     let rest = format!("{}{}", delta("!\n"), delta("Grüße"));
     let cut = rest.find('ü').unwrap() + 1;
     exchange.chunk(&rest.as_bytes()[..cut]).await;
-    until_emitted(&output, "!\n").await;
+    until_emitted(&line, "!\n").await;
     exchange.chunk(&rest.as_bytes()[cut..]).await;
-    until_emitted(&output, "Grüße").await;
+    until_emitted(&line, "Grüße").await;
 
     let finish = json!({ "choices": [{ "delta": {}, "finish_reason": "length" }] });
     let usage = json!({ "prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14 });
@@ -151,13 +151,13 @@ async fn dropped_it_closes_its_request_at_once() {
     // While the prompt is worked on, between two tokens, and after the last one.
     for text in ["", "some"] {
         let job = job("hello");
-        let output = job.output();
+        let line = job.line.clone();
         let running = tokio::spawn(openai.call(job));
         let mut exchange = server.accept().await;
         if !text.is_empty() {
             exchange.begin(EVENT_STREAM).await;
             exchange.chunk(delta(text)).await;
-            until_emitted(&output, text).await;
+            until_emitted(&line, text).await;
         }
         running.abort();
         exchange.until_closed().await;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use mcp_client::{ActionName, Client, Outcome, Priority, TaskBuilder, TaskEnd, TaskId};
+use mcp_client::{ActionName, Client, Outcome, Priority, Retry, TaskBuilder, TaskEnd, TaskId};
 use mcp_proto::limits::MAX_DISCARDED_FRAME_BYTES;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,7 @@ Examples:
   mcpctl call upper --data hello
   mcpctl call summarize --file report.txt --ttl 2m > summary.txt
   git diff | mcpctl call review - --idempotent --label gpu=a100
+  mcpctl call embed --file page.txt --idempotent --retry 3 --attempt-timeout 10s
   mcpctl call upper --data hello -o json | jq .context_trace";
 
 /// Send one task and print its result
@@ -57,6 +58,23 @@ pub(crate) struct Call {
     /// Running it twice does no harm: then it is sent again when its worker or the broker is lost
     #[arg(long)]
     idempotent: bool,
+
+    /// Try it again when its handler fails, up to N times, after 100ms, 200ms, 400ms, … at most 1s
+    ///
+    /// Needs --idempotent, since a handler that failed may have done a part of its work. All attempts
+    /// are within --ttl. A failure that the handler calls permanent stands, and so does one while
+    /// retries are more than a fifth of what the broker does; `-o json` tells in context_trace why
+    /// there was another attempt, or none.
+    #[arg(long, value_name = "N", value_parser = parse::retry, requires = "idempotent")]
+    retry: Option<Retry>,
+
+    /// End an attempt that gives no sign of life for so long: its worker hangs
+    ///
+    /// Then another worker gets the task if it is --idempotent; otherwise it fails with
+    /// ATTEMPT_TIMEOUT. A handler gives signs by beginning and by reporting progress; one that does
+    /// not report has this long in all.
+    #[arg(long, value_name = "TIME", value_parser = parse::attempt_timeout)]
+    attempt_timeout: Option<Duration>,
 
     /// Require a worker with this label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
@@ -186,6 +204,12 @@ impl Call {
         }
         for (key, value) in self.header {
             task = task.header(key, value);
+        }
+        if let Some(retry) = self.retry {
+            task = task.retry(retry);
+        }
+        if let Some(timeout) = self.attempt_timeout {
+            task = task.attempt_timeout(timeout);
         }
         if let Some(id) = self.id {
             task = task.id(id);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use mcp_proto::limits::MAX_TTL_MS;
+use mcp_client::Retry;
+use mcp_proto::limits::{MAX_ATTEMPTS, MAX_RETRY_WAIT_MS, MAX_TTL_MS};
 
 /// A duration as people write it: a number and one of `ms`, `s`, `m`, `h`, `d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -27,9 +28,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// A task's time to live: a duration from 1 ms to 7 days.
 pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
-    let ttl = duration(text)?;
-    let is_allowed = ttl >= Duration::from_millis(1) && ttl <= Duration::from_millis(MAX_TTL_MS);
-    if is_allowed { Ok(ttl) } else { Err("is out of range; 1ms to 7d are allowed".to_owned()) }
+    let max = Duration::from_millis(MAX_TTL_MS);
+    within(duration(text)?, max).ok_or("is out of range; 1ms to 7d are allowed".to_owned())
+}
+
+/// An attempt time-out: a duration from 1 ms to an hour.
+pub(crate) fn attempt_timeout(text: &str) -> Result<Duration, String> {
+    let max = Duration::from_millis(MAX_RETRY_WAIT_MS.into());
+    within(duration(text)?, max).ok_or("is out of range; 1ms to 1h are allowed".to_owned())
+}
+
+fn within(duration: Duration, max: Duration) -> Option<Duration> {
+    (Duration::from_millis(1)..=max).contains(&duration).then_some(duration)
+}
+
+/// How often a task is tried again, 1 to 99 times: with the default waits.
+pub(crate) fn retry(text: &str) -> Result<Retry, String> {
+    let retries = text.parse().ok().filter(|retries| (1..MAX_ATTEMPTS).contains(retries));
+    let retries = retries.ok_or("is not a number of times, 1 to 99")?;
+    Ok(Retry { max_attempts: 1 + retries, ..Retry::default() })
 }
 
 /// Seconds, from a millisecond to a day.
@@ -89,6 +106,22 @@ mod tests {
         assert!(ttl("7d").is_ok());
         for wrong in ["0s", "0.5ms", "8d"] {
             assert_eq!(ttl(wrong).unwrap_err(), "is out of range; 1ms to 7d are allowed");
+        }
+    }
+
+    #[test]
+    fn retries_are_attempts_beyond_the_first() {
+        assert_eq!(retry("1").map(|retry| retry.max_attempts), Ok(2));
+        assert_eq!(retry("99").map(|retry| retry.max_attempts), Ok(100));
+        for wrong in ["", "0", "100", "-1", "2s"] {
+            assert_eq!(retry(wrong).unwrap_err(), "is not a number of times, 1 to 99");
+        }
+        assert_eq!(attempt_timeout("1h"), Ok(Duration::from_secs(3600)));
+        for wrong in ["0s", "61m"] {
+            assert_eq!(
+                attempt_timeout(wrong).unwrap_err(),
+                "is out of range; 1ms to 1h are allowed"
+            );
         }
     }
 

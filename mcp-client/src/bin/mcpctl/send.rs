@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use mcp_client::{CallError, Client, TaskEnd};
+use mcp_client::{CallError, Client, Retry, TaskEnd};
 use mcp_proto::json::{JsonError, JsonTask};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
 use crate::global::Global;
-use crate::{connect, report, signals};
+use crate::{connect, parse, report, signals};
 use lines::{Line, Lines};
 use progress::Progress;
 use tally::Tally;
@@ -26,6 +26,7 @@ const HELP: &str = "\
 Examples:
   mcpctl send --file tasks.jsonl > results.jsonl
   generate-tasks | mcpctl send --file - --in-flight 1000 | jq -r .outcome
+  mcpctl send --file pages.jsonl --retry 3 --attempt-timeout 10s > results.jsonl
 
 A line:
   {\"mcp_version\":\"1.0\",\"task_id\":\"t-1\",\"action\":\"upper\",\"payload\":{\"text\":\"hello\"},\"ttl\":30}
@@ -33,7 +34,8 @@ A line:
 All five fields are required; ttl is in seconds. Others that may be there: content_type (with
 \"text/plain\" the payload is a string and goes to the worker as it is), priority, tenant,
 affinity_key, required_labels, headers, idempotent, delivery, shadow, parent_task_id, depth,
-traceparent, tracestate. Names that begin with x- are left out.";
+traceparent, tracestate, retry (such as {\"max_attempts\":5,\"initial_ms\":200}),
+attempt_timeout_ms, cancel_on_disconnect. Names that begin with x- are left out.";
 
 const EXIT_HELP: &str = "\
 Exit status:
@@ -67,6 +69,22 @@ pub(crate) struct Send {
         value_parser = clap::value_parser!(u32).range(1..=65_536)
     )]
     in_flight: u32,
+
+    /// Try tasks again when their handler fails, up to N times, after 100ms, 200ms, 400ms, … at most
+    /// 1s; those whose line does not say `retry`
+    ///
+    /// Only tasks with `"idempotent":true` or `"delivery":"durable"` are, since a handler that failed
+    /// may have done a part of its work.
+    #[arg(long, value_name = "N", value_parser = parse::retry)]
+    retry: Option<Retry>,
+
+    /// End an attempt that gives no sign of life for so long, of tasks whose line does not say
+    /// `attempt_timeout_ms`
+    ///
+    /// Then another worker gets the task if it may run twice; otherwise it fails with
+    /// ATTEMPT_TIMEOUT.
+    #[arg(long, value_name = "TIME", value_parser = parse::attempt_timeout)]
+    attempt_timeout: Option<Duration>,
 }
 
 /// What became of a line.
@@ -126,7 +144,7 @@ impl Send {
                 () = interrupted.cancelled(), if is_open => is_open = false,
                 line = lines.next(), if is_open && in_flight.len() < limit => match line {
                     None => is_open = false,
-                    Some(line) => match parse(&line) {
+                    Some(line) => match read(&line).map(|task| self.complete(task)) {
                         Ok(task) => in_flight.push(one(client, line, task, interrupted)),
                         Err(problem) => {
                             tally.bad_lines += 1;
@@ -140,7 +158,19 @@ impl Send {
     }
 }
 
-fn parse(line: &Line) -> Result<JsonTask, String> {
+impl Send {
+    /// The task with what its line leaves to the command.
+    fn complete(&self, mut json: JsonTask) -> JsonTask {
+        let task = &mut json.task;
+        task.retry = task.retry.or(self.retry);
+        if let (0, Some(timeout)) = (task.attempt_timeout_ms, self.attempt_timeout) {
+            task.attempt_timeout_ms = timeout.as_millis() as u32;
+        }
+        json
+    }
+}
+
+fn read(line: &Line) -> Result<JsonTask, String> {
     let text = line.text.as_deref().map_err(|problem| problem.to_string())?;
     JsonTask::from_json(text).map_err(|error| match error {
         // Its own line number is always 1 here.
@@ -209,12 +239,12 @@ mod tests {
 
     #[test]
     fn a_line_that_is_not_a_task_says_why() {
-        let problem = |text| parse(&line(text)).unwrap_err();
+        let problem = |text| read(&line(text)).unwrap_err();
         assert!(problem("{").starts_with("not JSON: "));
         assert!(!problem("{").contains("line 1"));
         let no_ttl = r#"{"mcp_version":"1.0","task_id":"t","action":"a","payload":1}"#;
         assert!(problem(no_ttl).contains("\"ttl\" is missing"));
         let unread = Line { number: 1, bytes: 0, text: Err("cannot be read".to_owned()) };
-        assert_eq!(parse(&unread).unwrap_err(), "cannot be read");
+        assert_eq!(read(&unread).unwrap_err(), "cannot be read");
     }
 }

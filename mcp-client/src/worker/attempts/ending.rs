@@ -4,12 +4,12 @@ use bytestring::ByteString;
 use mcp_proto::limits::MAX_TEXT_BYTES;
 use mcp_proto::{CancelReason, ErrorCode, ErrorInfo, Outcome};
 
-use crate::worker::handler::HandlerReply;
+use crate::worker::handler::{HandlerError, HandlerReply};
 
 /// How a handler ended.
 pub(in crate::worker) enum Completion {
     Reply(HandlerReply),
-    Failed(Box<ErrorInfo>),
+    Failed(Box<HandlerError>),
     Panicked(String),
     /// It was dropped, because its attempt was to end.
     Stopped,
@@ -29,12 +29,15 @@ pub(super) enum Ending {
 pub(super) struct Verdict {
     pub(super) outcome: Outcome,
     pub(super) error: Option<Box<ErrorInfo>>,
+    /// Another attempt would end in the same way.
+    pub(super) permanent: bool,
     pub(super) reply: HandlerReply,
 }
 
 impl Verdict {
     fn not_ok(outcome: Outcome, error: impl Into<Box<ErrorInfo>>) -> Self {
-        Self { outcome, error: Some(error.into()), reply: HandlerReply::default() }
+        let reply = HandlerReply::default();
+        Self { outcome, error: Some(error.into()), permanent: false, reply }
     }
 
     fn failed(code: ErrorCode, message: impl Into<String>) -> Self {
@@ -52,13 +55,14 @@ impl Completion {
                      reference to it instead",
                     reply.body.len(),
                 );
-                Verdict::failed(ErrorCode::BodyTooLarge, message)
+                let failed = Verdict::failed(ErrorCode::BodyTooLarge, message);
+                Verdict { permanent: true, ..failed }
             }
             (Completion::Reply(mut reply), _) => {
                 if reply.content_type.len() > MAX_TEXT_BYTES {
                     reply.content_type = ByteString::new();
                 }
-                Verdict { outcome: Outcome::Ok, error: None, reply }
+                Verdict { outcome: Outcome::Ok, error: None, permanent: false, reply }
             }
             (Completion::Panicked(message), _) => {
                 let message = format!("the handler panicked: {message}");
@@ -68,7 +72,10 @@ impl Completion {
                 let (outcome, error) = ended_by(ending);
                 Verdict::not_ok(outcome, error)
             }
-            (Completion::Failed(error), None) => Verdict::not_ok(Outcome::Failed, error),
+            (Completion::Failed(error), None) => {
+                let permanent = error.is_permanent();
+                Verdict { permanent, ..Verdict::not_ok(Outcome::Failed, error.into_info()) }
+            }
             (Completion::Stopped, None) => {
                 Verdict::failed(ErrorCode::Internal, "the handler was dropped")
             }

@@ -14,6 +14,7 @@
 mod ending;
 mod finished;
 mod parts;
+mod signs;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +31,8 @@ use mcp_proto::{
 };
 
 use super::handler::Handler;
-use super::job::{Cancellation, Job};
+use super::job::Job;
+use super::line::Line;
 use super::stats::WorkerStats;
 use crate::connection::Outbox;
 pub(super) use ending::Completion;
@@ -38,6 +40,8 @@ use ending::{Ending, Verdict, ended_by, expired};
 use finished::{Ended, Finished};
 pub(super) use parts::Emitted;
 use parts::Parts;
+use signs::Signs;
+pub(super) use signs::{Sign, Signed};
 
 /// Deadlines are looked at in steps of this.
 const STEP: Duration = Duration::from_millis(20);
@@ -73,6 +77,8 @@ pub(super) struct Attempts {
     finished: Finished,
     /// No deadline is earlier than this.
     earliest: Option<Instant>,
+    /// No sign of life that waits is to be sent earlier.
+    sign_at: Option<Instant>,
     connection: Option<Connected>,
     /// Of the broker that the attempts are from.
     epoch: Option<u64>,
@@ -89,13 +95,15 @@ struct Connected {
 }
 
 struct Attempt {
-    cancellation: Cancellation,
+    line: Line,
     deadline: Instant,
     arrived_at: Instant,
     started_at: Option<Instant>,
     ending: Option<Ending>,
     /// Set when the client takes the result in parts.
     parts: Option<Box<Parts>>,
+    /// None before its handler gave any.
+    signs: Option<Box<Signs>>,
 }
 
 impl Attempts {
@@ -108,6 +116,7 @@ impl Attempts {
             running: 0,
             finished: Finished::default(),
             earliest: None,
+            sign_at: None,
             connection: None,
             epoch: None,
             max_body_bytes: 0,
@@ -198,7 +207,7 @@ impl Attempts {
         self.stats.abandoned += 1;
         if attempt.started_at.is_some() {
             attempt.ending = Some(Ending::Abandoned);
-            attempt.cancellation.cancel();
+            attempt.line.end();
         } else {
             self.remove_waiting(id);
         }
@@ -247,16 +256,23 @@ impl Attempts {
             self.nack(id, ErrorCode::AllBusy, "all slots of the worker are taken", &mut out);
             return false;
         }
-        let (cancellation, deadline) = (job.cancelled(), job.deadline);
+        let (line, deadline) = (job.line.clone(), job.deadline);
         let start = Start { id, handler, job };
         let parts = (stream_window_bytes > 0).then(|| Box::new(Parts::new(stream_window_bytes)));
-        let mut attempt =
-            Attempt { cancellation, deadline, arrived_at, started_at: None, ending: None, parts };
+        let mut attempt = Attempt {
+            line,
+            deadline,
+            arrived_at,
+            started_at: None,
+            ending: None,
+            parts,
+            signs: None,
+        };
         let is_startable = self.waiting.is_empty() && self.may_start() && now < deadline;
         if is_startable {
             attempt.started_at = Some(now);
             self.running += 1;
-            starts.push(start);
+            begin(start, &mut out, starts);
         } else {
             self.waiting.push_back(start);
         }
@@ -306,7 +322,7 @@ impl Attempts {
             } else {
                 attempt.started_at = Some(now);
                 self.running += 1;
-                starts.push(start);
+                begin(start, out, starts);
             }
         }
     }
@@ -324,7 +340,7 @@ impl Attempts {
         if attempt.started_at.is_some() {
             if attempt.ending.is_none() {
                 attempt.ending = Some(Ending::Cancelled(reason));
-                attempt.cancellation.cancel();
+                attempt.line.end();
             }
             return;
         }
@@ -350,9 +366,9 @@ impl Attempts {
     /// CREDIT.
     pub(super) fn credit(&mut self, id: AttemptId, next_seq: u32, limit_bytes: u64) {
         // Unknown: it is finished.
-        if let Some(Attempt { parts: Some(parts), cancellation, .. }) = self.held.get_mut(&id) {
+        if let Some(Attempt { parts: Some(parts), line, .. }) = self.held.get_mut(&id) {
             parts.credit(next_seq, limit_bytes);
-            cancellation.notify();
+            line.credited();
         }
     }
 
@@ -370,9 +386,13 @@ impl Attempts {
         if matches!(completion, Completion::Panicked(_)) {
             self.stats.panics += 1;
         }
-        if attempt.ending != Some(Ending::Abandoned) {
+        if let (Completion::Failed(error), None) = (&completion, attempt.ending)
+            && error.is_busy()
+        {
+            self.hand_back(id, error.info().clone(), &mut out);
+        } else if attempt.ending != Some(Ending::Abandoned) {
             let started_at = attempt.started_at.unwrap_or(now);
-            let Verdict { outcome, error, reply } =
+            let Verdict { outcome, error, permanent, reply } =
                 completion.judge(attempt.ending, self.max_body_bytes);
             let chunks = attempt.parts.as_ref().map_or(0, |parts| parts.count());
             let result = TaskResult {
@@ -381,6 +401,7 @@ impl Attempts {
                 error,
                 queue_us: micros(started_at - attempt.arrived_at),
                 work_us: micros(now - started_at),
+                permanent,
                 headers: reply.headers,
                 ..TaskResult::new(id, outcome, Executed::Yes)
             };
@@ -400,6 +421,8 @@ impl Attempts {
         let result = TaskResult {
             error: Some(Box::new(error)),
             queue_us,
+            // It would not be read, or be too large, once more.
+            permanent: outcome == Outcome::Failed,
             ..TaskResult::new(id, outcome, Executed::No)
         };
         self.finish(result, Bytes::new(), None, out);
@@ -423,10 +446,13 @@ impl Attempts {
     }
 
     fn nack(&mut self, id: AttemptId, code: ErrorCode, message: &str, out: &mut impl Outbox) {
+        self.hand_back(id, ErrorInfo::new(code, message), out);
+    }
+
+    fn hand_back(&mut self, id: AttemptId, error: ErrorInfo, out: &mut impl Outbox) {
         self.stats.nacked += 1;
-        let error = Some(Box::new(ErrorInfo::new(code, message)));
-        let nack = Message::Nack(Nack { attempt_id: id, error });
-        let ended = Ended { id, message: nack, body: Bytes::new(), parts: None };
+        let message = Message::Nack(Nack { attempt_id: id, error: Some(Box::new(error)) });
+        let ended = Ended { id, message, body: Bytes::new(), parts: None };
         self.push_finished(ended, out);
     }
 
@@ -461,7 +487,8 @@ impl Attempts {
     /// When to call [`timeout`](Self::timeout) next.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let ping_at = self.connection.as_ref().map(|connection| connection.ping_at);
-        [self.earliest, ping_at].into_iter().flatten().min()
+        let sign_at = self.sign_at.filter(|_| self.connection.is_some());
+        [self.earliest, ping_at, sign_at].into_iter().flatten().min()
     }
 
     /// Ends what has run out of time, and says PING when that is due.
@@ -480,6 +507,7 @@ impl Attempts {
             let earliest = open.map(|attempt| attempt.deadline).min();
             self.earliest = earliest.map(|earliest| earliest.max(now + STEP));
         }
+        self.send_signs(now, &mut out);
         if let Some(connection) = &mut self.connection
             && connection.ping_at <= now
         {
@@ -504,7 +532,7 @@ impl Attempts {
         }
         for attempt in self.held.values_mut() {
             attempt.ending.get_or_insert(Ending::Leaving);
-            attempt.cancellation.cancel();
+            attempt.line.end();
         }
     }
 
@@ -516,6 +544,14 @@ impl Attempts {
             self.abandon(id);
         }
     }
+}
+
+/// Has a job started, and tells so where the broker waits for a sign of life.
+fn begin(start: Start, out: &mut impl Outbox, starts: &mut Vec<Start>) {
+    if start.job.task.attempt_timeout_ms > 0 {
+        out.push(&Message::Started(start.id), &Bytes::new());
+    }
+    starts.push(start);
 }
 
 fn micros(duration: Duration) -> u64 {

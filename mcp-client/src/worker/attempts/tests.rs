@@ -1,4 +1,4 @@
-use mcp_proto::{ActionName, Frame, Limits, NodeId, Task, TaskId};
+use mcp_proto::{ActionName, Frame, Limits, NodeId, Progress, Subject, Task, TaskId};
 
 use super::*;
 use crate::worker::{HandlerError, HandlerReply};
@@ -16,8 +16,8 @@ struct Fixture {
     now: Instant,
     wire: Vec<Frame>,
     starts: Vec<Start>,
-    /// Cancellations of started jobs, by attempt.
-    running: HashMap<u64, Cancellation>,
+    /// Lines of started jobs, by attempt.
+    running: HashMap<u64, Line>,
     epoch: u64,
 }
 
@@ -61,14 +61,19 @@ impl Fixture {
 
     fn route_with(&mut self, id: u64, ttl: Duration, is_served: bool) {
         let task_id = TaskId::try_from(format!("t{id}")).unwrap();
+        let task = Task::new(task_id, ActionName::try_from("upper").unwrap());
+        self.route_task(id, task, ttl, is_served);
+    }
+
+    fn route_task(&mut self, id: u64, task: Task, ttl: Duration, is_served: bool) {
         let routed = Routed {
             id: AttemptId(id),
             job: Ok(Box::new(Job {
-                task: Task::new(task_id, ActionName::try_from("upper").unwrap()),
+                task,
                 body: Bytes::new(),
                 deadline: self.now + ttl,
                 attempt: 1,
-                cancellation: Cancellation::default(),
+                line: Line::dead(),
             })),
             handler: is_served.then(handler),
             arrived_at: self.now,
@@ -92,7 +97,7 @@ impl Fixture {
     }
 
     fn stopped(&mut self, id: u64) {
-        assert!(self.running[&id].is_cancelled());
+        assert!(self.running[&id].is_over());
         self.complete(id, Completion::Stopped);
     }
 
@@ -101,10 +106,15 @@ impl Fixture {
         self.attempts.timeout(self.now, &mut self.wire);
     }
 
+    fn sign(&mut self, id: u64, permille: Option<u16>, message: &'static str) -> Signed {
+        let sign = Sign { permille, message: message.into() };
+        self.attempts.sign(AttemptId(id), sign, self.now, &mut self.wire)
+    }
+
     /// Attempts started since the last call.
     fn started(&mut self) -> Vec<u64> {
         let started: Vec<_> =
-            self.starts.drain(..).map(|start| (start.id.0, start.job.cancellation)).collect();
+            self.starts.drain(..).map(|start| (start.id.0, start.job.line)).collect();
         let ids = started.iter().map(|(id, _)| *id).collect();
         self.running.extend(started);
         ids
@@ -115,6 +125,13 @@ impl Fixture {
         let name = |frame: Frame| match frame.message {
             Message::Result(it) => format!("{} {} {}", it.attempt_id.0, it.outcome, it.executed),
             Message::Nack(it) => format!("{} nack {}", it.attempt_id.0, it.error.unwrap().code),
+            Message::Started(id) => format!("{} started", id.0),
+            Message::Progress(Progress { of: Subject::Attempt(id), permille, message }) => {
+                match permille {
+                    None => format!("{} alive", id.0),
+                    Some(permille) => format!("{} {permille} {message}", id.0),
+                }
+            }
             Message::Ping(Ping { readiness: None, .. }) => "probe".to_owned(),
             Message::Ping(it) => {
                 let mut held: Vec<_> = it.held.iter().map(|id| id.0).collect();
@@ -585,5 +602,117 @@ mod any_order {
             prop_assert!(open.is_empty(), "never answered: {open:?}");
             prop_assert!(it.attempts.held.is_empty() && it.attempts.waiting.is_empty());
         }
+    }
+}
+
+#[test]
+fn the_beginning_of_a_handler_is_told_where_signs_of_life_are_waited_for() {
+    let mut it = Fixture::new(1, 1);
+    let task = |id: &str| {
+        let task = Task::new(id.try_into().unwrap(), ActionName::try_from("upper").unwrap());
+        Task { attempt_timeout_ms: 1_000, ..task }
+    };
+    it.route_task(1, task("a"), TTL, true);
+    it.route_task(2, task("b"), TTL, true);
+    assert_eq!(it.sent(), ["1 started"]);
+    it.started();
+    it.reply(1);
+    assert_eq!(it.sent(), ["1 ok yes", "2 started"]);
+    it.started();
+    it.reply(2);
+    it.sent();
+}
+
+#[test]
+fn of_many_signs_the_latest_is_sent_once_it_is_time() {
+    let mut it = Fixture::new(1, 0);
+    it.route(1);
+    it.started();
+    assert_eq!(it.sign(1, Some(100), "a"), Signed::Pushed);
+    assert_eq!(it.sign(1, None, ""), Signed::Waits);
+    assert_eq!(it.sign(1, Some(200), "b"), Signed::Nothing);
+    assert_eq!(it.sign(1, Some(300), "c"), Signed::Nothing);
+    // A bare sign of life says no more than one that waits.
+    assert_eq!(it.sign(1, None, ""), Signed::Nothing);
+    assert_eq!(it.sent(), ["1 100 a"]);
+    let at = it.attempts.next_timeout().unwrap();
+    assert_eq!(at, it.now + Duration::from_millis(50));
+    it.pass(Duration::from_millis(49));
+    assert!(it.sent().is_empty());
+    it.pass(Duration::from_millis(1));
+    assert_eq!(it.sent(), ["1 300 c"]);
+    it.pass(Duration::from_millis(50));
+    assert!(it.sent().is_empty());
+    assert_eq!(it.sign(1, None, ""), Signed::Pushed);
+    assert_eq!(it.sign(1, Some(400), "d"), Signed::Waits);
+    it.reply(1);
+    assert_eq!(it.sent(), ["1 alive", "1 ok yes"]);
+    it.pass(Duration::from_millis(50));
+}
+
+#[test]
+fn a_sign_waits_for_a_connection_and_is_no_more_when_its_attempt_is_over() {
+    let mut it = Fixture::new(2, 0);
+    it.route(1);
+    it.route(2);
+    it.started();
+    it.attempts.disconnected();
+    it.sign(1, Some(100), "a");
+    it.sign(1, Some(200), "b");
+    it.sign(2, Some(300), "c");
+    it.pass(Duration::from_secs(1));
+    assert!(it.sent().is_empty());
+    it.connect(&[1, 2]);
+    it.cancel(2, CancelReason::Client);
+    assert_eq!(it.attempts.next_timeout().map(|at| at <= it.now), Some(true));
+    it.pass(Duration::ZERO);
+    assert_eq!(it.sent(), ["1 200 b"]);
+    assert_eq!(it.sign(2, Some(400), "d"), Signed::Nothing);
+    assert_eq!(it.sign(77, Some(400), "d"), Signed::Nothing);
+    it.stopped(2);
+    it.reply(1);
+    it.sent();
+}
+
+#[test]
+fn a_busy_handler_hands_its_attempt_back_and_its_slot_with_it() {
+    let mut it = Fixture::new(1, 1);
+    it.route(1);
+    it.route(2);
+    it.started();
+    let busy = HandlerError::busy("warming up", Duration::from_millis(700));
+    it.complete(1, Completion::Failed(Box::new(busy.clone())));
+    match &it.wire[0].message {
+        Message::Nack(Nack { error: Some(error), .. }) => {
+            assert_eq!((error.code, error.retry_after_ms), (ErrorCode::AllBusy, Some(700)));
+            assert_eq!(error.message, "warming up");
+        }
+        other => panic!("{other:?}"),
+    }
+    it.sent();
+    assert_eq!(it.started(), [2]);
+    assert_eq!(it.attempts.stats().nacked, 1);
+    // Once it is being cancelled, that is what is told.
+    it.cancel(2, CancelReason::Client);
+    it.complete(2, Completion::Failed(Box::new(busy)));
+    assert_eq!(it.sent(), ["2 cancelled yes"]);
+}
+
+#[test]
+fn a_permanent_failure_is_told_as_one() {
+    let mut it = Fixture::new(1, 0);
+    for (id, error, is_permanent) in
+        [(1, HandlerError::new("no"), false), (2, HandlerError::permanent("never"), true)]
+    {
+        it.route(id);
+        it.started();
+        it.complete(id, Completion::Failed(Box::new(error)));
+        match &it.wire[0].message {
+            Message::Result(result) => {
+                assert_eq!((result.outcome, result.permanent), (Outcome::Failed, is_permanent));
+            }
+            other => panic!("{other:?}"),
+        }
+        it.sent();
     }
 }

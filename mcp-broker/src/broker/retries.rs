@@ -1,0 +1,198 @@
+//! Another attempt: after a failure of the handler, after silence, after a worker put a task off.
+
+use mcp_proto::{
+    AttemptId, CancelReason, ErrorCode, ErrorInfo, Executed, HopEvent, Outcome, TaskResult,
+};
+
+use super::ending::End;
+use super::inflight::{AttemptKey, TaskKey, TaskState};
+use super::registry::AgentKey;
+use super::{Core, Now};
+
+/// Bounds of what a worker can put a task off by. Whoever names less would be asked over and over;
+/// more is as good as handing it back.
+const PUT_OFF_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
+
+/// Workers that are asked one after the other, each when the one before put the task off. Then it
+/// waits.
+const MAX_ASKED_AT_ONCE: usize = 8;
+
+/// Whether there is another attempt after one that failed or was silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Again {
+    /// After so many ms.
+    After(u64),
+    Permanent,
+    MayNotRunTwice,
+    NoAttemptLeft,
+    NoTimeLeft,
+    BudgetSpent,
+    NoRoom,
+    ShuttingDown,
+}
+
+impl Again {
+    /// Why, as the hop of a failed attempt tells it.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Again::After(_) => "failed; tried again",
+            Again::Permanent => "failed for good",
+            Again::MayNotRunTwice => "failed; it may not run twice",
+            Again::NoAttemptLeft => "failed; no attempt is left",
+            Again::NoTimeLeft => "failed; its time to live ends before another attempt",
+            Again::BudgetSpent => "failed; the retry budget is spent",
+            Again::NoRoom => "failed; too many tasks wait for another attempt",
+            Again::ShuttingDown => "failed; the broker is shutting down",
+        }
+    }
+
+    /// The same of one that was silent.
+    fn reason_of_silence(self) -> &'static str {
+        match self {
+            Again::After(_) => "no sign of life; tried again",
+            Again::Permanent | Again::MayNotRunTwice => "no sign of life; it may not run twice",
+            Again::NoAttemptLeft => "no sign of life; no attempt is left",
+            Again::NoTimeLeft => "no sign of life; its time to live ends before another attempt",
+            Again::BudgetSpent => "no sign of life; the retry budget is spent",
+            Again::NoRoom => "no sign of life; too many tasks wait for another attempt",
+            Again::ShuttingDown => "no sign of life; the broker is shutting down",
+        }
+    }
+}
+
+impl Core {
+    /// A worker gives a sign of life of an attempt. One that it does not hold, or whose task has
+    /// ended, is ignored.
+    pub(super) fn handle_sign(&mut self, now: Now, agent: AgentKey, id: AttemptId) {
+        if let Some(attempt) = self.attempt_of(agent, id) {
+            self.attempt_lives(now, attempt);
+        }
+    }
+
+    /// An attempt gave a sign of life: its time-out counts from now.
+    pub(super) fn attempt_lives(&mut self, now: Now, key: AttemptKey) {
+        let task = self.attempts.get(key).and_then(|attempt| attempt.task);
+        if let Some(task) = task.and_then(|task| self.tasks.get_mut(task))
+            && let Some(extras) = &mut task.extras
+        {
+            // The timer stays: when it fires, it is seen that there was a sign.
+            extras.last_sign = now.mono;
+        }
+    }
+
+    /// A running attempt gave no sign of life for its task's `attempt_timeout_ms`.
+    pub(super) fn attempt_is_silent(&mut self, now: Now, key: TaskKey, attempt_key: AttemptKey) {
+        let Some(attempt) = self.attempts.get(attempt_key) else { return };
+        let agent = attempt.agent;
+        self.stats.timed_out += 1;
+        let again = self.again(now, key, Executed::Maybe);
+        self.add_hop(now, key, attempt_key, HopEvent::TimedOut, again.reason_of_silence());
+        self.cancel_attempt(now, attempt_key, CancelReason::Superseded);
+        if let Again::After(wait_ms) = again {
+            return self.try_again(now, key, agent, wait_ms);
+        }
+        let message = "its worker gave no sign of life of it for its attempt time-out; give it \
+                       more time, or let its handler report progress";
+        let mut error = ErrorInfo::new(ErrorCode::AttemptTimeout, message);
+        error.node_id = self.registry.get(agent).map(|agent| agent.node_id.clone());
+        self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
+    }
+
+    /// Whether a task is tried again after this failure; none when it did not ask for that.
+    pub(super) fn again_after_failure(
+        &mut self,
+        now: Now,
+        key: TaskKey,
+        result: &TaskResult,
+    ) -> Option<Again> {
+        self.tasks.get(key)?.extras.as_ref()?.asked.retry?;
+        Some(match result.permanent {
+            true => Again::Permanent,
+            false => self.again(now, key, result.executed),
+        })
+    }
+
+    /// Whether a task gets another attempt after one that ended badly. If so, it is taken from the
+    /// budget.
+    fn again(&mut self, now: Now, key: TaskKey, executed: Executed) -> Again {
+        let Some(task) = self.tasks.get(key) else { return Again::NoAttemptLeft };
+        if executed != Executed::No && !task.may_run_twice() {
+            return Again::MayNotRunTwice;
+        }
+        if !task.has_attempts_left() {
+            return Again::NoAttemptLeft;
+        }
+        let asked = task.extras.as_ref().and_then(|extras| extras.asked.retry);
+        let wait_ms = asked.map_or(0, |retry| retry.wait_ms(task.tries()));
+        if now.mono.plus_ms(wait_ms) >= task.deadline {
+            return Again::NoTimeLeft;
+        }
+        if self.is_shutting_down {
+            return Again::ShuttingDown;
+        }
+        if !self.may_wait(key) {
+            return Again::NoRoom;
+        }
+        if !self.retry_budget.take(now.mono, self.stats.accepted) {
+            self.stats.retries_refused += 1;
+            return Again::BudgetSpent;
+        }
+        self.stats.retried += 1;
+        Again::After(wait_ms)
+    }
+
+    /// Has a task tried again after a wait, with another worker if there is one.
+    pub(super) fn try_again(&mut self, now: Now, key: TaskKey, failed: AgentKey, wait_ms: u64) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.avoid = Some(failed);
+        if wait_ms == 0 { self.place(now, key, true) } else { self.delay(now, key, wait_ms) }
+    }
+
+    /// A worker has no room for a task that it was sent, and says when it may have. Another one
+    /// that has room is asked at once.
+    pub(super) fn put_off(&mut self, now: Now, key: TaskKey, by: AgentKey, wait_ms: u64) {
+        self.stats.put_off += 1;
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.avoid = Some(by);
+        let extras = task.extras_mut();
+        extras.put_off += 1;
+        extras.put_off_by.push(by);
+        let (asked, subqueue) = (extras.put_off_by.clone(), task.subqueue);
+        if self.is_shutting_down {
+            return self.end_for_shutdown(now, key);
+        }
+        let choice = match self.pools.get_mut(task.pool) {
+            Some(pool) if asked.len() < MAX_ASKED_AT_ONCE => {
+                pool.pick_none_of(subqueue, &mut self.rng, &asked)
+            }
+            Some(_) | None => None,
+        };
+        if let Some(choice) = choice {
+            return self.route(now, key, choice);
+        }
+        task.extras_mut().put_off_by.clear();
+        self.delay(now, key, wait_ms.clamp(*PUT_OFF_MS.start(), *PUT_OFF_MS.end()));
+    }
+
+    /// Whether one more of an action's tasks may wait for its time: they are bounded as its queue
+    /// is.
+    pub(super) fn may_wait(&self, key: TaskKey) -> bool {
+        let Some(task) = self.tasks.get(key) else { return false };
+        let delayed = self.pools.get(task.pool).map(|pool| pool.delayed).unwrap_or_default();
+        delayed.tasks < self.config.max_queue_tasks
+            && delayed.bytes + task.bytes() <= self.config.max_queue_bytes
+    }
+
+    /// Lets a task wait for its time, which its deadline may cut.
+    fn delay(&mut self, now: Now, key: TaskKey, wait_ms: u64) {
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        task.state = TaskState::Delayed { since: now.mono };
+        let bytes = task.bytes();
+        let at = now.mono.plus_ms(wait_ms).min(task.deadline);
+        if let Some(pool) = self.pools.get_mut(task.pool) {
+            pool.delayed.add(bytes);
+        }
+        self.delayed.add(bytes);
+        self.set_task_timer(key, at);
+    }
+}

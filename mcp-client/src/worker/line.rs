@@ -1,0 +1,135 @@
+//! What an attempt's handler and its worker say to each other while it runs.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::{Bytes, BytesMut};
+use mcp_proto::AttemptId;
+use tokio::sync::Notify;
+
+use super::attempts::{Emitted, Sign};
+use super::serve::Registration;
+
+/// Between a handler and its worker. One is made for every attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct Line(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    registration: Weak<Registration>,
+    id: AttemptId,
+    /// Whether the client takes the result in parts.
+    is_streamed: bool,
+    is_over: AtomicBool,
+    /// The attempt is over, or there is more credit. A `CancellationToken`, which can have children,
+    /// costs several times as much.
+    changed: Notify,
+    /// Parts of the result, for a client that takes none.
+    collected: Mutex<BytesMut>,
+}
+
+impl Line {
+    pub(super) fn new(registration: &Arc<Registration>, id: AttemptId, is_streamed: bool) -> Self {
+        Self::of(Arc::downgrade(registration), id, is_streamed)
+    }
+
+    /// One that leads nowhere.
+    #[cfg(test)]
+    pub(crate) fn dead() -> Self {
+        Self::of(Weak::new(), AttemptId(0), false)
+    }
+
+    fn of(registration: Weak<Registration>, id: AttemptId, is_streamed: bool) -> Self {
+        Self(Arc::new(Shared {
+            registration,
+            id,
+            is_streamed,
+            is_over: AtomicBool::new(false),
+            changed: Notify::new(),
+            collected: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn is_streamed(&self) -> bool {
+        self.0.is_streamed
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.0.is_over.load(Ordering::Acquire)
+    }
+
+    /// The attempt is over.
+    pub(super) fn end(&self) {
+        self.0.is_over.store(true, Ordering::Release);
+        self.0.changed.notify_waiters();
+    }
+
+    /// There is more credit.
+    pub(super) fn credited(&self) {
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until the attempt is over. Cancel-safe.
+    pub(super) async fn ended(&self) {
+        loop {
+            let mut changed = pin!(self.0.changed.notified());
+            // Listens before it looks, so that nothing is missed in between.
+            changed.as_mut().enable();
+            if self.is_over() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    pub(super) fn sign(&self, sign: Sign) {
+        if let Some(registration) = self.0.registration.upgrade() {
+            registration.sign(self.0.id, sign);
+        }
+    }
+
+    /// Sends a part of the result, as there is credit for it; false when the attempt is over.
+    pub(super) async fn send(&self, mut part: Bytes) -> bool {
+        while !part.is_empty() {
+            let mut changed = pin!(self.0.changed.notified());
+            // Listens before it tries, so that no credit is missed in between.
+            changed.as_mut().enable();
+            let Some(registration) = self.0.registration.upgrade() else { return false };
+            match registration.emit(self.0.id, &mut part) {
+                Emitted::Some => {}
+                Emitted::NoCredit => {
+                    drop(registration);
+                    changed.await;
+                }
+                Emitted::Over => return false,
+            }
+        }
+        true
+    }
+
+    /// What was given out for a client that takes no parts.
+    pub(super) fn collected(&self) -> MutexGuard<'_, BytesMut> {
+        self.0.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells when an attempt is over.
+#[derive(Debug, Clone)]
+pub struct Cancellation(Line);
+
+impl Cancellation {
+    pub(super) fn of(line: Line) -> Self {
+        Self(line)
+    }
+
+    /// Whether the attempt is over.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.is_over()
+    }
+
+    /// Waits until the attempt is over. Cancel-safe.
+    pub async fn wait(&self) {
+        self.0.ended().await;
+    }
+}
