@@ -12,9 +12,12 @@ prompt=${1:-"What is the capital of France?"}
 venv=${MCP_LLM_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/mcp-llm}
 work=$(mktemp -d)
 pids=()
+# The last one first: a worker leaves while its broker is there.
 cleanup() {
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    wait
+    for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
+        kill "${pids[i]}" 2>/dev/null || true
+        wait "${pids[i]}" || true
+    done
     rm -rf "$work"
 }
 trap cleanup EXIT
