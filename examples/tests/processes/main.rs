@@ -3,6 +3,7 @@
 // The promises are asserted; a surprise shall panic where it is.
 #![allow(clippy::unwrap_used)]
 
+mod backends;
 mod broker_restarts;
 mod clients_cut_off;
 mod command_line;

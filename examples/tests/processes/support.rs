@@ -158,11 +158,14 @@ impl BrokerProcess {
     /// `mcpctl worker`, registered.
     pub(crate) async fn worker(&self, agent_id: &str, slots: u32, exec: &[&str]) -> Process {
         let slots = slots.to_string();
-        let arguments =
-            ["worker", "--action", "work", "--agent-id", agent_id, "--slots", &slots, "--exec"];
-        let mut command = self.mcpctl(&arguments);
-        command.args(exec).stderr(Stdio::piped());
-        let mut process = Process::start(&mut command);
+        let mut command = self.mcpctl(&["worker", "--action", "work", "--agent-id", agent_id]);
+        command.args(["--slots", &slots, "--exec"]).args(exec);
+        self.registered(command).await
+    }
+
+    /// A command that is a worker, registered.
+    pub(crate) async fn registered(&self, mut command: Command) -> Process {
+        let mut process = Process::start(command.stderr(Stdio::piped()));
         let stderr = process.child.stderr.take().unwrap();
         Process::line(stderr, "registered").await;
         process

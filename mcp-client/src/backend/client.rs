@@ -6,6 +6,7 @@ mod url;
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -109,12 +110,19 @@ impl HttpClient {
         let mut request = Request::post(self.url.uri()).body(Full::new(body))?;
         request.headers_mut().extend(task_headers(job).chain(length).chain(headers));
         let answer = self.client.request(request).await.map_err(|error| {
-            let (url, problem) = (self.url.to_string(), root_cause(&error));
-            if error.is_connect() {
-                HttpError::Connect { url, problem }
-            } else {
-                HttpError::NoAnswer { url, problem }
+            let url = self.url.to_string();
+            let cause = root_cause(&error);
+            if !error.is_connect() {
+                return HttpError::NoAnswer { url, problem: cause.to_string() };
             }
+            let problem = match cause.downcast_ref::<io::Error>() {
+                // The connector's own time-out.
+                Some(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    format!("no connection within {CONNECT_TIMEOUT:?}")
+                }
+                _ => cause.to_string(),
+            };
+            HttpError::Connect { url, problem }
         })?;
         let (head, body) = answer.into_parts();
         let mut answer = Answer { url: self.url.clone(), headers: head.headers, body };
@@ -166,7 +174,7 @@ impl Answer {
                 // Trailers.
                 Ok(Err(_)) => {}
                 Err(error) => {
-                    let (url, problem) = (self.url.to_string(), root_cause(&error));
+                    let (url, problem) = (self.url.to_string(), root_cause(&error).to_string());
                     return Err(HttpError::Cut { url, problem });
                 }
             }
@@ -226,10 +234,9 @@ fn told(body: &str) -> String {
 }
 
 /// The outer errors only say at what the inner one happened.
-fn root_cause(error: &dyn Error) -> String {
-    let mut error = error;
+fn root_cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    error
 }

@@ -21,9 +21,9 @@ const TEXT_INPUT: &str = "text_input";
 /// A handler that has a model infer: the [KServe v2 protocol][kserve] over HTTP.
 ///
 /// A task's body is an inference request, a JSON object with `inputs`, which is passed on as it is;
-/// or else a text, which becomes one BYTES tensor `text_input` of shape `[1]`. The result is the
-/// inference response, JSON. Refusals, cancellation and time-outs are as with
-/// [`Http`](super::http::Http).
+/// or else, as everything of content type `text/plain` is, a text, which becomes one BYTES tensor
+/// `text_input` of shape `[1]`. The result is the inference response, JSON. Refusals, cancellation
+/// and time-outs are as with [`Http`](super::http::Http).
 ///
 /// [kserve]: https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 #[derive(Debug, Clone)]
@@ -71,11 +71,12 @@ impl Handler for KServe {
 }
 
 fn request(job: &Job) -> Result<Bytes, RequestError> {
+    let is_of_type = |media_type| super::is_of_type(&job.task.content_type, media_type);
     let object = serde_json::from_slice::<HashMap<Cow<'_, str>, IgnoredAny>>(&job.body);
-    if object.is_ok_and(|object| object.contains_key("inputs")) {
+    if !is_of_type("text/plain") && object.is_ok_and(|object| object.contains_key("inputs")) {
         return Ok(job.body.clone());
     }
-    if super::is_of_type(&job.task.content_type, "application/json") {
+    if is_of_type("application/json") {
         return Err(RequestError::NoInputs);
     }
     let text = str::from_utf8(&job.body).map_err(|_| RequestError::NotText)?;

@@ -20,7 +20,7 @@ const EVENT_STREAM: &str = "text/event-stream";
 ///
 /// A task's body is one of
 ///
-/// * a text: the prompt,
+/// * a text, as everything of content type `text/plain` is: the prompt,
 /// * `{"prompt": "…", "context": {"history": [{"role": "…", "content": "…"}, …]}}`, the context if
 ///   there is one; what else the object has, such as `max_tokens`, goes into the request,
 /// * a request of that API, with `messages`. It is streamed whatever it says. `n` above 1 and

@@ -53,7 +53,7 @@ pub struct HandlerReply {
     /// Of the body.
     pub content_type: ByteString,
     /// What else there is to know about it, such as what it cost. At most 64, each text at most
-    /// 1024 bytes.
+    /// 1024 bytes. They do not travel to the client yet.
     pub headers: BTreeMap<String, String>,
 }
 

@@ -127,6 +127,15 @@ async fn tls_is_checked_against_the_authorities() {
     assert!(accepting.await.unwrap_err().is_panic());
 }
 
+/// Time passes at once when there is nothing else to do.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_shake_hands_is_given_up() {
+    let (server, trusting) = HttpServer::start_tls().await;
+    let client = HttpClient::with_tls(Url::parse(&server.url("/")).unwrap(), trusting);
+    let error = client.post(&job(""), Bytes::new(), []).await.unwrap_err();
+    assert!(error.info().message.contains("no connection within 5s"), "{error}");
+}
+
 #[tokio::test]
 async fn where_nothing_listens_it_says_so() {
     let server = HttpServer::start().await;

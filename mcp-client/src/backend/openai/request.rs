@@ -38,9 +38,11 @@ struct Turn {
 
 /// The request's JSON. `model` is used whatever the task says.
 pub(super) fn of(job: &Job, model: Option<&str>) -> Result<Bytes, RequestError> {
-    let mut request = match serde_json::from_slice::<Map<String, Value>>(&job.body) {
-        Ok(object) if object.contains_key("messages") => object,
-        Ok(object) if object.contains_key("prompt") => with_messages(object)?,
+    let may_be_json = !is_of_type(&job.task.content_type, "text/plain");
+    let object = may_be_json.then(|| serde_json::from_slice::<Map<String, Value>>(&job.body).ok());
+    let mut request = match object.flatten() {
+        Some(object) if object.contains_key("messages") => object,
+        Some(object) if object.contains_key("prompt") => with_messages(object)?,
         _ if is_of_type(&job.task.content_type, "application/json") => {
             return Err(RequestError::NeitherPromptNorMessages);
         }
@@ -127,6 +129,9 @@ mod tests {
         // JSON that is neither form, and not said to be JSON, is a text, too.
         assert_eq!(messages(r#"{"a":1}"#)[0]["content"], r#"{"a":1}"#);
         assert_eq!(messages("7")[0]["content"], "7");
+        // And JSON that is said to be a text.
+        let request = parsed(br#"{"prompt":7}"#, "text/plain; charset=utf-8", None).unwrap();
+        assert_eq!(request["messages"][0]["content"], r#"{"prompt":7}"#);
     }
 
     #[test]

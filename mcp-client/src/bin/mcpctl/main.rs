@@ -1,5 +1,5 @@
 //! `mcpctl`: the command line of MCP, the Model Communication Protocol. Sends tasks, serves
-//! actions with programs, and looks at the broker's agents. One file a command.
+//! actions with programs and servers, and looks at the broker's agents. One file a command.
 
 mod agents;
 mod bench;
@@ -141,6 +141,12 @@ mod tests {
             ("call up --priority max", "low, normal, high, urgent"),
             ("worker --action a --slots 0 --exec cat", "--slots"),
             ("worker --action a", "--exec"),
+            ("worker --action a", "--openai"),
+            ("worker --action a --echo --http http://h", "--http"),
+            ("worker --action a --openai http://h --kserve http://h --model m", "--kserve"),
+            ("worker --action a --kserve http://h", "--model"),
+            ("worker --action a --echo --model m", "--model"),
+            ("worker --action a --echo --api-key-file f", "--api-key-file"),
             ("send", "--file"),
             ("bench up --rate 0", "0"),
             ("bench up --secs 0", "0"),

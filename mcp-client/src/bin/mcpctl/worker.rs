@@ -1,13 +1,11 @@
-//! `mcpctl worker`: a worker whose handler is a program.
+//! `mcpctl worker`: a worker whose handler is a program or a server.
 
-use std::env;
-use std::ffi::{OsStr, OsString};
+mod backend;
+
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use mcp_client::backend::exec::Exec;
 use mcp_client::{ActionName, AgentId, Endpoint, Worker, WorkerExit, WorkerStatus};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -15,6 +13,7 @@ use uuid::Uuid;
 use crate::exit::{Exit, Failure};
 use crate::global::{Global, cannot_connect};
 use crate::{parse, signals};
+use backend::{Backend, BackendArgs};
 
 /// How long a worker that is told to stop at once may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -23,28 +22,45 @@ const EXAMPLES: &str = "\
 Examples:
   mcpctl worker --action upper --exec tr a-z A-Z
   mcpctl worker --action resize --slots 4 --label gpu=a100 --exec ./resize.sh --width 800
-  mcpctl worker --action say --exec sh -c 'echo \"hello, $(cat)\"'";
+  mcpctl worker --action say --exec sh -c 'echo \"hello, $(cat)\"'
+  mcpctl worker --action render --slots 8 --http http://127.0.0.1:3000/render
+  mcpctl worker --action generate --slots 4 --openai http://127.0.0.1:8000/v1 --model smollm2
+  mcpctl worker --action classify --kserve http://127.0.0.1:8000 --model bert
+  mcpctl worker --action ping --echo";
 
 const EXIT_HELP: &str = "\
 Exit status:
     0  drained
     1  another process took over the agent id
-    2  wrong arguments, or there is no such program
+    2  wrong arguments, or there is no such program, file or URL
     4  the broker refuses the worker
     5  cannot connect
   130  stopped by a second signal";
 
-/// Serve an action by running a program for each task
+/// Serve an action, by a program or a server that does the work
 ///
-/// The program gets the task's input on stdin, and what it writes to stdout is the result. It need
-/// not read its input. If it exits with anything but 0, the task fails with the end of its stderr.
-/// When the task is cancelled or its time is over, the program and its children are killed.
+/// Exactly one backend is chosen. When a task is cancelled or its time is over, the program that
+/// runs for it is killed, or its request is closed.
 ///
-/// In its environment it finds MCP_TASK_ID, MCP_ACTION, MCP_ATTEMPT, MCP_CONTENT_TYPE, MCP_TTL_MS,
-/// TRACEPARENT and TRACESTATE, those that the task has.
+/// --exec: the program gets the task's input on stdin, and what it writes to stdout is the result.
+/// It need not read its input. If it exits with anything but 0, the task fails with the end of its
+/// stderr. In its environment it finds MCP_TASK_ID, MCP_ACTION, MCP_ATTEMPT, MCP_CONTENT_TYPE,
+/// MCP_TTL_MS, TRACEPARENT and TRACESTATE, those that the task has.
+///
+/// --http: the task's input is posted with its content type, and what is answered is the result. A
+/// status of 300 and above fails the task; 429 and 503 with Retry-After say that it may be tried
+/// again. So it is with the other servers. https trusts what this machine trusts, or the
+/// certificates in SSL_CERT_FILE.
+///
+/// --openai: chat completions, streamed. The input is a prompt, or JSON: {"prompt": "...",
+/// "context": {"history": [{"role": "user", "content": "..."}]}}, or a request of that API, with
+/// "messages". The model's text is the result.
+///
+/// --kserve: inference over HTTP. The input is an inference request, JSON with "inputs", or a text,
+/// which becomes the tensor text_input. The inference response is the result.
 ///
 /// Ctrl-C or SIGTERM drains the worker: it finishes what it holds and takes nothing new. A second
-/// one ends it at once, with the programs that run.
+/// one ends it at once, with all that runs.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", EXIT_HELP))]
 pub(crate) struct WorkerArgs {
@@ -69,25 +85,19 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration)]
     drain_timeout: Duration,
 
-    /// The program and its arguments: everything that follows
-    #[arg(
-        long,
-        required = true,
-        num_args = 1..,
-        allow_hyphen_values = true,
-        value_names = ["CMD", "ARGS"]
-    )]
-    exec: Vec<OsString>,
+    #[command(flatten)]
+    backend: BackendArgs,
 }
 
 impl WorkerArgs {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let backend = self.backend.backend()?;
         let endpoint = global.endpoint()?;
         let [drain, stop] = signals::tokens()?;
         let drain_timeout = self.drain_timeout;
         let about = self.about();
         let worker = tokio::select! {
-            worker = self.start(endpoint) => worker?,
+            worker = self.start(endpoint, backend) => worker?,
             () = drain.cancelled() => return Err(Failure::cancelled()),
         };
         note(&worker, format_args!("registered as {} ({about})", worker.node_id()));
@@ -100,7 +110,7 @@ impl WorkerArgs {
                 tokio::select! {
                     exit = worker.drain(drain_timeout) => exit,
                     () = stop.cancelled() => {
-                        // Ends the programs; whether the broker hears of it is not waited for.
+                        // Ends what runs; whether the broker hears of it is not waited for.
                         let _ = timeout(STOP_TIMEOUT, worker.drain(Duration::ZERO)).await;
                         return Ok(Exit::Cancelled);
                     }
@@ -126,8 +136,8 @@ impl WorkerArgs {
     }
 
     #[cfg(test)]
-    pub(crate) fn exec(&self) -> &[OsString] {
-        &self.exec
+    pub(crate) fn exec(&self) -> &[std::ffi::OsString] {
+        self.backend.exec()
     }
 
     fn about(&self) -> String {
@@ -135,16 +145,7 @@ impl WorkerArgs {
         format!("actions: {}, slots: {}", actions.join(", "), self.slots)
     }
 
-    async fn start(self, endpoint: Endpoint) -> Result<Worker, Failure> {
-        let Some((program, args)) = self.exec.split_first() else {
-            return Err(Failure::usage("--exec needs a program"));
-        };
-        if !is_found(program) {
-            return Err(Failure::usage(format_args!(
-                "there is no program {}: check its name and PATH",
-                program.display()
-            )));
-        }
+    async fn start(self, endpoint: Endpoint, backend: Backend) -> Result<Worker, Failure> {
         let mut builder = Worker::builder(endpoint.clone()).slots(self.slots);
         builder = match self.agent_id {
             Some(id) => builder.agent_id(id),
@@ -154,7 +155,7 @@ impl WorkerArgs {
             builder = builder.label(key, value);
         }
         for action in self.actions {
-            builder = builder.handler(action, Exec::new(program, args));
+            builder = builder.handler(action, backend.clone());
         }
         builder.start().await.map_err(|error| cannot_connect(Some(&endpoint), &error))
     }
@@ -164,16 +165,6 @@ impl WorkerArgs {
 fn new_agent_id(action: &str) -> String {
     let random = Uuid::now_v7().as_u128() as u32;
     format!("{}-{random:08x}", &action[..action.len().min(100)])
-}
-
-/// Whether the program can be there: a path that is a file, or a name in PATH.
-fn is_found(program: &OsStr) -> bool {
-    let path = Path::new(program);
-    if path.components().count() > 1 {
-        return path.is_file();
-    }
-    let directories = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&directories).any(|directory| directory.join(path).is_file())
 }
 
 /// Tells when the connection breaks and when it is back, until the worker has stopped.
@@ -203,15 +194,6 @@ fn note(worker: &Worker, what: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_program_is_looked_up_as_the_shell_does() {
-        assert!(is_found("sh".as_ref()));
-        assert!(is_found("/bin/sh".as_ref()));
-        assert!(!is_found("no-such-program-here".as_ref()));
-        assert!(!is_found("./no-such-program-here".as_ref()));
-        assert!(!is_found("/bin".as_ref()));
-    }
 
     #[test]
     fn made_up_names_are_valid_and_differ() {
