@@ -7,5 +7,6 @@ mod broker_restarts;
 mod clients_cut_off;
 mod command_line;
 mod proxy;
+mod retries;
 mod support;
 mod workers_lost;
