@@ -54,6 +54,20 @@ async fn a_handlers_failure_shows_the_tail_of_its_errors() {
     assert!(stderr(&output).contains("that went wrong"), "{output:?}");
 }
 
+#[tokio::test]
+async fn a_call_tries_again_when_it_is_told_to() {
+    let broker = BrokerProcess::start().await;
+    let script = "test $MCP_ATTEMPT = 3 && echo done";
+    let _worker = broker.worker("w", 1, &["sh", "-c", script]).await;
+    let output = run(&broker, &["call", "work", "--idempotent", "--retry", "1"]).await;
+    assert_eq!(code(&output), Some(1), "{output:?}");
+    let output = run(&broker, &["call", "work", "--idempotent", "--retry", "2"]).await;
+    assert_eq!((code(&output), &output.stdout[..]), (Some(0), &b"done\n"[..]), "{output:?}");
+    let output = run(&broker, &["call", "work", "--retry", "2"]).await;
+    assert_eq!(code(&output), Some(2));
+    assert!(stderr(&output).contains("--idempotent"), "{output:?}");
+}
+
 /// Whether a process is there whose command line has this in it.
 fn is_running(mark: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {

@@ -8,6 +8,7 @@ mod broker_restarts;
 mod clients_cut_off;
 mod command_line;
 mod proxy;
+mod retries;
 mod streams;
 mod support;
 mod workers_lost;

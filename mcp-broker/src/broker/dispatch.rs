@@ -86,13 +86,13 @@ impl Core {
             return self.end_for_shutdown(now, key);
         }
         let bytes = task.bytes();
-        let since = match task.state {
+        let (since, was_delayed) = match task.state {
             TaskState::Delayed { since } => {
                 pool.delayed.remove(bytes);
                 self.delayed.remove(bytes);
-                since
+                (since, true)
             }
-            _ => now.mono,
+            _ => (now.mono, false),
         };
         let ticket = self.tickets.next(came_back);
         task.state = TaskState::Queued { ticket, since };
@@ -109,6 +109,10 @@ impl Core {
         }
         let subqueue = &mut pool.subqueues[task.subqueue];
         let place = Waiting { task: key, ticket };
+        if was_delayed {
+            // Another worker would have been better, but not better than none.
+            task.avoid = None;
+        }
         task.had_worker |= subqueue.ready > 0;
         let mut at = task.deadline;
         if !task.had_worker {

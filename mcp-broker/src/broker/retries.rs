@@ -91,8 +91,12 @@ impl Core {
         if let Again::After(wait_ms) = again {
             return self.try_again(now, key, agent, wait_ms);
         }
-        let message = "its worker gave no sign of life of it for its attempt time-out; give it \
-                       more time, or let its handler report progress";
+        let task = self.tasks.get(key).and_then(|task| task.extras.as_ref());
+        let timeout_ms = task.map_or(0, |extras| extras.asked.attempt_timeout_ms);
+        let message = format!(
+            "its handler gave no sign of life for {timeout_ms} ms, its attempt time-out; give it \
+             more time, or let it report progress"
+        );
         let mut error = ErrorInfo::new(ErrorCode::AttemptTimeout, message);
         error.node_id = self.registry.get(agent).map(|agent| agent.node_id.clone());
         self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
@@ -145,7 +149,10 @@ impl Core {
     pub(super) fn try_again(&mut self, now: Now, key: TaskKey, failed: AgentKey, wait_ms: u64) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.avoid = Some(failed);
-        if wait_ms == 0 { self.place(now, key, true) } else { self.delay(now, key, wait_ms) }
+        self.delay(now, key, wait_ms);
+        if wait_ms == 0 {
+            self.place(now, key, true);
+        }
     }
 
     /// A worker has no room for a task that it was sent, and says when it may have. Another one

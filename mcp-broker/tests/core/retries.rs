@@ -124,6 +124,25 @@ fn it_goes_to_another_worker_if_there_is_one() {
 }
 
 #[test]
+fn it_goes_to_the_same_worker_rather_than_waiting_for_another() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let both = (it.worker("a", 1), it.worker("b", 1));
+    it.send_task(client, retried("t", 2), 60_000);
+    let (first, second, route) = routed_of(&mut it, both);
+    it.send(client, "long");
+    it.expect_route(second);
+    it.fail(first, route.attempt_id);
+    it.send(client, "between");
+    let route = it.expect_route(first);
+    it.advance(100);
+    it.expect_nothing();
+    it.result(first, route.attempt_id);
+    it.expect_end(client, "between");
+    assert_eq!(it.expect_route(first).attempt, 2);
+}
+
+#[test]
 fn a_failure_stands_when_it_is_permanent_or_the_task_may_not_run_twice() {
     let mut it = Fixture::new();
     let client = it.client();
