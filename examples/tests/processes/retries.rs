@@ -39,7 +39,8 @@ async fn a_task_gets_over_handlers_that_fail_hang_and_are_busy() {
         .ttl(PATIENCE);
     let end = within("the task ends", task.send().await.unwrap()).await;
     assert_eq!((end.outcome, &end.body[..]), (Outcome::Ok, &b"done"[..]), "{end:?}");
-    let hops: Vec<_> = end.trace.hops.iter().map(|hop| (hop.event, &*hop.reason)).collect();
+    let trace = end.trace.decode();
+    let hops: Vec<_> = trace.hops.iter().map(|hop| (hop.event, &*hop.reason)).collect();
     assert_eq!(
         hops,
         [
