@@ -9,6 +9,7 @@ mod clients_cut_off;
 mod command_line;
 mod proxy;
 mod retries;
+mod rolling_restart;
 mod streams;
 mod support;
 mod workers_lost;
