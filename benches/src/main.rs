@@ -1,5 +1,6 @@
 //! `mcp-bench compare`: this broker and what people would pick instead, side by side.
 //! `mcp-bench fleet`: what many idle agents and connections cost.
+//! `mcp-bench streams`: what small tasks notice of results in parts beside them.
 //!
 //! The program runs itself again for each process that takes part, see [`role`].
 
@@ -12,6 +13,7 @@ mod plot;
 mod processes;
 mod procfs;
 mod role;
+mod streams;
 mod text;
 
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ enum Command {
     Compare(compare::Options),
     /// Register many agents, hold many connections, and print what they cost while idle
     Fleet(fleet::Options),
+    /// Measure small tasks beside results in parts: a large one, and readers that stop
+    Streams(streams::Options),
     /// A process of a measurement
     #[command(hide = true)]
     Role {
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Compare(options) => compare::run(&options),
         Command::Fleet(options) => fleet::run(&options),
+        Command::Streams(options) => streams::run(&options),
         Command::Role { role } => role::play(&role),
     };
     match result {

@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use crate::fleet::{self, Held};
 use crate::load::Load;
 use crate::peers::{self, Target, grpc, mcp};
+use crate::streams::{self, Reading};
 
 /// What a process does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -23,6 +24,10 @@ pub(crate) enum Role {
     Holder { target: Target, held: Held, count: u32, concurrency: u32 },
     /// Echoes tasks. Says `null`.
     Worker { target: Target, slots: u32 },
+    /// Gives out results in parts. Says `null`.
+    PartsWorker { target: Target, slots: u32 },
+    /// Reads results in parts. Says a number, see [`Reading`].
+    PartsReader { target: Target, reading: Reading },
     /// Sends tasks. Says what it [`Measured`](crate::load::Measured).
     Client { target: Target, load: Load },
 }
@@ -54,6 +59,10 @@ async fn act(role: Role) -> Result<()> {
             fleet::hold(target, held, count, concurrency, |secs| say(&secs)).await
         }
         Role::Worker { target, slots } => peers::work(target, slots, || say(&())).await,
+        Role::PartsWorker { target, slots } => streams::work(target, slots, || say(&())).await,
+        Role::PartsReader { target, reading } => {
+            streams::read(target, reading, |number| say(&number)).await
+        }
         Role::Client { target, load } => {
             say(&peers::measure(target, load).await?);
             Ok(())
