@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use mcp_broker::{Broker, StartError};
+use mcp_proto::{
+    ErrorCode, ErrorInfo, Executed, Message, Nack, Outcome, Retry, Send, Task, TaskResult,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -195,6 +198,42 @@ async fn the_metrics_are_well_formed_and_move_with_a_task() {
         assert!(after.contains_key(&bucket("0.0001")) && after.contains_key(&bucket("104.8576")));
     }
     assert!(before.keys().all(|series| after.contains_key(series)), "series come, and stay");
+}
+
+#[tokio::test]
+async fn a_task_that_was_put_off_joined_and_tried_again_is_seen_in_the_metrics() {
+    let (broker, address) = admin_broker().await;
+    let mut worker = RawPeer::worker(&broker, "w", "flaky", 1).await;
+    let mut client = RawPeer::client(&broker).await;
+    let retry = Retry { max_attempts: 2, initial_ms: 1, ..Retry::default() };
+    let task = Task::new("t".try_into().unwrap(), "flaky".try_into().unwrap());
+    let task = Task { idempotent: true, retry: Some(retry), ..task };
+    let send = Message::Send(Send::new(task.encode(), 30_000));
+    client.send(send.clone(), "").await;
+
+    let (first, _) = worker.receive_route().await;
+    let error = ErrorInfo::new(ErrorCode::AllBusy, "warming up").retry_after_ms(1);
+    let nack = Nack { attempt_id: first.attempt_id, error: Some(Box::new(error)) };
+    worker.send(Message::Nack(nack), "").await;
+    let (second, _) = worker.receive_route().await;
+    client.send(send, "").await;
+    client.expect_alive().await;
+    let failed = TaskResult::new(second.attempt_id, Outcome::Failed, Executed::Yes);
+    worker.send(Message::Result(failed), "").await;
+    let (third, _) = worker.receive_route().await;
+    assert_eq!(third.attempt, 3);
+    worker.send(result(&third), "").await;
+    let (deliver, _) = client.receive_deliver().await;
+    assert_eq!(deliver.outcome, Outcome::Ok);
+
+    let metrics = metrics(address).await;
+    let of = |name: &str| metrics[&format!("mcp_{name}")];
+    assert_eq!((of("attempts_put_off_total"), of("attempts_nacked_total")), (1.0, 1.0));
+    assert_eq!((of("retries_total"), of("retries_refused_total")), (1.0, 0.0));
+    assert_eq!((of("tasks_joined_total"), of("tasks_duplicate_total")), (1.0, 1.0));
+    assert_eq!((of("attempts_total"), of("attempts_timed_out_total")), (3.0, 0.0));
+    assert_eq!((of("results_late_total"), of("results_refused_total")), (0.0, 0.0));
+    assert_eq!(of("tasks_delayed{action=\"flaky\"}"), 0.0);
 }
 
 #[tokio::test]
