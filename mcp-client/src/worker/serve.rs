@@ -306,9 +306,10 @@ impl Registration {
                 let Route { attempt_id: id, attempt, ttl_ms, task } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
                 let cancellation = Cancellation::default();
-                let job = task
-                    .decode()
-                    .map(|task| Box::new(Job { task, body, deadline, attempt, cancellation }));
+                let job = task.decode().map(|task| {
+                    let task = Box::new(task);
+                    Job { task, body, deadline, attempt, cancellation }
+                });
                 let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));
                 let handler = handler.cloned();
                 Event::Route(Routed { id, job, handler, arrived_at })

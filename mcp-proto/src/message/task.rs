@@ -111,16 +111,17 @@ impl Task {
 
     fn from_fields(whole: &Bytes, it: Fields<'_>) -> Result<Self, InvalidMessage> {
         let (head, at) = TaskHead::from_fields(whole, &it)?;
-        let text = |field, bytes| at.text(field, part(whole, bytes));
+        // Checked with the head.
+        let text = |it| ByteString::try_from(part(whole, it)).unwrap_or_default();
         Ok(Self {
-            content_type: text("content_type", it.content_type)?,
-            tenant: text("tenant", it.tenant)?,
-            affinity_key: text("affinity_key", it.affinity_key)?,
+            content_type: text(it.content_type),
+            tenant: text(it.tenant),
+            affinity_key: text(it.affinity_key),
             headers: at.text_map("headers", &it.headers, MAX_HEADERS)?,
             parent: parent(&at, it.parent_task_id)?,
             depth: it.depth as u8,
-            traceparent: text("traceparent", it.traceparent)?,
-            tracestate: text("tracestate", it.tracestate)?,
+            traceparent: text(it.traceparent),
+            tracestate: text(it.tracestate),
             id: head.id,
             action: head.action,
             priority: head.priority,

@@ -12,7 +12,7 @@ fn sh(script: &str) -> Exec {
 
 fn job(body: impl Into<Bytes>) -> Job {
     let id = TaskId::try_from("t-1").unwrap();
-    let mut task = Task::new(id, ActionName::try_from("upper").unwrap());
+    let mut task = Box::new(Task::new(id, ActionName::try_from("upper").unwrap()));
     task.content_type = "text/plain".into();
     Job {
         task,

@@ -63,13 +63,13 @@ impl Fixture {
         let task_id = TaskId::try_from(format!("t{id}")).unwrap();
         let routed = Routed {
             id: AttemptId(id),
-            job: Ok(Box::new(Job {
-                task: Task::new(task_id, ActionName::try_from("upper").unwrap()),
+            job: Ok(Job {
+                task: Box::new(Task::new(task_id, ActionName::try_from("upper").unwrap())),
                 body: Bytes::new(),
                 deadline: self.now + ttl,
                 attempt: 1,
                 cancellation: Cancellation::default(),
-            })),
+            }),
             handler: is_served.then(handler),
             arrived_at: self.now,
         };
