@@ -157,7 +157,8 @@ impl Task {
         to.uint(13, self.depth.into());
         to.bytes(14, self.traceparent.as_bytes());
         to.bytes(15, self.tracestate.as_bytes());
-        EncodedTask(bytes.freeze())
+        // It is kept for as long as the task is in flight, so no larger than it needs to be.
+        EncodedTask(Bytes::copy_from_slice(&bytes))
     }
 
     /// Enough for its texts, with a few bytes of tag and length for each.

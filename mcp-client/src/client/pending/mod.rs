@@ -20,6 +20,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::collections::hash_map;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -443,7 +444,13 @@ impl<W> Entry<W> {
 fn send<W>(entry: &mut Entry<W>, now: Instant, out: &mut impl Outbox) {
     let rest = entry.deadline.saturating_duration_since(now);
     let ttl_ms = (rest.as_micros().div_ceil(1000) as u64).max(1);
-    out.push(&Message::Send(Send { task: entry.task.clone(), ttl_ms }), &entry.body);
+    // Lent: a clone would allocate.
+    let task = mem::replace(&mut entry.task, EncodedTask(Bytes::new()));
+    let message = Message::Send(Send { task, ttl_ms });
+    out.push(&message, &entry.body);
+    if let Message::Send(Send { task, .. }) = message {
+        entry.task = task;
+    }
     entry.state = State::Sent;
 }
 
