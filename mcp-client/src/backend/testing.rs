@@ -26,7 +26,7 @@ pub(super) fn job_of(body: impl Into<Bytes>, content_type: &str) -> Job {
     let mut task = Task::new(id, ActionName::try_from("upper").unwrap());
     task.content_type = content_type.into();
     Job {
-        task,
+        task: Box::new(task),
         body: body.into(),
         deadline: Instant::now() + Duration::from_secs(60),
         attempt: 2,

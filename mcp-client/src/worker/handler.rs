@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use futures_util::FutureExt;
 use mcp_proto::limits::{MAX_CAUSES, MAX_HEADERS, MAX_TEXT_BYTES};
 use mcp_proto::{Cause, ErrorCode, ErrorInfo};
 
@@ -39,8 +40,8 @@ where
     E: Into<HandlerError>,
 {
     fn call(&self, job: Job) -> HandlerFuture {
-        let future = self(job);
-        Box::pin(async move { future.await.map(Into::into).map_err(Into::into) })
+        // An async block would have room for the future twice.
+        Box::pin(self(job).map(|result| result.map(Into::into).map_err(Into::into)))
     }
 }
 

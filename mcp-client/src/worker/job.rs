@@ -13,8 +13,8 @@ use super::line::{Cancellation, Line};
 /// One attempt at a task, as its handler sees it.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The task.
-    pub task: Task,
+    /// The task. Boxed: it is large, and a job passes through several hands.
+    pub task: Box<Task>,
     /// Its input.
     pub body: Bytes,
     /// When its time to live runs out; the handler's future is dropped then.

@@ -22,7 +22,7 @@ pub(super) async fn run(registration: Arc<Registration>, start: Start) {
         let report = Report { registration: &registration, id, is_done: false };
         let line = job.line.clone();
         // The call itself may panic, too.
-        let completion = work(async move { handler.call(*job).await }, line).await;
+        let completion = work(async move { handler.call(job).await }, line).await;
         next = report.complete(completion);
         tokio::task::consume_budget().await;
     }
@@ -40,7 +40,7 @@ pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
     let Start { handler, job, .. } = start;
     let line = job.line.clone();
     let first_poll = || {
-        let mut future = handler.call(*job);
+        let mut future = handler.call(job);
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => Ok(result),
             Poll::Pending => Err(future),

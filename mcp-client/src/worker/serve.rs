@@ -313,8 +313,10 @@ impl Registration {
                 let Route { attempt_id: id, attempt, ttl_ms, task, stream_window_bytes } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
                 let line = Line::new(self, id, stream_window_bytes > 0);
-                let job =
-                    task.decode().map(|task| Box::new(Job { task, body, deadline, attempt, line }));
+                let job = task.decode().map(|task| {
+                    let task = Box::new(task);
+                    Job { task, body, deadline, attempt, line }
+                });
                 let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));
                 let handler = handler.cloned();
                 Event::Route(Routed { id, job, handler, arrived_at, stream_window_bytes })

@@ -125,16 +125,17 @@ impl Task {
     fn from_fields(whole: &Bytes, it: Fields<'_>) -> Result<Self, InvalidMessage> {
         let (head, at) = TaskHead::from_fields(whole, &it)?;
         let extras = head.extras.map_or_else(TaskExtras::default, |extras| *extras);
-        let text = |field, bytes| at.text(field, part(whole, bytes));
+        // Checked with the head.
+        let text = |it| ByteString::try_from(part(whole, it)).unwrap_or_default();
         Ok(Self {
-            content_type: text("content_type", it.content_type)?,
-            tenant: text("tenant", it.tenant)?,
-            affinity_key: text("affinity_key", it.affinity_key)?,
+            content_type: text(it.content_type),
+            tenant: text(it.tenant),
+            affinity_key: text(it.affinity_key),
             headers: at.text_map("headers", &it.headers, MAX_HEADERS)?,
             parent: extras.parent,
             depth: it.depth as u8,
-            traceparent: text("traceparent", it.traceparent)?,
-            tracestate: text("tracestate", it.tracestate)?,
+            traceparent: text(it.traceparent),
+            tracestate: text(it.tracestate),
             retry: extras.retry,
             attempt_timeout_ms: extras.attempt_timeout_ms,
             cancel_on_disconnect: extras.cancel_on_disconnect,
@@ -178,7 +179,8 @@ impl Task {
         }
         to.uint(17, self.attempt_timeout_ms.into());
         to.uint(18, self.cancel_on_disconnect.into());
-        EncodedTask(bytes.freeze())
+        // It is kept for as long as the task is in flight, so no larger than it needs to be.
+        EncodedTask(Bytes::copy_from_slice(&bytes))
     }
 
     /// Enough for its texts, with a few bytes of tag and length for each.

@@ -20,6 +20,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::collections::hash_map;
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -511,8 +512,13 @@ fn send<W>(entry: &mut Entry<W>, now: Instant, out: &mut impl Outbox) {
             WINDOW_BYTES
         }
     };
-    let send = Send { task: entry.task.clone(), ttl_ms, stream_window_bytes };
-    out.push(&Message::Send(send), &entry.body);
+    // Lent: a clone would allocate.
+    let task = mem::replace(&mut entry.task, EncodedTask(Bytes::new()));
+    let message = Message::Send(Send { task, ttl_ms, stream_window_bytes });
+    out.push(&message, &entry.body);
+    if let Message::Send(Send { task, .. }) = message {
+        entry.task = task;
+    }
     entry.state = State::Sent;
 }
 

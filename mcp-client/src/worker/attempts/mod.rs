@@ -50,14 +50,13 @@ const STEP: Duration = Duration::from_millis(20);
 pub(super) struct Start {
     pub(super) id: AttemptId,
     pub(super) handler: Arc<dyn Handler>,
-    pub(super) job: Box<Job>,
+    pub(super) job: Job,
 }
 
 /// A ROUTE, its task looked into.
 pub(super) struct Routed {
     pub(super) id: AttemptId,
-    /// Boxed: it is large, and goes through several hands.
-    pub(super) job: Result<Box<Job>, InvalidMessage>,
+    pub(super) job: Result<Job, InvalidMessage>,
     /// None: it is not served.
     pub(super) handler: Option<Arc<dyn Handler>>,
     pub(super) arrived_at: Instant,

@@ -68,13 +68,13 @@ impl Fixture {
     fn route_task(&mut self, id: u64, task: Task, ttl: Duration, is_served: bool) {
         let routed = Routed {
             id: AttemptId(id),
-            job: Ok(Box::new(Job {
-                task,
+            job: Ok(Job {
+                task: Box::new(task),
                 body: Bytes::new(),
                 deadline: self.now + ttl,
                 attempt: 1,
                 line: Line::dead(),
-            })),
+            }),
             handler: is_served.then(handler),
             arrived_at: self.now,
             stream_window_bytes: 0,
