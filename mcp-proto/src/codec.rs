@@ -15,6 +15,7 @@ use crate::message::{Message, Parsed};
 
 const LENGTH_BYTES: usize = 4;
 const HEADER_LENGTH_BYTES: usize = 2;
+const PREFIX_BYTES: usize = LENGTH_BYTES + HEADER_LENGTH_BYTES;
 
 /// A message and the body that came with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +61,8 @@ pub struct FrameCodec {
     max_body_bytes: usize,
     /// Bytes of a refused body still to skip.
     skip_bytes: usize,
+    /// The beginning of a frame.
+    partial: BytesMut,
 }
 
 impl FrameCodec {
@@ -69,6 +72,7 @@ impl FrameCodec {
             max_header_bytes: limits.max_header_bytes as usize,
             max_body_bytes: limits.max_body_bytes as usize,
             skip_bytes: 0,
+            partial: BytesMut::new(),
         }
     }
 
@@ -83,13 +87,13 @@ impl FrameCodec {
         header: impl FnOnce(&mut BytesMut),
     ) {
         let start = to.len();
-        to.put_bytes(0, LENGTH_BYTES + HEADER_LENGTH_BYTES);
+        to.put_bytes(0, PREFIX_BYTES);
         header(to);
-        let header_bytes = to.len() - start - LENGTH_BYTES - HEADER_LENGTH_BYTES;
+        let header_bytes = to.len() - start - PREFIX_BYTES;
         debug_assert!(header_bytes <= crate::limits::MAX_HEADER_BYTES);
         let length = (HEADER_LENGTH_BYTES + header_bytes + body_bytes) as u32;
         to[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
-        to[start + LENGTH_BYTES..start + LENGTH_BYTES + HEADER_LENGTH_BYTES]
+        to[start + LENGTH_BYTES..start + PREFIX_BYTES]
             .copy_from_slice(&(header_bytes as u16).to_be_bytes());
     }
 
@@ -99,14 +103,70 @@ impl FrameCodec {
         to.extend_from_slice(&frame.body);
     }
 
-    /// Takes the next frame from the front of `src`, or returns `None` until more has arrived.
-    pub fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Incoming>, DecodeError> {
+    /// Takes the next frame from the front of `src`, a `Bytes` or `BytesMut`. A frame that lies whole
+    /// in it is not copied: its parts are slices. Returns `None` once `src` is used up; the beginning
+    /// of a frame is kept here, until more is given.
+    pub fn decode(&mut self, src: &mut impl Buf) -> Result<Option<Incoming>, DecodeError> {
         if !self.skip(src) {
             return Ok(None);
         }
-        let Some((length, header)) = lengths(src) else {
+        let whole = if self.partial.is_empty() { self.take_whole(src)? } else { None };
+        let Some((layout, mut frame)) = whole.map_or_else(|| self.assemble(src), |it| Ok(Some(it)))?
+        else {
             return Ok(None);
         };
+        frame.advance(PREFIX_BYTES);
+        let parsed = Message::parse(&frame, layout.header)?;
+        frame.advance(layout.header);
+        if layout.is_refused {
+            self.skip_bytes = layout.body;
+            self.skip(src);
+        }
+        Ok(Some(match parsed {
+            Parsed::Unknown { kind } => Incoming::Unknown { kind },
+            Parsed::Invalid(invalid) => Incoming::Invalid(invalid),
+            Parsed::Message(message) if layout.is_refused => {
+                Incoming::BodyTooLarge { message, body_bytes: layout.body }
+            }
+            Parsed::Message(message) => Incoming::Frame(Frame { message, body: frame }),
+        }))
+    }
+
+    fn skip(&mut self, src: &mut impl Buf) -> bool {
+        let skipped = self.skip_bytes.min(src.remaining());
+        src.advance(skipped);
+        self.skip_bytes -= skipped;
+        self.skip_bytes == 0
+    }
+
+    fn take_whole(&self, src: &mut impl Buf) -> Result<Option<(Layout, Bytes)>, DecodeError> {
+        let layout = self.layout(src.chunk())?;
+        let whole = layout.filter(|layout| layout.taken() <= src.remaining());
+        Ok(whole.map(|layout| (layout, src.copy_to_bytes(layout.taken()))))
+    }
+
+    /// Puts a frame together that arrives in pieces, in an allocation of its own.
+    fn assemble(&mut self, src: &mut impl Buf) -> Result<Option<(Layout, Bytes)>, DecodeError> {
+        loop {
+            let layout = self.layout(&self.partial)?;
+            let needed = layout.map_or(PREFIX_BYTES, Layout::taken);
+            if let Some(layout) = layout
+                && self.partial.len() == needed
+            {
+                return Ok(Some((layout, std::mem::take(&mut self.partial).freeze())));
+            }
+            if !src.has_remaining() {
+                return Ok(None);
+            }
+            self.partial.reserve(needed - self.partial.len());
+            self.partial.put(src.take(needed - self.partial.len()));
+        }
+    }
+
+    /// The layout of a frame that begins so, once that is known.
+    fn layout(&self, src: &[u8]) -> Result<Option<Layout>, DecodeError> {
+        let Some((length, rest)) = src.split_first_chunk() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
         if length < HEADER_LENGTH_BYTES {
             return Err(DecodeError::FrameTooShort { len: length });
         }
@@ -114,54 +174,31 @@ impl FrameCodec {
         if length > max.max(MAX_DISCARDED_FRAME_BYTES) {
             return Err(DecodeError::FrameTooLarge { len: length, max });
         }
-        let Some(header) = header else {
-            return Ok(None);
-        };
+        let Some(header) = rest.first_chunk() else { return Ok(None) };
+        let header = usize::from(u16::from_be_bytes(*header));
         let room = length - HEADER_LENGTH_BYTES;
         if header > room.min(self.max_header_bytes) {
             return Err(DecodeError::HeaderTooLong { header, room });
         }
         let body = room - header;
-        let is_refused = body > self.max_body_bytes;
-        let needed =
-            LENGTH_BYTES + HEADER_LENGTH_BYTES + header + if is_refused { 0 } else { body };
-        if src.len() < needed {
-            src.reserve(needed - src.len());
-            return Ok(None);
-        }
-
-        let mut frame = src.split_to(needed).freeze();
-        frame.advance(LENGTH_BYTES + HEADER_LENGTH_BYTES);
-        let parsed = Message::parse(&frame, header)?;
-        frame.advance(header);
-        if is_refused {
-            self.skip_bytes = body;
-            self.skip(src);
-        }
-        Ok(Some(match parsed {
-            Parsed::Unknown { kind } => Incoming::Unknown { kind },
-            Parsed::Invalid(invalid) => Incoming::Invalid(invalid),
-            Parsed::Message(message) if is_refused => {
-                Incoming::BodyTooLarge { message, body_bytes: body }
-            }
-            Parsed::Message(message) => Incoming::Frame(Frame { message, body: frame }),
-        }))
-    }
-
-    fn skip(&mut self, src: &mut BytesMut) -> bool {
-        let skipped = self.skip_bytes.min(src.len());
-        src.advance(skipped);
-        self.skip_bytes -= skipped;
-        self.skip_bytes == 0
+        Ok(Some(Layout { header, body, is_refused: body > self.max_body_bytes }))
     }
 }
 
-/// The frame's length and, once they have arrived, its header's.
-fn lengths(src: &[u8]) -> Option<(usize, Option<usize>)> {
-    let length = src.first_chunk::<LENGTH_BYTES>()?;
-    let header = src[LENGTH_BYTES..].first_chunk::<HEADER_LENGTH_BYTES>();
-    let length = u32::from_be_bytes(*length) as usize;
-    Some((length, header.map(|bytes| usize::from(u16::from_be_bytes(*bytes)))))
+/// The lengths in a frame.
+#[derive(Clone, Copy)]
+struct Layout {
+    header: usize,
+    body: usize,
+    /// Its body is over the limit.
+    is_refused: bool,
+}
+
+impl Layout {
+    /// Bytes of the frame that are taken at once: all but a refused body.
+    fn taken(self) -> usize {
+        PREFIX_BYTES + self.header + if self.is_refused { 0 } else { self.body }
+    }
 }
 
 #[cfg(test)]
