@@ -41,6 +41,8 @@ fn is_printable(byte: u8) -> bool {
     (0x21..=0x7e).contains(&byte)
 }
 
+const ACTION_BYTES: &str = "letters, digits and . _ : / -";
+
 #[inline(always)]
 fn is_action(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'/' | b'-')
@@ -111,7 +113,7 @@ macro_rules! id_traits {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $max:expr, $is_allowed:path, $allowed:literal) => {
+    ($(#[$doc:meta])* $name:ident, $max:expr, $is_allowed:path, $allowed:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(ByteString);
@@ -215,7 +217,41 @@ id_traits!(TaskId);
 
 text_id!(
     /// What a task asks for and a worker serves, `"generate"`. 1 to 128 of `[A-Za-z0-9._:/-]`.
-    ActionName, MAX_ACTION_BYTES, is_action, "letters, digits and . _ : / -");
+    ActionName, MAX_ACTION_BYTES, is_action, ACTION_BYTES);
+/// An [`ActionName`] where it lies: checked, and neither copied nor counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActionRef<'a>(&'a str);
+
+impl<'a> ActionRef<'a> {
+    /// The name as text.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// A copy.
+    pub fn to_name(self) -> ActionName {
+        ActionName(self.0.into())
+    }
+
+    pub(crate) fn from_bytes(text: &'a [u8]) -> Result<Self, InvalidId> {
+        check(text, MAX_ACTION_BYTES, is_action, ACTION_BYTES)?;
+        // Not empty: what is here is ASCII.
+        Ok(Self(std::str::from_utf8(text).unwrap_or_default()))
+    }
+}
+
+impl fmt::Display for ActionRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl<'a> From<&'a ActionName> for ActionRef<'a> {
+    fn from(name: &'a ActionName) -> Self {
+        Self(name.as_str())
+    }
+}
+
 text_id!(
     /// An agent's own stable name. 1 to 128 printable ASCII bytes.
     AgentId, MAX_ID_BYTES, is_printable, "printable ASCII without spaces");

@@ -1,6 +1,6 @@
 //! Placing tasks: with a worker that has room, or in a queue until one has.
 
-use mcp_proto::{ActionName, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
+use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
 
 use super::balancer::Member;
 use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
@@ -11,18 +11,19 @@ use super::{Core, Mono, Now, Output, Timer};
 
 impl Core {
     /// The pool of an action, made if there is none.
-    pub(super) fn pool(&mut self, action: &ActionName) -> PoolKey {
-        if let Some(key) = self.pool_names.get(action) {
+    pub(super) fn pool(&mut self, action: ActionRef<'_>) -> PoolKey {
+        if let Some(key) = self.pool_names.get(action.as_str()) {
             return *key;
         }
         let slot = self.measured.slot(action, false);
-        let key = self.pools.insert(Pool::new(action.clone(), slot, self.config.policy));
-        self.pool_names.insert(action.clone(), key);
+        let name = action.to_name();
+        let key = self.pools.insert(Pool::new(name.clone(), slot, self.config.policy));
+        self.pool_names.insert(name, key);
         key
     }
 
     /// The pool of an action that a worker serves.
-    pub(super) fn served_pool(&mut self, action: &ActionName) -> PoolKey {
+    pub(super) fn served_pool(&mut self, action: ActionRef<'_>) -> PoolKey {
         let key = self.pool(action);
         if let Some(pool) = self.pools.get_mut(key) {
             pool.slot = self.measured.slot(action, true);
@@ -41,7 +42,7 @@ impl Core {
     /// Where a new task would wait, if it has to and may.
     pub(super) fn queue_for(
         &mut self,
-        action: &ActionName,
+        action: ActionRef<'_>,
         required: &Labels,
         bytes: usize,
     ) -> Result<(PoolKey, usize), ErrorInfo> {

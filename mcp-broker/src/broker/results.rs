@@ -37,7 +37,6 @@ impl Core {
         body: Bytes,
     ) {
         let Some(agent) = self.registry.get(attempt.agent) else { return };
-        let node_id = agent.node_id.clone();
         let is_given_up = result.outcome == Outcome::Cancelled;
         let (event, reason) = match result.outcome {
             Outcome::Expired => (HopEvent::Expired, "its worker stopped it at its deadline"),
@@ -47,7 +46,7 @@ impl Core {
             }
         };
         let mut hop =
-            attempt.hop(now.mono, node_id.clone(), self.policy_name.clone(), event, reason);
+            attempt.hop(now.mono, agent.node_id.clone(), self.policy_name.clone(), event, reason);
         // A worker can't have spent more than the time it had.
         hop.work_us = result.work_us.min(hop.network_us);
         hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
@@ -68,7 +67,7 @@ impl Core {
                 _ => (ErrorCode::HandlerFailed, "the handler failed and did not say why"),
             };
             let error = error.get_or_insert_with(|| Box::new(ErrorInfo::new(code, message)));
-            error.node_id = Some(node_id);
+            error.node_id = Some(agent.node_id.clone());
         } else {
             error = None;
         }

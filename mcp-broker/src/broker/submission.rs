@@ -15,12 +15,12 @@ use super::sessions::{IdentityKey, SessionKey};
 use super::{ConnectionId, Core, Now};
 
 /// A SEND that is no duplicate.
-struct Arrival {
+struct Arrival<'a> {
     session: SessionKey,
     identity: IdentityKey,
     name_hash: u64,
     fingerprint: u64,
-    spec: TaskHead,
+    spec: TaskHead<'a>,
     payload: Payload,
     ttl_ms: u64,
 }
@@ -38,7 +38,7 @@ impl Core {
             Ok(spec) => spec,
             Err(invalid) => return self.handle_invalid(from, invalid),
         };
-        if admin::is_builtin(&spec.action) {
+        if admin::is_builtin(spec.action) {
             return self.answer_builtin(now, session, spec, &body);
         }
         let Some(identity) = self.sessions.get(session).map(|session| session.identity) else {
@@ -114,7 +114,7 @@ impl Core {
         true
     }
 
-    fn accept(&mut self, now: Now, arrival: Arrival) -> Result<(), ErrorInfo> {
+    fn accept(&mut self, now: Now, arrival: Arrival<'_>) -> Result<(), ErrorInfo> {
         let Arrival { session, identity, name_hash, fingerprint, spec, payload, ttl_ms } = arrival;
         if self.is_shutting_down {
             let message = "the broker is shutting down; send the task again when it is back";
@@ -135,8 +135,8 @@ impl Core {
             required.0.insert("shadow".into(), "true".into());
         }
         let (pool, subqueue) = self
-            .queue_for(&spec.action, &required, payload.len())
-            .inspect_err(|_| self.measured.ended_at_once(&spec.action, Outcome::Rejected))?;
+            .queue_for(spec.action, &required, payload.len())
+            .inspect_err(|_| self.measured.ended_at_once(spec.action, Outcome::Rejected))?;
 
         let deadline = now.mono.plus_ms(ttl_ms);
         let task = Task {
