@@ -144,27 +144,28 @@ impl Core {
         let policy = self.policy_name.clone();
         let hop = attempt.hop(now.mono, agent.node_id.clone(), policy, event, reason);
         if let Some(task) = self.tasks.get_mut(key) {
-            task.hops.push(hop);
+            task.add_hop(hop);
         }
     }
 
     /// Gives a task its outcome. A durable one's is journalled before it is told.
-    pub(super) fn end(&mut self, now: Now, key: TaskKey, end: End) {
+    pub(super) fn end(&mut self, now: Now, key: TaskKey, mut end: End) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         if matches!(task.state, TaskState::Ending(_)) {
             return;
         }
         let hops = std::mem::take(&mut task.hops);
-        let Some(deliver) = self.outcome_of(now, key, &end, hops) else { return };
+        let body = std::mem::take(&mut end.body);
+        let Some(deliver) = self.outcome_of(now, key, end, hops) else { return };
         self.leave_queue(key);
         let Some(task) = self.tasks.get_mut(key) else { return };
         if let Some(timer) = task.timer.take() {
             self.timers.cancel(timer);
         }
         if task.is_durable && self.can_be_durable() {
-            self.journal_ended(key, deliver, end.body);
+            self.journal_ended(key, deliver, body);
         } else {
-            self.finish(now, key, deliver, end.body);
+            self.finish(now, key, deliver, body);
         }
     }
 
@@ -173,7 +174,7 @@ impl Core {
         &self,
         now: Now,
         key: TaskKey,
-        end: &End,
+        end: End,
         hops: Vec<Hop>,
     ) -> Option<Deliver> {
         let task = self.tasks.get(key)?;
@@ -181,7 +182,7 @@ impl Core {
             TaskState::Queued { since, .. } => now.mono.since(since),
             TaskState::Running(_) | TaskState::Ending(_) => 0,
         };
-        let mut error = end.error.clone();
+        let mut error = end.error;
         if let Some(error) = &mut error {
             error.task_id = Some(task.id.clone());
             error.node_id.get_or_insert_with(|| self.config.broker_id.clone());
@@ -190,7 +191,7 @@ impl Core {
             task_id: task.id.clone(),
             outcome: end.outcome,
             executed: end.executed,
-            content_type: end.content_type.clone(),
+            content_type: end.content_type,
             error,
             trace: ContextTrace {
                 broker_id: Some(self.config.broker_id.clone()),
@@ -204,9 +205,11 @@ impl Core {
 
     /// Tells an outcome to all who wait for it, and keeps it for a while.
     pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
-        let Some(task) = self.tasks.remove(key) else { return };
-        let Task { waiters, identity, name_hash, fingerprint, .. } = task;
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let waiters = std::mem::take(&mut task.waiters);
+        let Task { identity, name_hash, fingerprint, .. } = *task;
         let (pool_key, subqueue, received) = (task.pool, task.subqueue, task.received);
+        self.tasks.remove(key);
         if let Some(pool) = self.pools.get_mut(pool_key) {
             pool.tasks -= 1;
             pool.subqueues[subqueue].tasks -= 1;

@@ -83,6 +83,15 @@ impl Task {
         self.is_idempotent || self.is_durable
     }
 
+    pub(super) fn add_hop(&mut self, hop: Hop) {
+        // Mostly the only one.
+        if self.hops.is_empty() {
+            self.hops = vec![hop];
+        } else {
+            self.hops.push(hop);
+        }
+    }
+
     /// What it costs a queue.
     pub(super) fn bytes(&self) -> usize {
         self.payload.len()
@@ -204,12 +213,12 @@ impl Tasks {
         key
     }
 
-    pub(super) fn remove(&mut self, key: TaskKey) -> Option<Task> {
-        let task = self.slab.remove(key)?;
+    pub(super) fn remove(&mut self, key: TaskKey) {
+        let Some(task) = self.slab.get(key) else { return };
         if let Ok(entry) = self.names.find_entry(task.name_hash, |other| *other == key) {
             entry.remove();
         }
-        Some(task)
+        self.slab.discard(key);
     }
 
     pub(super) fn get(&self, key: TaskKey) -> Option<&Task> {

@@ -52,7 +52,7 @@ impl Core {
         hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
         hop.network_us -= hop.work_us + hop.worker_queue_us;
         let Some(task) = self.tasks.get_mut(key) else { return };
-        task.hops.push(hop);
+        task.add_hop(hop);
         if is_given_up && (result.executed == Executed::No || task.may_run_again()) {
             task.nacks += u32::from(result.executed == Executed::No);
             task.avoid = Some(attempt.agent);
@@ -98,7 +98,7 @@ impl Core {
         let (policy, reason) = (self.policy_name.clone(), "handed back; dispatched again");
         let hop = attempt.hop(now.mono, node_id.clone(), policy, HopEvent::Nacked, reason);
         let Some(task) = self.tasks.get_mut(key) else { return };
-        task.hops.push(hop);
+        task.add_hop(hop);
         task.nacks += 1;
         task.avoid = Some(attempt.agent);
         if task.nacks < self.config.max_nacks {
@@ -182,7 +182,7 @@ impl Core {
         let reason = if may_run_again { "worker lost; dispatched again" } else { "worker lost" };
         let (node_id, policy) = (agent.node_id.clone(), self.policy_name.clone());
         let hop = attempt.hop(now.mono, node_id.clone(), policy, HopEvent::WorkerLost, reason);
-        task.hops.push(hop);
+        task.add_hop(hop);
         if may_run_again {
             self.place(now, key, true);
         } else {

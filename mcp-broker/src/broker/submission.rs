@@ -226,7 +226,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.waiters.retain(|waiter| *waiter != session);
         let hops = task.hops.clone();
-        let mut deliver = self.outcome_of(now, key, &cancelled(Executed::Maybe), hops);
+        let mut deliver = self.outcome_of(now, key, cancelled(Executed::Maybe), hops);
         if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
             error.message = "cancelled; other clients wait for it, so it goes on".into();
         }
