@@ -86,6 +86,14 @@ impl Core {
         if self.is_shutting_down {
             return self.end_for_shutdown(now, key);
         }
+        let is_expired = now.mono >= task.deadline;
+        // Behind others it has to wait: while they do, no worker has room.
+        if (pool.subqueues[task.subqueue].queued == 0 || came_back)
+            && !is_expired
+            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, task.avoid)
+        {
+            return self.route(now, key, choice, now.mono);
+        }
         let ticket = self.tickets.next(came_back);
         task.state = TaskState::Queued { ticket, since: now.mono };
         let bytes = task.bytes();
@@ -93,14 +101,6 @@ impl Core {
         pool.queued_bytes += bytes;
         self.waiting.tasks += 1;
         self.waiting.bytes += bytes;
-        let subqueue = &mut pool.subqueues[task.subqueue];
-        // Behind others it has to wait: while they do, no worker has room.
-        if (subqueue.queued == 0 || came_back)
-            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, task.avoid)
-        {
-            pool.subqueues[task.subqueue].queued += 1;
-            return self.route(now, key, choice);
-        }
         let subqueue = &mut pool.subqueues[task.subqueue];
         let place = Waiting { task: key, ticket };
         task.had_worker |= subqueue.ready > 0;
@@ -113,19 +113,18 @@ impl Core {
         let (index, priority) = (task.subqueue, task.priority);
         let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[index]);
         subqueue.push(priority, place, came_back, |place| counts(tasks, place));
+        if is_expired && subqueue.balancer.len() > 0 {
+            return self.expire_queued(now, key);
+        }
         self.set_task_timer(key, at);
     }
 
-    /// Sends a queued task to the worker that was chosen, charging it in the same step.
-    fn route(&mut self, now: Now, key: TaskKey, choice: Choice) {
-        if self.tasks.get(key).is_some_and(|task| now.mono >= task.deadline) {
-            return self.expire_queued(now, key);
-        }
-        let queued = self.leave_queue(key);
+    /// Sends a task that is in no queue, and was ready to go since then, to the worker that was
+    /// chosen, charging it in the same step.
+    fn route(&mut self, now: Now, key: TaskKey, choice: Choice, since: Mono) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(agent) = self.registry.get_mut(choice.agent) else { return };
         let Some(to) = agent.connection else { return };
-        let since = queued.unwrap_or(now.mono);
         task.attempts += 1;
         task.had_worker = true;
         agent.routes += 1;
@@ -152,7 +151,7 @@ impl Core {
         self.stats.attempts += 1;
         self.stats.redispatched += u64::from(route.attempt > 1);
         self.outputs.push_back(Output::Route { to, route, payload });
-        if !has_timer || queued.is_some_and(|since| since < now.mono) {
+        if !has_timer || since < now.mono {
             self.set_task_timer(key, deadline);
         }
         self.room_changed(choice.agent);
@@ -173,7 +172,11 @@ impl Core {
     /// Gives a worker waiting tasks for as long as it has room.
     pub(super) fn fill(&mut self, now: Now, agent: AgentKey) {
         while let Some((task, candidates)) = self.next_for(agent) {
-            self.route(now, task, Choice { agent, candidates });
+            if self.tasks.get(task).is_some_and(|task| now.mono >= task.deadline) {
+                self.expire_queued(now, task);
+            } else if let Some(since) = self.leave_queue(task) {
+                self.route(now, task, Choice { agent, candidates }, since);
+            }
         }
     }
 
