@@ -276,7 +276,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    #[inline]
+    #[inline(always)]
     fn read(task: &'a [u8]) -> Result<Self, WireError> {
         let mut it = Self::default();
         let mut fields = Reader(task);
@@ -338,7 +338,7 @@ impl EncodedTask {
         TaskHead::from_fields(self.0.len(), &self.fields()?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn fields(&self) -> Result<Fields<'_>, InvalidMessage> {
         Fields::read(&self.0).map_err(|error| In::new(MessageKind::Send).invalid("task", error))
     }
