@@ -29,9 +29,13 @@ use super::connections::{self, Link};
 use super::shared::{Outbox, Shared};
 use crate::broker::{ConnectionId, Disconnect, Identity};
 
-/// What one hold of the core handles at most. Then the timer and other readers get their turn.
-const HOLD_FRAMES: usize = 64;
-const HOLD_BYTES: usize = 64 * 1024;
+/// What one hold of the core handles at most. Then the timer and other readers get their turn. Each
+/// hold flushes what it caused, so smaller ones make more and smaller packets.
+const HOLD_FRAMES: usize = 128;
+const HOLD_BYTES: usize = 128 * 1024;
+
+/// Room for frames that a connection keeps between bursts.
+const IDLE_FRAMES: usize = 32;
 
 /// Packets' payloads taken from QUIC at once.
 const READ_CHUNKS: usize = 32;
@@ -231,9 +235,7 @@ impl Frames {
 
     /// Gives back memory between bursts: most connections are idle most of the time.
     fn release(&mut self) {
-        if self.batch.capacity() > HOLD_FRAMES {
-            self.batch.shrink_to(HOLD_FRAMES);
-        }
+        self.batch.shrink_to(IDLE_FRAMES);
     }
 }
 
