@@ -9,6 +9,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::encoded::COALESCE_BELOW_BYTES;
 use crate::error::{DecodeError, InvalidMessage};
 use crate::limits::{Limits, MAX_DISCARDED_FRAME_BYTES};
 use crate::message::{Message, Parsed};
@@ -61,6 +62,8 @@ pub struct FrameCodec {
     max_body_bytes: usize,
     /// Bytes of a refused body still to skip.
     skip_bytes: usize,
+    /// Frames up to this are slices of what they came in.
+    max_slice_bytes: usize,
     /// The beginning of a frame.
     partial: BytesMut,
 }
@@ -72,8 +75,16 @@ impl FrameCodec {
             max_header_bytes: limits.max_header_bytes as usize,
             max_body_bytes: limits.max_body_bytes as usize,
             skip_bytes: 0,
+            max_slice_bytes: usize::MAX,
             partial: BytesMut::new(),
         }
+    }
+
+    /// For one who keeps bodies: each of 8 KiB or more gets an allocation of its own, in which nothing
+    /// else stays allocated with it.
+    pub fn with_bodies_apart(mut self) -> Self {
+        self.max_slice_bytes = COALESCE_BELOW_BYTES;
+        self
     }
 
     /// Appends a frame without its body, whose length the frame tells.
@@ -103,17 +114,22 @@ impl FrameCodec {
         to.extend_from_slice(&frame.body);
     }
 
-    /// Takes the next frame from the front of `src`, a `Bytes` or `BytesMut`. A frame that lies whole
-    /// in it is not copied: its parts are slices. Returns `None` once `src` is used up; the beginning
-    /// of a frame is kept here, until more is given.
+    /// Takes the next frame from the front of `src`, a `Bytes` or `BytesMut`. What lies there whole is
+    /// not copied: the frame's parts are slices of it. Returns `None` once `src` is used up; the
+    /// beginning of a frame is kept here, until more is given.
     pub fn decode(&mut self, src: &mut impl Buf) -> Result<Option<Incoming>, DecodeError> {
         if !self.skip(src) {
             return Ok(None);
         }
-        let whole = if self.partial.is_empty() { self.take_whole(src)? } else { None };
-        let Some((layout, mut frame)) = whole.map_or_else(|| self.assemble(src), |it| Ok(Some(it)))?
-        else {
-            return Ok(None);
+        let begun = if self.partial.is_empty() { src.chunk() } else { &self.partial };
+        let (layout, mut frame) = match self.layout(begun)? {
+            Some(layout) if self.is_taken_whole(layout, src) => {
+                (layout, src.copy_to_bytes(layout.taken()))
+            }
+            layout => match self.assemble(layout, src)? {
+                Some(assembled) => assembled,
+                None => return Ok(None),
+            },
         };
         frame.advance(PREFIX_BYTES);
         let parsed = Message::parse(&frame, layout.header)?;
@@ -139,27 +155,28 @@ impl FrameCodec {
         self.skip_bytes == 0
     }
 
-    fn take_whole(&self, src: &mut impl Buf) -> Result<Option<(Layout, Bytes)>, DecodeError> {
-        let layout = self.layout(src.chunk())?;
-        let whole = layout.filter(|layout| layout.taken() <= src.remaining());
-        Ok(whole.map(|layout| (layout, src.copy_to_bytes(layout.taken()))))
+    fn is_taken_whole(&self, layout: Layout, src: &impl Buf) -> bool {
+        self.partial.is_empty() && layout.taken() <= src.remaining().min(self.max_slice_bytes)
     }
 
-    /// Puts a frame together that arrives in pieces, in an allocation of its own.
-    fn assemble(&mut self, src: &mut impl Buf) -> Result<Option<(Layout, Bytes)>, DecodeError> {
+    /// Puts a frame together in an allocation of its own.
+    fn assemble(
+        &mut self,
+        mut layout: Option<Layout>,
+        src: &mut impl Buf,
+    ) -> Result<Option<(Layout, Bytes)>, DecodeError> {
         loop {
-            let layout = self.layout(&self.partial)?;
             let needed = layout.map_or(PREFIX_BYTES, Layout::taken);
-            if let Some(layout) = layout
-                && self.partial.len() == needed
-            {
-                return Ok(Some((layout, std::mem::take(&mut self.partial).freeze())));
-            }
-            if !src.has_remaining() {
+            let missing = needed - self.partial.len();
+            self.partial.reserve(missing);
+            self.partial.put(src.take(missing));
+            if self.partial.len() < needed {
                 return Ok(None);
             }
-            self.partial.reserve(needed - self.partial.len());
-            self.partial.put(src.take(needed - self.partial.len()));
+            if let Some(layout) = layout {
+                return Ok(Some((layout, std::mem::take(&mut self.partial).freeze())));
+            }
+            layout = self.layout(&self.partial)?;
         }
     }
 
@@ -228,8 +245,14 @@ mod tests {
     fn frames_come_back_whole_however_they_are_cut() {
         let frames = [send(0), Message::Pong(7).into(), send(70), send(64 * 1024)];
         let bytes: Vec<u8> = frames.iter().flat_map(|frame| encoded(frame).to_vec()).collect();
-        for step in [1, 2, 3, 5, 7, 1000, bytes.len()] {
-            let mut codec = FrameCodec::new(&Limits::default());
+        let codecs = || {
+            let codec = || FrameCodec::new(&Limits::default());
+            [codec(), codec().with_bodies_apart()]
+        };
+        for (step, mut codec) in [1, 2, 3, 5, 7, 1000, bytes.len()]
+            .into_iter()
+            .flat_map(|step| codecs().map(|codec| (step, codec)))
+        {
             let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
             for piece in bytes.chunks(step) {
                 buffer.extend_from_slice(piece);
@@ -238,6 +261,21 @@ mod tests {
                 }
             }
             assert_eq!(got, frames);
+        }
+    }
+
+    #[test]
+    fn a_small_frame_is_a_slice_and_a_large_one_stands_alone_if_asked() {
+        for (body, is_slice) in [(100, true), (8 * 1024, false)] {
+            let mut chunk = encoded(&send(body)).freeze();
+            let range = chunk.as_ptr_range();
+            let mut codec = FrameCodec::new(&Limits::default()).with_bodies_apart();
+            match codec.decode(&mut chunk).unwrap() {
+                Some(Incoming::Frame(frame)) => {
+                    assert_eq!(range.contains(&frame.body.as_ptr()), is_slice);
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -207,7 +207,11 @@ struct Frames {
 
 impl Frames {
     fn new(limits: &Limits) -> Self {
-        Self { codec: FrameCodec::new(limits), batch: Vec::new(), from_worker: false }
+        Self {
+            codec: FrameCodec::new(limits).with_bodies_apart(),
+            batch: Vec::new(),
+            from_worker: false,
+        }
     }
 
     /// Fills the batch with what one hold of the core handles, and says whether more is waiting.
