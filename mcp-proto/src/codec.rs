@@ -9,12 +9,14 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::encoded::COALESCE_BELOW_BYTES;
 use crate::error::{DecodeError, InvalidMessage};
 use crate::limits::{Limits, MAX_DISCARDED_FRAME_BYTES};
 use crate::message::{Message, Parsed};
 
 const LENGTH_BYTES: usize = 4;
 const HEADER_LENGTH_BYTES: usize = 2;
+const PREFIX_BYTES: usize = LENGTH_BYTES + HEADER_LENGTH_BYTES;
 
 /// A message and the body that came with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +62,10 @@ pub struct FrameCodec {
     max_body_bytes: usize,
     /// Bytes of a refused body still to skip.
     skip_bytes: usize,
+    /// Frames up to this are slices of what they came in.
+    max_slice_bytes: usize,
+    /// The beginning of a frame.
+    partial: BytesMut,
 }
 
 impl FrameCodec {
@@ -69,7 +75,16 @@ impl FrameCodec {
             max_header_bytes: limits.max_header_bytes as usize,
             max_body_bytes: limits.max_body_bytes as usize,
             skip_bytes: 0,
+            max_slice_bytes: usize::MAX,
+            partial: BytesMut::new(),
         }
+    }
+
+    /// For one who keeps bodies: each of 8 KiB or more gets an allocation of its own, in which nothing
+    /// else stays allocated with it.
+    pub fn with_bodies_apart(mut self) -> Self {
+        self.max_slice_bytes = COALESCE_BELOW_BYTES;
+        self
     }
 
     /// Appends a frame without its body, whose length the frame tells.
@@ -83,13 +98,13 @@ impl FrameCodec {
         header: impl FnOnce(&mut BytesMut),
     ) {
         let start = to.len();
-        to.put_bytes(0, LENGTH_BYTES + HEADER_LENGTH_BYTES);
+        to.put_bytes(0, PREFIX_BYTES);
         header(to);
-        let header_bytes = to.len() - start - LENGTH_BYTES - HEADER_LENGTH_BYTES;
+        let header_bytes = to.len() - start - PREFIX_BYTES;
         debug_assert!(header_bytes <= crate::limits::MAX_HEADER_BYTES);
         let length = (HEADER_LENGTH_BYTES + header_bytes + body_bytes) as u32;
         to[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
-        to[start + LENGTH_BYTES..start + LENGTH_BYTES + HEADER_LENGTH_BYTES]
+        to[start + LENGTH_BYTES..start + PREFIX_BYTES]
             .copy_from_slice(&(header_bytes as u16).to_be_bytes());
     }
 
@@ -99,14 +114,76 @@ impl FrameCodec {
         to.extend_from_slice(&frame.body);
     }
 
-    /// Takes the next frame from the front of `src`, or returns `None` until more has arrived.
-    pub fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Incoming>, DecodeError> {
+    /// Takes the next frame from the front of `src`, a `Bytes` or `BytesMut`. What lies there whole is
+    /// not copied: the frame's parts are slices of it. Returns `None` once `src` is used up; the
+    /// beginning of a frame is kept here, until more is given.
+    pub fn decode(&mut self, src: &mut impl Buf) -> Result<Option<Incoming>, DecodeError> {
         if !self.skip(src) {
             return Ok(None);
         }
-        let Some((length, header)) = lengths(src) else {
-            return Ok(None);
+        let begun = if self.partial.is_empty() { src.chunk() } else { &self.partial };
+        let (layout, mut frame) = match self.layout(begun)? {
+            Some(layout) if self.is_taken_whole(layout, src) => {
+                (layout, src.copy_to_bytes(layout.taken()))
+            }
+            layout => match self.assemble(layout, src)? {
+                Some(assembled) => assembled,
+                None => return Ok(None),
+            },
         };
+        frame.advance(PREFIX_BYTES);
+        let parsed = Message::parse(&frame, layout.header)?;
+        frame.advance(layout.header);
+        if layout.is_refused {
+            self.skip_bytes = layout.body;
+            self.skip(src);
+        }
+        Ok(Some(match parsed {
+            Parsed::Unknown { kind } => Incoming::Unknown { kind },
+            Parsed::Invalid(invalid) => Incoming::Invalid(invalid),
+            Parsed::Message(message) if layout.is_refused => {
+                Incoming::BodyTooLarge { message, body_bytes: layout.body }
+            }
+            Parsed::Message(message) => Incoming::Frame(Frame { message, body: frame }),
+        }))
+    }
+
+    fn skip(&mut self, src: &mut impl Buf) -> bool {
+        let skipped = self.skip_bytes.min(src.remaining());
+        src.advance(skipped);
+        self.skip_bytes -= skipped;
+        self.skip_bytes == 0
+    }
+
+    fn is_taken_whole(&self, layout: Layout, src: &impl Buf) -> bool {
+        self.partial.is_empty() && layout.taken() <= src.remaining().min(self.max_slice_bytes)
+    }
+
+    /// Puts a frame together in an allocation of its own.
+    fn assemble(
+        &mut self,
+        mut layout: Option<Layout>,
+        src: &mut impl Buf,
+    ) -> Result<Option<(Layout, Bytes)>, DecodeError> {
+        loop {
+            let needed = layout.map_or(PREFIX_BYTES, Layout::taken);
+            let missing = needed - self.partial.len();
+            self.partial.reserve(missing);
+            self.partial.put(src.take(missing));
+            if self.partial.len() < needed {
+                return Ok(None);
+            }
+            if let Some(layout) = layout {
+                return Ok(Some((layout, std::mem::take(&mut self.partial).freeze())));
+            }
+            layout = self.layout(&self.partial)?;
+        }
+    }
+
+    /// The layout of a frame that begins so, once that is known.
+    fn layout(&self, src: &[u8]) -> Result<Option<Layout>, DecodeError> {
+        let Some((length, rest)) = src.split_first_chunk() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
         if length < HEADER_LENGTH_BYTES {
             return Err(DecodeError::FrameTooShort { len: length });
         }
@@ -114,54 +191,31 @@ impl FrameCodec {
         if length > max.max(MAX_DISCARDED_FRAME_BYTES) {
             return Err(DecodeError::FrameTooLarge { len: length, max });
         }
-        let Some(header) = header else {
-            return Ok(None);
-        };
+        let Some(header) = rest.first_chunk() else { return Ok(None) };
+        let header = usize::from(u16::from_be_bytes(*header));
         let room = length - HEADER_LENGTH_BYTES;
         if header > room.min(self.max_header_bytes) {
             return Err(DecodeError::HeaderTooLong { header, room });
         }
         let body = room - header;
-        let is_refused = body > self.max_body_bytes;
-        let needed =
-            LENGTH_BYTES + HEADER_LENGTH_BYTES + header + if is_refused { 0 } else { body };
-        if src.len() < needed {
-            src.reserve(needed - src.len());
-            return Ok(None);
-        }
-
-        let mut frame = src.split_to(needed).freeze();
-        frame.advance(LENGTH_BYTES + HEADER_LENGTH_BYTES);
-        let parsed = Message::parse(&frame, header)?;
-        frame.advance(header);
-        if is_refused {
-            self.skip_bytes = body;
-            self.skip(src);
-        }
-        Ok(Some(match parsed {
-            Parsed::Unknown { kind } => Incoming::Unknown { kind },
-            Parsed::Invalid(invalid) => Incoming::Invalid(invalid),
-            Parsed::Message(message) if is_refused => {
-                Incoming::BodyTooLarge { message, body_bytes: body }
-            }
-            Parsed::Message(message) => Incoming::Frame(Frame { message, body: frame }),
-        }))
-    }
-
-    fn skip(&mut self, src: &mut BytesMut) -> bool {
-        let skipped = self.skip_bytes.min(src.len());
-        src.advance(skipped);
-        self.skip_bytes -= skipped;
-        self.skip_bytes == 0
+        Ok(Some(Layout { header, body, is_refused: body > self.max_body_bytes }))
     }
 }
 
-/// The frame's length and, once they have arrived, its header's.
-fn lengths(src: &[u8]) -> Option<(usize, Option<usize>)> {
-    let length = src.first_chunk::<LENGTH_BYTES>()?;
-    let header = src[LENGTH_BYTES..].first_chunk::<HEADER_LENGTH_BYTES>();
-    let length = u32::from_be_bytes(*length) as usize;
-    Some((length, header.map(|bytes| usize::from(u16::from_be_bytes(*bytes)))))
+/// The lengths in a frame.
+#[derive(Clone, Copy)]
+struct Layout {
+    header: usize,
+    body: usize,
+    /// Its body is over the limit.
+    is_refused: bool,
+}
+
+impl Layout {
+    /// Bytes of the frame that are taken at once: all but a refused body.
+    fn taken(self) -> usize {
+        PREFIX_BYTES + self.header + if self.is_refused { 0 } else { self.body }
+    }
 }
 
 #[cfg(test)]
@@ -195,8 +249,14 @@ mod tests {
     fn frames_come_back_whole_however_they_are_cut() {
         let frames = [send(0), Message::Pong(7).into(), send(70), send(64 * 1024)];
         let bytes: Vec<u8> = frames.iter().flat_map(|frame| encoded(frame).to_vec()).collect();
-        for step in [1, 2, 3, 5, 7, 1000, bytes.len()] {
-            let mut codec = FrameCodec::new(&Limits::default());
+        let codecs = || {
+            let codec = || FrameCodec::new(&Limits::default());
+            [codec(), codec().with_bodies_apart()]
+        };
+        for (step, mut codec) in [1, 2, 3, 5, 7, 1000, bytes.len()]
+            .into_iter()
+            .flat_map(|step| codecs().map(|codec| (step, codec)))
+        {
             let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
             for piece in bytes.chunks(step) {
                 buffer.extend_from_slice(piece);
@@ -205,6 +265,21 @@ mod tests {
                 }
             }
             assert_eq!(got, frames);
+        }
+    }
+
+    #[test]
+    fn a_small_frame_is_a_slice_and_a_large_one_stands_alone_if_asked() {
+        for (body, is_slice) in [(100, true), (8 * 1024, false)] {
+            let mut chunk = encoded(&send(body)).freeze();
+            let range = chunk.as_ptr_range();
+            let mut codec = FrameCodec::new(&Limits::default()).with_bodies_apart();
+            match codec.decode(&mut chunk).unwrap() {
+                Some(Incoming::Frame(frame)) => {
+                    assert_eq!(range.contains(&frame.body.as_ptr()), is_slice);
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! What a broker keeps of tasks and outcomes: bytes that are ready to be sent, apart from the read
-//! buffers that they came in.
+//! What a broker keeps of tasks and outcomes: bytes that are ready to be sent, apart from the packets
+//! that they came in.
 
 use std::sync::Arc;
 
@@ -12,14 +12,11 @@ use crate::message::{Deliver, EncodedTask, RouteHead};
 const ARENA_BYTES: usize = 32 * 1024;
 const MIN_ARENA_BYTES: usize = 1024;
 
-/// Bodies up to this are copied out of the read buffer that they came in: half of its size.
-const DETACHED_BODY_BYTES: usize = 32 * 1024;
-
 /// Bodies below this are copied behind their headers: many small chunks are slow in quinn.
 pub(crate) const COALESCE_BELOW_BYTES: usize = 8 * 1024;
 
 /// A frame in its wire form: encoded once, for whoever gets it, now or later. Like a [`Payload`],
-/// held apart from the buffer that its body came in.
+/// held apart from the packets that its body came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedFrame {
     /// With a small body behind it. A part of an arena.
@@ -42,7 +39,7 @@ impl EncodedFrame {
             arena.extend_from_slice(&body);
             return Self { head: arena.split().freeze(), body: Bytes::new() };
         }
-        Self { head: arena.split().freeze(), body: detached(body) }
+        Self { head: arena.split().freeze(), body }
     }
 
     /// The same in an allocation of its own, for one that will be kept out of order.
@@ -65,7 +62,7 @@ impl EncodedFrame {
     }
 }
 
-/// A task and its body in their wire form, held apart from the buffer that they came in, which would
+/// A task and its body in their wire form, held apart from the packets that they came in, which would
 /// otherwise stay allocated as long as they do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
@@ -77,8 +74,9 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// Copies the task, and the body unless that is most of a read buffer anyway. `scratch` is
-    /// cleared and used; it saves an allocation when it is used again.
+    /// Copies the task, and a small body. A larger one is taken as it is: a codec made
+    /// [`with_bodies_apart`](FrameCodec::with_bodies_apart) gave it an allocation of its own. `scratch`
+    /// is cleared and used; it saves an allocation when it is used again.
     pub fn new(task: &EncodedTask, body: Bytes, scratch: &mut BytesMut) -> Self {
         scratch.clear();
         scratch.extend_from_slice(&task.0);
@@ -87,7 +85,7 @@ impl Payload {
             scratch.extend_from_slice(&body);
             Bytes::new()
         } else {
-            detached(body)
+            body
         };
         Self { bytes: scratch[..].into(), task_bytes, large_body }
     }
@@ -116,9 +114,4 @@ impl Payload {
         }
         &self.large_body
     }
-}
-
-/// A body apart from its read buffer, unless it is most of that anyway.
-fn detached(body: Bytes) -> Bytes {
-    if body.len() <= DETACHED_BODY_BYTES { Bytes::copy_from_slice(&body) } else { body }
 }

@@ -7,6 +7,7 @@ use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use smol_str::SmolStr;
 
 use crate::limits::{MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_TASK_ID_BYTES};
 
@@ -36,10 +37,14 @@ pub enum InvalidId {
     },
 }
 
+const PRINTABLE: &str = "printable ASCII without spaces";
+
 #[inline(always)]
 fn is_printable(byte: u8) -> bool {
     (0x21..=0x7e).contains(&byte)
 }
+
+const ACTION_BYTES: &str = "letters, digits and . _ : / -";
 
 #[inline(always)]
 fn is_action(byte: u8) -> bool {
@@ -105,7 +110,7 @@ macro_rules! id_traits {
 }
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $max:expr, $is_allowed:path, $allowed:literal) => {
+    ($(#[$doc:meta])* $name:ident, $max:expr, $is_allowed:path, $allowed:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(ByteString);
@@ -170,7 +175,7 @@ impl TaskId {
     }
 
     pub(crate) fn from_bytes(text: &[u8]) -> Result<Self, InvalidId> {
-        check(text, MAX_TASK_ID_BYTES, is_printable, "printable ASCII without spaces")?;
+        check(text, MAX_TASK_ID_BYTES, is_printable, PRINTABLE)?;
         let mut bytes = [0; MAX_TASK_ID_BYTES];
         bytes[..text.len()].copy_from_slice(text);
         Ok(Self { len: text.len() as u8, bytes })
@@ -214,19 +219,86 @@ id_traits!(TaskId);
 
 text_id!(
     /// What a task asks for and a worker serves, `"generate"`. 1 to 128 of `[A-Za-z0-9._:/-]`.
-    ActionName, MAX_ACTION_BYTES, is_action, "letters, digits and . _ : / -");
+    ActionName, MAX_ACTION_BYTES, is_action, ACTION_BYTES);
+/// An [`ActionName`] where it lies: checked, and neither copied nor counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActionRef<'a>(&'a str);
+
+impl<'a> ActionRef<'a> {
+    /// The name as text.
+    pub fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// A copy.
+    pub fn to_name(self) -> ActionName {
+        ActionName(self.0.into())
+    }
+
+    pub(crate) fn from_bytes(text: &'a [u8]) -> Result<Self, InvalidId> {
+        check(text, MAX_ACTION_BYTES, is_action, ACTION_BYTES)?;
+        // Not empty: what is here is ASCII.
+        Ok(Self(std::str::from_utf8(text).unwrap_or_default()))
+    }
+}
+
+impl fmt::Display for ActionRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl<'a> From<&'a ActionName> for ActionRef<'a> {
+    fn from(name: &'a ActionName) -> Self {
+        Self(name.as_str())
+    }
+}
+
 text_id!(
     /// An agent's own stable name. 1 to 128 printable ASCII bytes.
-    AgentId, MAX_ID_BYTES, is_printable, "printable ASCII without spaces");
+    AgentId, MAX_ID_BYTES, is_printable, PRINTABLE);
 text_id!(
     /// One process of an agent. 1 to 128 printable ASCII bytes.
-    InstanceId, MAX_ID_BYTES, is_printable, "printable ASCII without spaces");
-text_id!(
-    /// The broker's name for a broker or worker. 1 to 128 printable ASCII bytes.
-    NodeId, MAX_ID_BYTES, is_printable, "printable ASCII without spaces");
+    InstanceId, MAX_ID_BYTES, is_printable, PRINTABLE);
 text_id!(
     /// A client's session. 1 to 128 printable ASCII bytes.
-    SessionId, MAX_ID_BYTES, is_printable, "printable ASCII without spaces");
+    SessionId, MAX_ID_BYTES, is_printable, PRINTABLE);
+
+/// The broker's name for a broker or worker. 1 to 128 printable ASCII bytes. One of up to 23 is held
+/// in place: every outcome names two, and a counted reference costs more than such a copy.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(SmolStr);
+
+impl NodeId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as bytes, all of them ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        Bytes::copy_from_slice(self.as_bytes())
+    }
+
+    pub(crate) fn from_bytes(text: Bytes) -> Result<Self, InvalidId> {
+        check(&text, MAX_ID_BYTES, is_printable, PRINTABLE)?;
+        // Not empty: what is here is ASCII.
+        Ok(Self(std::str::from_utf8(&text).unwrap_or_default().into()))
+    }
+}
+
+impl TryFrom<&str> for NodeId {
+    type Error = InvalidId;
+    fn try_from(text: &str) -> Result<Self, InvalidId> {
+        Self::from_bytes(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+id_traits!(NodeId);
 
 /// Names one attempt at a task in every frame about it. Opaque to all but its broker, and unique
 /// across the broker's epochs, so a stale one can't name another attempt.

@@ -37,7 +37,7 @@ pub use bytestring::ByteString;
 pub use codec::{Frame, FrameCodec, Incoming};
 pub use encoded::{EncodedFrame, Payload};
 pub use error::{Cause, DecodeError, ErrorCode, ErrorInfo, InvalidMessage, UnexpectedFrame};
-pub use id::{ActionName, AgentId, AttemptId, InstanceId, NodeId, SessionId, TaskId};
+pub use id::{ActionName, ActionRef, AgentId, AttemptId, InstanceId, NodeId, SessionId, TaskId};
 pub use limits::Limits;
 pub use message::{
     Ack, Cancel, CancelReason, Chunk, ContextTrace, Credit, Deliver, Delivery, EncodedTask,

@@ -35,8 +35,7 @@ impl Writer<'_> {
 
     /// Of a field that tells zero from absence.
     pub(crate) fn present_uint(&mut self, field: u32, value: u64) {
-        self.tag(field, VARINT);
-        self.varint(value);
+        self.tag_and(field, VARINT, value);
     }
 
     pub(crate) fn fixed64(&mut self, field: u32, value: u64) {
@@ -48,8 +47,7 @@ impl Writer<'_> {
 
     pub(crate) fn bytes(&mut self, field: u32, value: &[u8]) {
         if !value.is_empty() {
-            self.tag(field, LENGTH_DELIMITED);
-            self.varint(value.len() as u64);
+            self.tag_and(field, LENGTH_DELIMITED, value.len() as u64);
             self.0.extend_from_slice(value);
         }
     }
@@ -81,6 +79,18 @@ impl Writer<'_> {
         // The length now stands in front, with the placeholder before it.
         self.0.copy_within(start + 1.., start);
         self.0.truncate(end + width - 1);
+    }
+
+    #[inline]
+    fn tag_and(&mut self, field: u32, wire_type: u32, value: u64) {
+        let tag = field << 3 | wire_type;
+        // Nearly all have one byte each.
+        if tag < 0x80 && value < 0x80 {
+            self.0.put_slice(&[tag as u8, value as u8]);
+        } else {
+            self.varint(tag.into());
+            self.varint(value);
+        }
     }
 
     fn tag(&mut self, field: u32, wire_type: u32) {
@@ -153,7 +163,7 @@ impl<'a> Field<'a> {
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.0.is_empty() {
             return Ok(None);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mcp_proto::{
-    ActionName, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, TaskHead,
+    ActionRef, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, TaskHead,
 };
 
 use super::registry::Presence;
@@ -12,7 +12,7 @@ use super::{AgentView, Core, Now};
 /// Actions of this prefix are the broker's own; no worker is asked.
 const PREFIX: &str = "mcp.admin.";
 
-pub(super) fn is_builtin(action: &ActionName) -> bool {
+pub(super) fn is_builtin(action: ActionRef<'_>) -> bool {
     action.as_str().starts_with(PREFIX)
 }
 
@@ -58,7 +58,7 @@ impl Core {
         &mut self,
         now: Now,
         session: SessionKey,
-        task: TaskHead,
+        task: TaskHead<'_>,
         body: &Bytes,
     ) {
         let answer = match task.action.as_str() {
@@ -73,7 +73,6 @@ impl Core {
                 format!("this broker has no {unknown}; it has {PREFIX}agents.list, {PREFIX}stats"),
             )),
         };
-        let action = task.action.clone();
         let broker_id = self.config.broker_id.clone();
         let (outcome, executed, error, body) = match answer {
             Ok(json) => (Outcome::Ok, Executed::Yes, None, Bytes::from(json)),
@@ -90,7 +89,7 @@ impl Core {
         };
         self.stats.accepted += 1;
         self.stats.count(outcome);
-        self.measured.ended_at_once(&action, outcome);
+        self.measured.ended_at_once(task.action, outcome);
         self.tell(session, &deliver, body);
     }
 }

@@ -1,6 +1,6 @@
 //! Placing tasks: with a worker that has room, or in a queue until one has.
 
-use mcp_proto::{ActionName, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
+use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
 
 use super::balancer::Member;
 use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
@@ -11,18 +11,19 @@ use super::{Core, Mono, Now, Output, Timer};
 
 impl Core {
     /// The pool of an action, made if there is none.
-    pub(super) fn pool(&mut self, action: &ActionName) -> PoolKey {
-        if let Some(key) = self.pool_names.get(action) {
+    pub(super) fn pool(&mut self, action: ActionRef<'_>) -> PoolKey {
+        if let Some(key) = self.pool_names.get(action.as_str()) {
             return *key;
         }
         let slot = self.measured.slot(action, false);
-        let key = self.pools.insert(Pool::new(action.clone(), slot, self.config.policy));
-        self.pool_names.insert(action.clone(), key);
+        let name = action.to_name();
+        let key = self.pools.insert(Pool::new(name.clone(), slot, self.config.policy));
+        self.pool_names.insert(name, key);
         key
     }
 
     /// The pool of an action that a worker serves.
-    pub(super) fn served_pool(&mut self, action: &ActionName) -> PoolKey {
+    pub(super) fn served_pool(&mut self, action: ActionRef<'_>) -> PoolKey {
         let key = self.pool(action);
         if let Some(pool) = self.pools.get_mut(key) {
             pool.slot = self.measured.slot(action, true);
@@ -41,7 +42,7 @@ impl Core {
     /// Where a new task would wait, if it has to and may.
     pub(super) fn queue_for(
         &mut self,
-        action: &ActionName,
+        action: ActionRef<'_>,
         required: &Labels,
         bytes: usize,
     ) -> Result<(PoolKey, usize), ErrorInfo> {
@@ -94,19 +95,19 @@ impl Core {
             }
             _ => (now.mono, false),
         };
+        let is_expired = now.mono >= task.deadline;
+        // Behind others it has to wait: while they do, no worker has room.
+        if (pool.subqueues[task.subqueue].queued == 0 || came_back)
+            && !is_expired
+            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, task.avoid)
+        {
+            return self.route(now, key, choice, since);
+        }
         let ticket = self.tickets.next(came_back);
         task.state = TaskState::Queued { ticket, since };
         pool.queued += 1;
         pool.queued_bytes += bytes;
         self.waiting.add(bytes);
-        let subqueue = &mut pool.subqueues[task.subqueue];
-        // Behind others it has to wait: while they do, no worker has room.
-        if (subqueue.queued == 0 || came_back)
-            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, task.avoid)
-        {
-            pool.subqueues[task.subqueue].queued += 1;
-            return self.route(now, key, choice);
-        }
         let subqueue = &mut pool.subqueues[task.subqueue];
         let place = Waiting { task: key, ticket };
         if was_delayed {
@@ -123,19 +124,18 @@ impl Core {
         let (index, priority) = (task.subqueue, task.priority);
         let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[index]);
         subqueue.push(priority, place, came_back, |place| counts(tasks, place));
+        if is_expired && subqueue.balancer.len() > 0 {
+            return self.expire_queued(now, key);
+        }
         self.set_task_timer(key, at);
     }
 
-    /// Sends a task to the worker that was chosen, charging it in the same step.
-    pub(super) fn route(&mut self, now: Now, key: TaskKey, choice: Choice) {
-        if self.tasks.get(key).is_some_and(|task| now.mono >= task.deadline) {
-            return self.expire_queued(now, key);
-        }
-        let queued = self.leave_queue(key);
+    /// Sends a task that is in no queue, and was ready to go since then, to the worker that was
+    /// chosen, charging it in the same step.
+    pub(super) fn route(&mut self, now: Now, key: TaskKey, choice: Choice, since: Mono) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(agent) = self.registry.get_mut(choice.agent) else { return };
         let Some(to) = agent.connection else { return };
-        let since = queued.unwrap_or(now.mono);
         task.attempts += 1;
         task.had_worker = true;
         agent.routes += 1;
@@ -163,7 +163,7 @@ impl Core {
             stream_window_bytes,
         };
         let payload = task.payload.clone();
-        let mut needs_timer = task.timer.is_none() || queued.is_some_and(|since| since < now.mono);
+        let mut needs_timer = task.timer.is_none() || since < now.mono;
         if let Some(extras) = &mut task.extras {
             extras.last_sign = now.mono;
             needs_timer = true;
@@ -193,7 +193,11 @@ impl Core {
     /// Gives a worker waiting tasks for as long as it has room.
     pub(super) fn fill(&mut self, now: Now, agent: AgentKey) {
         while let Some((task, candidates)) = self.next_for(agent) {
-            self.route(now, task, Choice { agent, candidates });
+            if self.tasks.get(task).is_some_and(|task| now.mono >= task.deadline) {
+                self.expire_queued(now, task);
+            } else if let Some(since) = self.leave_queue(task) {
+                self.route(now, task, Choice { agent, candidates }, since);
+            }
         }
     }
 

@@ -169,22 +169,23 @@ impl Core {
     }
 
     /// Gives a task its outcome. A durable one's is journalled before it is told.
-    pub(super) fn end(&mut self, now: Now, key: TaskKey, end: End) {
+    pub(super) fn end(&mut self, now: Now, key: TaskKey, mut end: End) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         if matches!(task.state, TaskState::Ending(_)) {
             return;
         }
         let hops = std::mem::take(&mut task.hops);
-        let Some(deliver) = self.outcome_of(now, key, &end, hops) else { return };
+        let body = std::mem::take(&mut end.body);
+        let Some(deliver) = self.outcome_of(now, key, end, hops) else { return };
         self.leave_queue(key);
         let Some(task) = self.tasks.get_mut(key) else { return };
         if let Some(timer) = task.timer.take() {
             self.timers.cancel(timer);
         }
         if task.is_durable && self.can_be_durable() {
-            self.journal_ended(key, deliver, end.body);
+            self.journal_ended(key, deliver, body);
         } else {
-            self.finish(now, key, deliver, end.body);
+            self.finish(now, key, deliver, body);
         }
     }
 
@@ -193,7 +194,7 @@ impl Core {
         &self,
         now: Now,
         key: TaskKey,
-        end: &End,
+        end: End,
         hops: Vec<Hop>,
     ) -> Option<Deliver> {
         let task = self.tasks.get(key)?;
@@ -202,15 +203,15 @@ impl Core {
             TaskState::Running(_) | TaskState::Ending(_) => 0,
         };
         let (chunks, attempt) = self.streams.chunks(task.stream);
-        let mut error = end.error.clone();
+        let mut error = end.error;
         if let Some(error) = &mut error {
             error.task_id = Some(task.id.clone());
             error.node_id.get_or_insert_with(|| self.config.broker_id.clone());
         }
         Some(Deliver {
-            content_type: end.content_type.clone(),
+            content_type: end.content_type,
             error,
-            headers: end.headers.clone(),
+            headers: end.headers,
             trace: ContextTrace {
                 broker_id: Some(self.config.broker_id.clone()),
                 total_us: now.mono.since(task.received),
@@ -227,9 +228,11 @@ impl Core {
 
     /// Tells an outcome to all who wait for it, and keeps it for a while.
     pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
-        let Some(task) = self.tasks.remove(key) else { return };
-        let Task { waiters, identity, name_hash, fingerprint, .. } = task;
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let waiters = std::mem::take(&mut task.waiters);
+        let Task { identity, name_hash, fingerprint, stream, .. } = *task;
         let (pool_key, subqueue, received) = (task.pool, task.subqueue, task.received);
+        self.tasks.remove(key);
         if let Some(pool) = self.pools.get_mut(pool_key) {
             pool.tasks -= 1;
             pool.subqueues[subqueue].tasks -= 1;
@@ -237,7 +240,7 @@ impl Core {
             self.measured.ended(pool.slot, &deliver, now.mono.since(received));
         }
         self.drop_pool_if_unused(pool_key);
-        if let Some(stream) = task.stream {
+        if let Some(stream) = stream {
             self.streams.end(stream);
         }
         self.stats.count(deliver.outcome);

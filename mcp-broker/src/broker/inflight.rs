@@ -153,7 +153,12 @@ impl Task {
         if self.hops.len() > 2 * MAX_HOPS {
             self.hops.drain(..MAX_HOPS);
         }
-        self.hops.push(hop);
+        // Mostly the only one.
+        if self.hops.is_empty() {
+            self.hops = vec![hop];
+        } else {
+            self.hops.push(hop);
+        }
     }
 
     /// What it costs a queue.
@@ -287,12 +292,12 @@ impl Tasks {
         key
     }
 
-    pub(super) fn remove(&mut self, key: TaskKey) -> Option<Task> {
-        let task = self.slab.remove(key)?;
+    pub(super) fn remove(&mut self, key: TaskKey) {
+        let Some(task) = self.slab.get(key) else { return };
         if let Ok(entry) = self.names.find_entry(task.name_hash, |other| *other == key) {
             entry.remove();
         }
-        Some(task)
+        self.slab.discard(key);
     }
 
     pub(super) fn get(&self, key: TaskKey) -> Option<&Task> {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
-use mcp_proto::{ActionName, ContextTrace, Deliver, ErrorCode, HopEvent, Outcome};
+use mcp_proto::{ActionName, ActionRef, ContextTrace, Deliver, ErrorCode, HopEvent, Outcome};
 
 use super::histogram::Histogram;
 use super::inflight::Tasks;
@@ -128,8 +128,8 @@ impl Measured {
     }
 
     /// The entry of an action, made if there is none and room for one.
-    pub(super) fn slot(&mut self, action: &ActionName, is_served: bool) -> Slot {
-        if let Some(slot) = self.slots.get(action) {
+    pub(super) fn slot(&mut self, action: ActionRef<'_>, is_served: bool) -> Slot {
+        if let Some(slot) = self.slots.get(action.as_str()) {
             let entry = &mut self.actions[usize::from(slot.0)];
             if is_served && !std::mem::replace(&mut entry.is_served, true) {
                 self.unserved -= 1;
@@ -141,9 +141,7 @@ impl Measured {
         if !has_room || action.as_str() == OTHERS {
             return Slot::default();
         }
-        // A copy: it stays, and what it is a part of shall not stay with it.
-        let name = ActionName::try_from(action.as_str().to_owned());
-        let name = name.unwrap_or_else(|_| action.clone());
+        let name = action.to_name();
         let slot = Slot(self.actions.len() as u16);
         let counts = TaskCounts::default();
         self.actions.push(Entry { action: Some(name.clone()), is_served, counts });
@@ -166,7 +164,7 @@ impl Measured {
     }
 
     /// A task ended without having been placed.
-    pub(super) fn ended_at_once(&mut self, action: &ActionName, outcome: Outcome) {
+    pub(super) fn ended_at_once(&mut self, action: ActionRef<'_>, outcome: Outcome) {
         let slot = self.slot(action, false);
         self.actions[usize::from(slot.0)].counts.count(outcome);
     }

@@ -12,7 +12,7 @@ use super::timers::TimerKey;
 use super::{ConnectionId, Core, Disconnect, Event, Identity, Now, Output, Timer};
 
 /// A connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) identity: IdentityKey,
     /// What its peer may send now.
@@ -88,15 +88,15 @@ impl Core {
 
     /// The peer sent a frame.
     pub fn handle_incoming(&mut self, now: Now, id: ConnectionId, incoming: Incoming) {
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(peer) = self.peers.get(&id).cloned() else { return };
         let is_open = peer.session.roles().is_some();
         if let Some(agent) = peer.agent {
             self.agent_is_heard(now, agent);
         }
         match incoming {
-            Incoming::Frame(frame) => self.handle_frame(now, id, frame),
+            Incoming::Frame(frame) => self.handle_frame(now, id, &peer, frame),
             Incoming::BodyTooLarge { message, body_bytes } => {
-                self.handle_large(now, id, message, body_bytes);
+                self.handle_large(now, id, &peer, message, body_bytes);
             }
             Incoming::Unknown { kind } if is_open => {
                 let message = format!("frame kind {kind} is not known to protocol {MCP_VERSION}");
@@ -117,15 +117,13 @@ impl Core {
         }
     }
 
-    fn handle_frame(&mut self, now: Now, id: ConnectionId, frame: Frame) {
-        let Some(peer) = self.peers.get(&id) else { return };
+    fn handle_frame(&mut self, now: Now, id: ConnectionId, peer: &Peer, frame: Frame) {
         let Frame { message, body } = frame;
         if let Err(unexpected) = peer.session.check_received(message.kind()) {
             self.refuse(now, id, (ErrorCode::UnexpectedFrame, unexpected.to_string()));
             return;
         }
-        let (client, agent) = (peer.client, peer.agent);
-        match (message, client, agent) {
+        match (message, peer.client, peer.agent) {
             (Message::Hello(hello), ..) => {
                 if let Err(refusal) = self.handle_hello(now, id, *hello) {
                     self.refuse(now, id, refusal);
@@ -264,8 +262,14 @@ impl Core {
         }
     }
 
-    fn handle_large(&mut self, now: Now, id: ConnectionId, message: Message, body_bytes: usize) {
-        let Some(peer) = self.peers.get(&id) else { return };
+    fn handle_large(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        peer: &Peer,
+        message: Message,
+        body_bytes: usize,
+    ) {
         if let Err(unexpected) = peer.session.check_received(message.kind()) {
             self.refuse(now, id, (ErrorCode::UnexpectedFrame, unexpected.to_string()));
             return;

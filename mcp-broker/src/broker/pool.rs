@@ -150,6 +150,9 @@ impl Pool {
     /// The sub-queue of a set of required labels, made if there is none; none when there are too
     /// many.
     pub(super) fn subqueue(&mut self, required: &Labels) -> Option<usize> {
+        if required.is_empty() {
+            return Some(0);
+        }
         if let Some(index) = self.subqueues.iter().position(|it| it.required == *required) {
             return Some(index);
         }

@@ -80,7 +80,7 @@ impl Core {
         let labels = Arc::new(hello.labels);
         let mut serves = Vec::with_capacity(hello.actions.len());
         for action in &hello.actions {
-            let pool_key = self.served_pool(action);
+            let pool_key = self.served_pool(action.into());
             if let Some(pool) = self.pools.get_mut(pool_key) {
                 let member = pool.join(key, labels.clone());
                 serves.push(Membership { pool: pool_key, member });

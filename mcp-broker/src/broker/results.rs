@@ -37,8 +37,11 @@ impl Core {
         result: TaskResult,
         body: Bytes,
     ) {
+        let again = match result.outcome {
+            Outcome::Failed => self.again_after_failure(now, key, &result),
+            _ => None,
+        };
         let Some(agent) = self.registry.get(attempt.agent) else { return };
-        let node_id = agent.node_id.clone();
         let is_given_up = result.outcome == Outcome::Cancelled;
         let (event, reason) = match result.outcome {
             Outcome::Expired => (HopEvent::Expired, "its worker stopped it at its deadline"),
@@ -47,13 +50,9 @@ impl Core {
                 (HopEvent::Completed, "")
             }
         };
-        let again = match result.outcome {
-            Outcome::Failed => self.again_after_failure(now, key, &result),
-            _ => None,
-        };
         let reason = again.map_or(reason, Again::reason);
         let mut hop =
-            attempt.hop(now.mono, node_id.clone(), self.policy_name.clone(), event, reason);
+            attempt.hop(now.mono, agent.node_id.clone(), self.policy_name.clone(), event, reason);
         // A worker can't have spent more than the time it had.
         hop.work_us = result.work_us.min(hop.network_us);
         hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
@@ -70,7 +69,8 @@ impl Core {
         let (chunks, _) = self.streams.chunks(task.stream);
         if result.outcome == Outcome::Ok && result.chunks != chunks {
             let message = "its worker left out a part of its result";
-            let error = ErrorInfo::new(ErrorCode::LimitExceeded, message).node(node_id);
+            let error = ErrorInfo::new(ErrorCode::LimitExceeded, message);
+            let error = error.node(agent.node_id.clone());
             let end = End::without_result(Outcome::Failed, Executed::Yes, error);
             return self.end(now, key, end);
         }
@@ -91,7 +91,7 @@ impl Core {
                 _ => (ErrorCode::HandlerFailed, "the handler failed and did not say why"),
             };
             let error = error.get_or_insert_with(|| Box::new(ErrorInfo::new(code, message)));
-            error.node_id = Some(node_id);
+            error.node_id = Some(agent.node_id.clone());
         } else {
             error = None;
         }

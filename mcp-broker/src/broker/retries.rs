@@ -165,6 +165,9 @@ impl Core {
         extras.put_off += 1;
         extras.put_off_by.push(by);
         let (asked, subqueue) = (extras.put_off_by.clone(), task.subqueue);
+        if now.mono >= task.deadline {
+            return self.expire_queued(now, key);
+        }
         if self.is_shutting_down {
             return self.end_for_shutdown(now, key);
         }
@@ -175,7 +178,7 @@ impl Core {
             Some(_) | None => None,
         };
         if let Some(choice) = choice {
-            return self.route(now, key, choice);
+            return self.route(now, key, choice, now.mono);
         }
         task.extras_mut().put_off_by.clear();
         self.delay(now, key, wait_ms.clamp(*PUT_OFF_MS.start(), *PUT_OFF_MS.end()));

@@ -89,20 +89,34 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.generation == key.generation { place.entry.as_mut() } else { None }
+        self.place_mut(key)?.entry.as_mut()
     }
 
     pub(super) fn remove(&mut self, key: Key<T>) -> Option<T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.generation != key.generation {
-            return None;
+        let entry = self.place_mut(key)?.entry.take()?;
+        self.release(key.index);
+        Some(entry)
+    }
+
+    /// Drops an entry where it lies; moving a large one out of it would cost as much as it does.
+    pub(super) fn discard(&mut self, key: Key<T>) {
+        if let Some(place) = self.place_mut(key)
+            && place.entry.is_some()
+        {
+            place.entry = None;
+            self.release(key.index);
         }
-        let entry = place.entry.take()?;
+    }
+
+    fn place_mut(&mut self, key: Key<T>) -> Option<&mut Place<T>> {
+        self.places.get_mut(key.index as usize).filter(|place| place.generation == key.generation)
+    }
+
+    fn release(&mut self, index: u32) {
+        let place = &mut self.places[index as usize];
         // Generation 0 is skipped, so that no key is the number 0.
         place.generation = (place.generation & MASK) % MASK + 1;
-        self.free.push(key.index);
-        Some(entry)
+        self.free.push(index);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -133,8 +147,11 @@ mod tests {
         let new = slab.insert("b");
         assert_eq!((slab.get(old), slab.get(new)), (None, Some(&"b")));
         assert_eq!(slab.remove(old), None);
+        slab.discard(old);
         assert_eq!(Key::<&str>::from_bits(new.to_bits()), new);
         assert_ne!(new.to_bits(), 0);
         assert_eq!(slab.len(), 1);
+        slab.discard(new);
+        assert_eq!((slab.get(new), slab.len()), (None, 0));
     }
 }

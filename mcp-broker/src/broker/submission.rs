@@ -15,12 +15,12 @@ use super::sessions::{IdentityKey, SessionKey};
 use super::{ConnectionId, Core, Now};
 
 /// A SEND that is no duplicate.
-struct Arrival {
+struct Arrival<'a> {
     session: SessionKey,
     identity: IdentityKey,
     name_hash: u64,
     fingerprint: u64,
-    spec: TaskHead,
+    spec: TaskHead<'a>,
     payload: Payload,
     ttl_ms: u64,
     stream_window_bytes: u32,
@@ -39,7 +39,7 @@ impl Core {
             Ok(spec) => spec,
             Err(invalid) => return self.handle_invalid(from, invalid),
         };
-        if admin::is_builtin(&spec.action) {
+        if admin::is_builtin(spec.action) {
             return self.answer_builtin(now, session, spec, &body);
         }
         let Some(identity) = self.sessions.get(session).map(|session| session.identity) else {
@@ -125,7 +125,7 @@ impl Core {
         true
     }
 
-    fn accept(&mut self, now: Now, arrival: Arrival) -> Result<(), ErrorInfo> {
+    fn accept(&mut self, now: Now, arrival: Arrival<'_>) -> Result<(), ErrorInfo> {
         let Arrival { session, identity, name_hash, fingerprint, spec, payload, ttl_ms, .. } =
             arrival;
         if self.is_shutting_down {
@@ -147,8 +147,8 @@ impl Core {
             required.0.insert("shadow".into(), "true".into());
         }
         let (pool, subqueue) = self
-            .queue_for(&spec.action, &required, payload.len())
-            .inspect_err(|_| self.measured.ended_at_once(&spec.action, Outcome::Rejected))?;
+            .queue_for(spec.action, &required, payload.len())
+            .inspect_err(|_| self.measured.ended_at_once(spec.action, Outcome::Rejected))?;
 
         let deadline = now.mono.plus_ms(ttl_ms);
         let stream = (arrival.stream_window_bytes > 0).then(|| {
@@ -244,7 +244,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.waiters.retain(|waiter| *waiter != session);
         let hops = task.hops.clone();
-        let mut deliver = self.outcome_of(now, key, &cancelled(Executed::Maybe), hops);
+        let mut deliver = self.outcome_of(now, key, cancelled(Executed::Maybe), hops);
         if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
             error.message = "cancelled; other clients wait for it, so it goes on".into();
         }

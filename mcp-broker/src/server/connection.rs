@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mcp_proto::{DecodeError, ErrorCode, FrameCodec, Incoming, Limits, Message};
 use quinn::{ConnectionError, ReadError, RecvStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -29,9 +29,13 @@ use super::connections::{self, Link};
 use super::shared::{Outbox, Shared};
 use crate::broker::{ConnectionId, Disconnect, Identity};
 
-/// What one hold of the core handles at most. Then the timer and other readers get their turn.
-const HOLD_FRAMES: usize = 64;
-const HOLD_BYTES: usize = 64 * 1024;
+/// What one hold of the core handles at most. Then the timer and other readers get their turn. Each
+/// hold flushes what it caused, so smaller ones make more and smaller packets.
+const HOLD_FRAMES: usize = 128;
+const HOLD_BYTES: usize = 128 * 1024;
+
+/// Room for frames that a connection keeps between bursts.
+const IDLE_FRAMES: usize = 32;
 
 /// Packets' payloads taken from QUIC at once.
 const READ_CHUNKS: usize = 32;
@@ -156,8 +160,8 @@ async fn read(
         if !frames.from_worker && link.lane.queued_bytes() > settings.outgoing_soft_bytes {
             link.lane.drained(settings.outgoing_soft_bytes / 2).await;
         }
-        match recv.read_chunks(&mut chunks).await {
-            Ok(Some(count)) => frames.append(&mut chunks[..count]),
+        let count = match recv.read_chunks(&mut chunks).await {
+            Ok(Some(count)) => count,
             Ok(None) => return End::Closed(quic.closed().await),
             Err(ReadError::ConnectionLost(error)) => return End::Closed(error),
             Err(ReadError::Reset(_)) => return End::Reset,
@@ -165,9 +169,10 @@ async fn read(
                 tracing::error!(%error, "reading a lane failed in a way that it can't");
                 return End::Reset;
             }
-        }
+        };
+        let mut chunks = &mut chunks[..count];
         loop {
-            let decoded = frames.decode();
+            let decoded = frames.decode(&mut chunks);
             if !frames.batch.is_empty() || decoded.is_err() {
                 shared.hold(outbox, |core, now| {
                     for incoming in frames.batch.drain(..) {
@@ -192,10 +197,9 @@ async fn read(
     }
 }
 
-/// Bytes that arrived, and the frames they make.
+/// The frames of a lane.
 struct Frames {
     codec: FrameCodec,
-    bytes: BytesMut,
     batch: Vec<Incoming>,
     /// HELLO came, and was a worker's.
     from_worker: bool,
@@ -204,26 +208,20 @@ struct Frames {
 impl Frames {
     fn new(limits: &Limits) -> Self {
         Self {
-            codec: FrameCodec::new(limits),
-            bytes: BytesMut::new(),
+            codec: FrameCodec::new(limits).with_bodies_apart(),
             batch: Vec::new(),
             from_worker: false,
         }
     }
 
-    fn append(&mut self, chunks: &mut [Bytes]) {
-        self.bytes.reserve(chunks.iter().map(Bytes::len).sum());
-        for chunk in chunks {
-            self.bytes.extend_from_slice(&std::mem::take(chunk));
-        }
-    }
-
     /// Fills the batch with what one hold of the core handles, and says whether more is waiting.
-    fn decode(&mut self) -> Result<bool, DecodeError> {
-        let end = self.bytes.len().saturating_sub(HOLD_BYTES);
-        while self.batch.len() < HOLD_FRAMES && self.bytes.len() > end {
-            let Some(incoming) = self.codec.decode(&mut self.bytes)? else {
-                return Ok(false);
+    fn decode(&mut self, chunks: &mut &mut [Bytes]) -> Result<bool, DecodeError> {
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.first_mut() {
+            let before = chunk.len();
+            let Some(incoming) = self.codec.decode(chunk)? else {
+                *chunks = &mut std::mem::take(chunks)[1..];
+                continue;
             };
             if let Incoming::Frame(frame) = &incoming
                 && let Message::Hello(hello) = &frame.message
@@ -231,18 +229,17 @@ impl Frames {
                 self.from_worker = hello.worker.is_some();
             }
             self.batch.push(incoming);
+            bytes += before - chunk.len();
+            if self.batch.len() >= HOLD_FRAMES || bytes >= HOLD_BYTES {
+                return Ok(true);
+            }
         }
-        Ok(!self.bytes.is_empty())
+        Ok(false)
     }
 
     /// Gives back memory between bursts: most connections are idle most of the time.
     fn release(&mut self) {
-        if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
-        }
-        if self.batch.capacity() > HOLD_FRAMES {
-            self.batch.shrink_to(HOLD_FRAMES);
-        }
+        self.batch.shrink_to(IDLE_FRAMES);
     }
 }
 

@@ -111,6 +111,7 @@ impl In {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn check_text(
         &self,
         field: &'static str,

@@ -9,7 +9,7 @@ use super::MessageKind;
 use super::Retry;
 use super::field::{In, task_id, wire_enum};
 use crate::error::InvalidMessage;
-use crate::id::{ActionName, TaskId};
+use crate::id::{ActionName, ActionRef, TaskId};
 use crate::limits::{
     MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_RETRY_WAIT_MS, MAX_TASK_BYTES, MAX_TASK_ID_BYTES,
 };
@@ -123,7 +123,8 @@ impl Task {
     }
 
     fn from_fields(whole: &Bytes, it: Fields<'_>) -> Result<Self, InvalidMessage> {
-        let (head, at) = TaskHead::from_fields(whole, &it)?;
+        let head = TaskHead::from_fields(whole.len(), &it)?;
+        let at = In { kind: MessageKind::Send, task_id: Some(head.id.clone()) };
         let extras = head.extras.map_or_else(TaskExtras::default, |extras| *extras);
         // Checked with the head.
         let text = |it| ByteString::try_from(part(whole, it)).unwrap_or_default();
@@ -140,7 +141,7 @@ impl Task {
             attempt_timeout_ms: extras.attempt_timeout_ms,
             cancel_on_disconnect: extras.cancel_on_disconnect,
             id: head.id,
-            action: head.action,
+            action: at.id("action", ActionName::from_bytes, part(whole, it.action))?,
             priority: head.priority,
             required_labels: head.required_labels,
             delivery: head.delivery,
@@ -204,11 +205,11 @@ pub(super) fn write_map(to: &mut Writer<'_>, field: u32, map: &BTreeMap<String, 
 
 /// What a broker needs to know of a task that it forwards.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TaskHead {
+pub struct TaskHead<'a> {
     /// See [`Task::id`].
     pub id: TaskId,
     /// See [`Task::action`].
-    pub action: ActionName,
+    pub action: ActionRef<'a>,
     /// See [`Task::priority`].
     pub priority: Priority,
     /// See [`Task::required_labels`].
@@ -262,9 +263,9 @@ impl TaskExtras {
     }
 }
 
-impl TaskHead {
-    /// Checks every field of the task, and keeps what a broker needs.
-    fn from_fields(whole: &Bytes, it: &Fields<'_>) -> Result<(Self, In), InvalidMessage> {
+impl<'a> TaskHead<'a> {
+    /// Checks every field of a task of so many bytes, and keeps what a broker needs.
+    fn from_fields(task_bytes: usize, it: &Fields<'a>) -> Result<Self, InvalidMessage> {
         let id = task_id(MessageKind::Send, it.task_id)?;
         let at = In { kind: MessageKind::Send, task_id: Some(id.clone()) };
         let unknown = |field, number| at.invalid(field, format!("has unknown value {number}"));
@@ -284,13 +285,13 @@ impl TaskHead {
             let problem = format!("is {}; at most {MAX_DEPTH} is allowed", it.depth);
             return Err(at.invalid("depth", problem));
         }
-        if whole.len() > MAX_TASK_BYTES {
-            let problem =
-                format!("has {} bytes; at most {MAX_TASK_BYTES} are allowed", whole.len());
+        if task_bytes > MAX_TASK_BYTES {
+            let problem = format!("has {task_bytes} bytes; at most {MAX_TASK_BYTES} are allowed");
             return Err(at.invalid("task", problem));
         }
-        let head = Self {
-            action: at.id("action", ActionName::from_bytes, part(whole, it.action))?,
+        Ok(Self {
+            action: ActionRef::from_bytes(it.action)
+                .map_err(|error| at.invalid("action", error))?,
             priority: match it.priority {
                 0 => Priority::Normal,
                 number => Priority::from_wire(number).ok_or_else(|| unknown("priority", number))?,
@@ -308,8 +309,7 @@ impl TaskHead {
             shadow: it.shadow,
             extras: TaskExtras::from_fields(it, &at)?,
             id,
-        };
-        Ok((head, at))
+        })
     }
 }
 
@@ -344,6 +344,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    #[inline(always)]
     fn read(task: &'a [u8]) -> Result<Self, WireError> {
         let mut it = Self::default();
         let mut fields = Reader(task);
@@ -404,10 +405,11 @@ impl EncodedTask {
     ///
     /// # Errors
     /// The first field that is missing or wrong.
-    pub fn head(&self) -> Result<TaskHead, InvalidMessage> {
-        TaskHead::from_fields(&self.0, &self.fields()?).map(|(head, _)| head)
+    pub fn head(&self) -> Result<TaskHead<'_>, InvalidMessage> {
+        TaskHead::from_fields(self.0.len(), &self.fields()?)
     }
 
+    #[inline(always)]
     fn fields(&self) -> Result<Fields<'_>, InvalidMessage> {
         Fields::read(&self.0).map_err(|error| In::new(MessageKind::Send).invalid("task", error))
     }
