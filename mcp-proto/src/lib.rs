@@ -42,8 +42,8 @@ pub use limits::Limits;
 pub use message::{
     Ack, Cancel, CancelReason, Chunk, ContextTrace, Credit, Deliver, Delivery, EncodedTask,
     Executed, Goaway, Hello, Hop, HopEvent, Labels, LazyTrace, Message, MessageKind, Nack, Outcome,
-    Park, Ping, Priority, Progress, Readiness, Resume, Retry, Role, Roles, Route, RouteHead, Send,
-    Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
+    Park, Ping, Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Role, Roles, Route,
+    RouteHead, Send, Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
 };
 pub use session::{Session, Side};
 

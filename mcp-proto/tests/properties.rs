@@ -13,8 +13,8 @@ use mcp_proto::{
     Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, Chunk,
     ContextTrace, Credit, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed, Frame,
     FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming, InstanceId, Labels, Limits, Message, Nack,
-    NodeId, Outcome, Park, Ping, Priority, Progress, Readiness, Resume, Retry, Route, Send,
-    SessionId, Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
+    NodeId, Outcome, Park, Ping, Priority, Progress, Readiness, ResultHeaders, Resume, Retry,
+    Route, Send, SessionId, Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -314,9 +314,14 @@ fn result() -> BoxedStrategy<TaskResult> {
             let (queue_us, work_us, chunks, permanent) = numbers;
             let fixed = TaskResult::new(attempt_id, outcome, executed);
             let fixed = TaskResult { content_type, error, queue_us, work_us, ..fixed };
-            TaskResult { chunks, permanent, headers, ..fixed }
+            TaskResult { chunks, permanent, headers: some(headers), ..fixed }
         })
         .boxed()
+}
+
+/// As it is read: an empty map is none.
+fn some(headers: BTreeMap<String, String>) -> ResultHeaders {
+    (!headers.is_empty()).then(|| Box::new(headers))
 }
 
 fn deliver() -> BoxedStrategy<Deliver> {
@@ -333,7 +338,15 @@ fn deliver() -> BoxedStrategy<Deliver> {
         .prop_map(|(task_id, outcome, executed, content_type, error, trace, numbers, headers)| {
             let (chunks, attempt) = numbers;
             let fixed = Deliver::new(task_id, outcome, executed);
-            Deliver { content_type, error, trace: trace.into(), chunks, attempt, headers, ..fixed }
+            Deliver {
+                content_type,
+                error,
+                trace: trace.into(),
+                chunks,
+                attempt,
+                headers: some(headers),
+                ..fixed
+            }
         })
         .boxed()
 }

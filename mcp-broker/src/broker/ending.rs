@@ -1,12 +1,10 @@
 //! Ending tasks: their deadlines, their outcomes, and who is told.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use bytestring::ByteString;
 use mcp_proto::{
     Cancel, CancelReason, ContextTrace, Deliver, EncodedFrame, ErrorCode, ErrorInfo, Executed, Hop,
-    HopEvent, Message, Outcome,
+    HopEvent, Message, Outcome, ResultHeaders,
 };
 
 use super::finished::Kept;
@@ -21,7 +19,7 @@ pub(super) struct End {
     pub(super) content_type: ByteString,
     pub(super) error: Option<Box<ErrorInfo>>,
     pub(super) body: Bytes,
-    pub(super) headers: BTreeMap<String, String>,
+    pub(super) headers: ResultHeaders,
 }
 
 impl End {
@@ -32,7 +30,7 @@ impl End {
             content_type: ByteString::new(),
             error: Some(Box::new(error)),
             body: Bytes::new(),
-            headers: BTreeMap::new(),
+            headers: None,
         }
     }
 }

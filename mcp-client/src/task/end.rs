@@ -54,6 +54,7 @@ impl From<Delivered> for TaskEnd {
     fn from(Delivered { deliver, body }: Delivered) -> Self {
         let Deliver { task_id, outcome, executed, content_type, error, trace, headers, .. } =
             *deliver;
+        let headers = headers.map(|headers| *headers).unwrap_or_default();
         Self { task_id, outcome, executed, body, content_type, headers, error, trace }
     }
 }

@@ -201,7 +201,7 @@ pub struct TaskResult {
     /// Another attempt would fail in the same way.
     pub permanent: bool,
     /// Of the result.
-    pub headers: BTreeMap<String, String>,
+    pub headers: ResultHeaders,
 }
 
 impl TaskResult {
@@ -217,7 +217,7 @@ impl TaskResult {
             work_us: 0,
             chunks: 0,
             permanent: false,
-            headers: BTreeMap::new(),
+            headers: None,
         }
     }
 
@@ -261,7 +261,7 @@ impl TaskResult {
             work_us,
             chunks,
             permanent,
-            headers: at.text_map("headers", &headers, MAX_HEADERS)?,
+            headers: parse_headers(&at, &headers)?,
         })
     }
 
@@ -277,7 +277,23 @@ impl TaskResult {
         to.uint(7, self.work_us);
         to.uint(8, self.chunks.into());
         to.uint(9, self.permanent.into());
-        write_map(to, 10, &self.headers);
+        write_headers(to, 10, &self.headers);
+    }
+}
+
+/// What there is to know of a result besides its body. Most have none.
+pub type ResultHeaders = Option<Box<BTreeMap<String, String>>>;
+
+fn parse_headers(at: &In, headers: &[(&[u8], &[u8])]) -> Result<ResultHeaders, InvalidMessage> {
+    if headers.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(at.text_map("headers", headers, MAX_HEADERS)?)))
+}
+
+fn write_headers(to: &mut Writer<'_>, field: u32, headers: &ResultHeaders) {
+    if let Some(headers) = headers {
+        write_map(to, field, headers);
     }
 }
 
@@ -305,7 +321,7 @@ pub struct Deliver {
     /// Of which attempt.
     pub attempt: u32,
     /// Of the result.
-    pub headers: BTreeMap<String, String>,
+    pub headers: ResultHeaders,
 }
 
 impl Deliver {
@@ -320,7 +336,7 @@ impl Deliver {
             trace: LazyTrace::default(),
             chunks: 0,
             attempt: 0,
-            headers: BTreeMap::new(),
+            headers: None,
         }
     }
 
@@ -354,7 +370,7 @@ impl Deliver {
             trace,
             chunks,
             attempt,
-            headers: at.text_map("headers", &headers, MAX_HEADERS)?,
+            headers: parse_headers(&at, &headers)?,
             task_id,
         })
     }
@@ -370,7 +386,7 @@ impl Deliver {
         to.message(6, |to| self.trace.write(to));
         to.uint(7, self.chunks.into());
         to.uint(8, self.attempt.into());
-        write_map(to, 9, &self.headers);
+        write_headers(to, 9, &self.headers);
     }
 }
 

@@ -22,8 +22,8 @@ use crate::id::{AttemptId, TaskId};
 use crate::wire::{Reader, WireError, Writer, part};
 
 pub use dispatch::{
-    Cancel, CancelReason, Deliver, Executed, Nack, Outcome, Route, RouteHead, Send, TaskResult,
-    TaskState,
+    Cancel, CancelReason, Deliver, Executed, Nack, Outcome, ResultHeaders, Route, RouteHead, Send,
+    TaskResult, TaskState,
 };
 pub use retry::Retry;
 pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};

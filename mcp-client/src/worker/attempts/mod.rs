@@ -401,7 +401,7 @@ impl Attempts {
                 queue_us: micros(started_at - attempt.arrived_at),
                 work_us: micros(now - started_at),
                 permanent,
-                headers: reply.headers,
+                headers: (!reply.headers.is_empty()).then(|| Box::new(reply.headers)),
                 ..TaskResult::new(id, outcome, Executed::Yes)
             };
             self.finish(result, reply.body, attempt.parts, &mut out);
