@@ -68,6 +68,6 @@ pub use worker::{
 };
 
 pub use mcp_proto::{
-    ActionName, AgentId, ByteString, Bytes, ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed,
-    Hop, HopEvent, Labels, NodeId, Outcome, Priority, Task, TaskId,
+    ActionName, AgentId, ByteString, Bytes, Child, ContextTrace, Delivery, ErrorCode, ErrorInfo,
+    Executed, Hop, HopEvent, Labels, NodeId, Outcome, Priority, Task, TaskId,
 };

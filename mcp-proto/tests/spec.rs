@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use mcp_proto::json::JsonTask;
 use mcp_proto::{
-    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Chunk, ContextTrace, Credit,
+    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Child, Chunk, ContextTrace, Credit,
     Deliver, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent,
     Incoming, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome, Park, Ping, Progress,
     Readiness, Resume, Route, Send, Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
@@ -328,7 +328,6 @@ fn expected() -> Vec<Frame> {
                 trace: ContextTrace {
                     broker_id: Some(node_id("broker-1")),
                     total_us: 1_240,
-                    queue_us: 0,
                     hops: vec![Hop {
                         node_id: node_id("n-5d41402abc4b"),
                         event: HopEvent::Completed,
@@ -341,7 +340,7 @@ fn expected() -> Vec<Frame> {
                         candidates: 2,
                         reason: "".into(),
                     }],
-                    truncated: false,
+                    ..ContextTrace::default()
                 },
                 ..Deliver::new(id.clone(), Outcome::Ok, Executed::Yes)
             })),

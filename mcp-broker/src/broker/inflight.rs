@@ -28,6 +28,7 @@ use hashbrown::HashTable;
 use mcp_proto::{AttemptId, Deliver, Hop, HopEvent, NodeId, Payload, Priority, TaskId};
 use smallvec::SmallVec;
 
+use super::family::Kin;
 use super::pool::PoolKey;
 use super::queue::Ticket;
 use super::registry::AgentKey;
@@ -68,6 +69,8 @@ pub(super) struct Task {
     /// A ready worker could have taken it at some time.
     pub(super) had_worker: bool,
     pub(super) hops: Vec<Hop>,
+    /// What ties it to other tasks, if anything does.
+    pub(super) kin: Option<Box<Kin>>,
 }
 
 #[derive(Debug)]
@@ -93,7 +96,7 @@ impl Task {
     }
 }
 
-/// An attempt at a task, charged to a worker.
+/// An attempt at a task, charged to a worker unless it is parked.
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// None once the task has ended, or another attempt took over.
@@ -112,6 +115,8 @@ pub(super) struct Attempt {
     pub(super) candidates: u32,
     /// Runs from CANCEL until it is confirmed.
     pub(super) cancel_timer: Option<TimerKey>,
+    /// Its handler waits for other tasks, and its slot is free meanwhile.
+    pub(super) is_parked: bool,
 }
 
 impl Attempt {

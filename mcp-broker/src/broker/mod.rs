@@ -11,7 +11,7 @@
 //!
 //! A task's way through the files: `submission` takes it, `dispatch` places it (`pool`, `queue`,
 //! `balancer`), `results` takes what its worker made of it, `ending` tells its outcome. `inflight`
-//! has the states of tasks and attempts, `registry` those of workers (which `registration` and
+//! has the states of tasks and attempts, `family` ties tasks to those that sent them, `registry` those of workers (which `registration` and
 //! `liveness` change), `sessions` those of clients (`clients`).
 
 mod admin;
@@ -20,6 +20,7 @@ mod clients;
 mod config;
 mod dispatch;
 mod ending;
+mod family;
 mod finished;
 mod histogram;
 mod identity;
@@ -29,6 +30,7 @@ mod journaling;
 mod liveness;
 mod metrics;
 mod output;
+mod parking;
 mod peers;
 mod pool;
 mod queue;

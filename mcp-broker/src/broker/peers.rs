@@ -60,7 +60,10 @@ impl Core {
         }
         if let Some(session) = peer.client {
             match how {
-                Disconnect::Orderly => self.end_session(session),
+                Disconnect::Orderly => {
+                    self.end_tied(now, session);
+                    self.end_session(session);
+                }
                 Disconnect::Broken => self.detach_session(now, session),
             }
         }
@@ -149,6 +152,7 @@ impl Core {
                 self.handle_result(now, id, agent, result, body);
             }
             (Message::Nack(nack), _, Some(agent)) => self.handle_nack(now, id, agent, nack),
+            (Message::Park(park), _, Some(agent)) => self.handle_park(now, id, agent, park),
             (Message::Cancel(Cancel::Attempt(..)), ..) => {
                 let message = "CANCEL: field task_id is missing: a client names its task";
                 self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));

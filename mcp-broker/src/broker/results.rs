@@ -115,7 +115,7 @@ impl Core {
 
     /// The attempt of an id, if this worker holds it. Otherwise the worker is told, and nothing
     /// happens: this is the fence.
-    fn held_by(
+    pub(super) fn held_by(
         &mut self,
         from: ConnectionId,
         agent: AgentKey,
@@ -140,6 +140,7 @@ impl Core {
         }
         if let Some(agent) = self.registry.get_mut(attempt.agent) {
             agent.attempts.swap_remove(attempt.position);
+            agent.parked -= u32::from(attempt.is_parked);
             if let Some(moved) = agent.attempts.get(attempt.position)
                 && let Some(moved) = self.attempts.get_mut(*moved)
             {

@@ -6,6 +6,7 @@
 mod cancel;
 mod duplicates;
 mod durable;
+mod family;
 mod fixture;
 mod interleavings;
 mod lost;

@@ -22,6 +22,8 @@ use signal::StopSignals;
 
 pub use builder::WorkerBuilder;
 pub use handler::{Handler, HandlerError, HandlerFuture, HandlerReply};
+#[cfg(all(test, feature = "exec"))]
+pub(crate) use job::Place;
 pub use job::{Cancellation, Job};
 pub use stats::WorkerStats;
 

@@ -12,10 +12,11 @@ use mcp_proto::{
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::attempts::{Attempts, Completion, Routed, Start};
 use super::handler::Handler;
-use super::job::{Cancellation, Job};
+use super::job::{Cancellation, Job, Place};
 use super::run::{begin, resume, run};
 use super::stats::WorkerStats;
 use super::{WorkerExit, WorkerStatus};
@@ -300,15 +301,15 @@ enum Event {
 }
 
 impl Registration {
-    fn look_into(&self, received: Received, arrived_at: Instant) -> Event {
+    fn look_into(self: &Arc<Self>, received: Received, arrived_at: Instant) -> Event {
         match received {
             Received::Frame(Frame { message: Message::Route(route), body }) => {
                 let Route { attempt_id: id, attempt, ttl_ms, task, .. } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
-                let cancellation = Cancellation::default();
-                let job = task
-                    .decode()
-                    .map(|task| Box::new(Job { task, body, deadline, attempt, cancellation }));
+                let (cancellation, place) = (Cancellation::default(), Place::new(self, id));
+                let job = task.decode().map(|task| {
+                    Box::new(Job { task, body, deadline, attempt, cancellation, place })
+                });
                 let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));
                 let handler = handler.cloned();
                 Event::Route(Routed { id, job, handler, arrived_at })
@@ -338,6 +339,31 @@ impl Registration {
             Event::Pong(seq) => attempts.pong(seq),
             Event::Other => {}
         }
+    }
+
+    pub(super) fn park(self: &Arc<Self>, id: AttemptId) {
+        let mut starts = Vec::new();
+        self.change(|state| {
+            let State { attempts, link, .. } = state;
+            attempts.park(id, Instant::now(), link.as_deref(), &mut starts);
+            state.flush_soon();
+        });
+        self.spawn(starts);
+    }
+
+    pub(super) fn unpark(&self, id: AttemptId) -> Option<CancellationToken> {
+        self.change(|state| {
+            let turn = state.attempts.unpark(id, state.link.as_deref());
+            state.flush_soon();
+            turn
+        })
+    }
+
+    pub(super) fn reclaim(&self, id: AttemptId) {
+        self.change(|state| {
+            state.attempts.reclaim(id, state.link.as_deref());
+            state.flush_soon();
+        });
     }
 
     /// Runs handlers, each in a task of its own.

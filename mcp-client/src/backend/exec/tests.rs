@@ -4,7 +4,7 @@ use std::time::Instant;
 use mcp_proto::{ActionName, Task, TaskId};
 
 use super::*;
-use crate::worker::Cancellation;
+use crate::worker::{Cancellation, Place};
 
 fn sh(script: &str) -> Exec {
     Exec::new("sh", ["-c", script])
@@ -20,6 +20,7 @@ fn job(body: impl Into<Bytes>) -> Job {
         deadline: Instant::now() + Duration::from_secs(60),
         attempt: 2,
         cancellation: Cancellation::default(),
+        place: Place::nowhere(),
     }
 }
 

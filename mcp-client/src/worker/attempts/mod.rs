@@ -7,16 +7,20 @@
 //!     └──────────┴─────── NACK ───────────────┘
 //! ```
 //!
+//! A running one whose handler waits for other tasks is parked: it takes no slot meanwhile.
+//!
 //! What is finished is kept until the broker is known to have it: a PONG to a PING that followed
 //! it. Over a broken connection, waiting and running attempts stay, and finished ones are sent
 //! again, as far as the broker wants to keep them.
 
 mod ending;
 mod finished;
+mod parking;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +39,7 @@ use crate::connection::Outbox;
 pub(super) use ending::Completion;
 use ending::{Ending, Verdict, ended_by, expired};
 use finished::Finished;
+use parking::Slot;
 
 /// Deadlines are looked at in steps of this.
 const STEP: Duration = Duration::from_millis(20);
@@ -63,8 +68,11 @@ pub(super) struct Attempts {
     held: HashMap<AttemptId, Attempt, RandomState>,
     /// Attempts of `held` that wait for a slot, oldest first.
     waiting: VecDeque<Start>,
-    /// Handlers that run, those of abandoned attempts included.
+    /// Handlers that run and are not parked, those of abandoned attempts included.
     running: usize,
+    /// Handlers that were parked and want to go on, the first first. While there are any, all slots
+    /// are taken.
+    returning: VecDeque<AttemptId>,
     finished: Finished,
     /// No deadline is earlier than this.
     earliest: Option<Instant>,
@@ -89,6 +97,9 @@ struct Attempt {
     arrived_at: Instant,
     started_at: Option<Instant>,
     ending: Option<Ending>,
+    /// Once it has started.
+    slot: Slot,
+    has_parked: bool,
 }
 
 impl Attempts {
@@ -99,6 +110,7 @@ impl Attempts {
             held: HashMap::default(),
             waiting: VecDeque::new(),
             running: 0,
+            returning: VecDeque::new(),
             finished: Finished::default(),
             earliest: None,
             connection: None,
@@ -113,6 +125,7 @@ impl Attempts {
         WorkerStats {
             running: self.running as u32,
             waiting: self.waiting.len() as u32,
+            parked: self.parked() as u32,
             ..self.stats
         }
     }
@@ -166,6 +179,7 @@ impl Attempts {
         for id in dropped {
             self.abandon(id);
         }
+        self.park_again(&mut out);
         self.finished.resend(&keep, &mut out);
         if self.is_draining {
             self.report(&mut out);
@@ -231,14 +245,22 @@ impl Attempts {
             self.nack(id, ErrorCode::UnknownAction, &message, &mut out);
             return false;
         };
-        if self.held_count() >= self.capacity {
+        let is_full = self.held_count() >= self.capacity;
+        if is_full || self.held.len() >= MAX_AGENT_ATTEMPTS as usize {
             self.nack(id, ErrorCode::AllBusy, "all slots of the worker are taken", &mut out);
             return false;
         }
         let (cancellation, deadline) = (job.cancelled(), job.deadline);
         let start = Start { id, handler, job };
-        let mut attempt =
-            Attempt { cancellation, deadline, arrived_at, started_at: None, ending: None };
+        let mut attempt = Attempt {
+            cancellation,
+            deadline,
+            arrived_at,
+            started_at: None,
+            ending: None,
+            slot: Slot::Taken,
+            has_parked: false,
+        };
         let is_startable = self.waiting.is_empty() && self.may_start() && now < deadline;
         if is_startable {
             attempt.started_at = Some(now);
@@ -258,9 +280,15 @@ impl Attempts {
         is_earliest
     }
 
-    /// Those that count towards slots and prefetch.
+    /// Those that count towards slots and prefetch. What was ever parked does not: the broker may
+    /// have routed another one before it knew that the handler goes on.
     fn held_count(&self) -> usize {
-        if self.held.len() < self.capacity { self.held.len() } else { self.held_ids().len() }
+        if self.held.len() < self.capacity {
+            return self.held.len();
+        }
+        let counts =
+            |attempt: &&Attempt| attempt.ending != Some(Ending::Abandoned) && !attempt.has_parked;
+        self.held.values().filter(counts).count()
     }
 
     /// ROUTE with a body over the limit.
@@ -280,8 +308,9 @@ impl Attempts {
         self.running < self.slots && self.connection.is_some()
     }
 
-    /// Starts what waits, as far as there are slots.
+    /// Starts what waits, as far as there are slots. Handlers that were parked go first.
     fn start_waiting(&mut self, now: Instant, out: &mut impl Outbox, starts: &mut Vec<Start>) {
+        self.end_parking();
         while self.may_start() {
             let Some(start) = self.waiting.pop_front() else { return };
             let id = start.id;
@@ -331,8 +360,8 @@ impl Attempts {
         mut out: impl Outbox,
         starts: &mut Vec<Start>,
     ) {
-        let Some(attempt) = self.held.remove(&id) else { return };
-        self.running -= 1;
+        let Some(mut attempt) = self.held.remove(&id) else { return };
+        self.leave_slot(id, mem::take(&mut attempt.slot));
         if matches!(completion, Completion::Panicked(_)) {
             self.stats.panics += 1;
         }

@@ -1,6 +1,7 @@
 use mcp_proto::{ActionName, Frame, Limits, NodeId, Task, TaskId};
 
 use super::*;
+use crate::worker::job::Place;
 use crate::worker::{HandlerError, HandlerReply};
 
 const TTL: Duration = Duration::from_secs(10);
@@ -69,6 +70,7 @@ impl Fixture {
                 deadline: self.now + ttl,
                 attempt: 1,
                 cancellation: Cancellation::default(),
+                place: Place::nowhere(),
             })),
             handler: is_served.then(handler),
             arrived_at: self.now,
@@ -114,6 +116,8 @@ impl Fixture {
         let name = |frame: Frame| match frame.message {
             Message::Result(it) => format!("{} {} {}", it.attempt_id.0, it.outcome, it.executed),
             Message::Nack(it) => format!("{} nack {}", it.attempt_id.0, it.error.unwrap().code),
+            Message::Park(it) if it.parked => format!("{} parks", it.attempt_id.0),
+            Message::Park(it) => format!("{} goes on", it.attempt_id.0),
             Message::Ping(Ping { readiness: None, .. }) => "probe".to_owned(),
             Message::Ping(it) => {
                 let mut held: Vec<_> = it.held.iter().map(|id| id.0).collect();
