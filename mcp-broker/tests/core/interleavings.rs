@@ -1,20 +1,21 @@
 //! Whatever happens, in whatever order: each task has one outcome, a slot comes back once, no worker
-//! holds more than its slots and prefetch, and a task that may not run twice does not.
+//! is routed more than its slots and prefetch, and a task that may not run twice does not. No child
+//! outlives a parent that was cancelled or expired, nor its time to live.
 //!
 //! Clients and workers are models: frames wait unread in their connection, are lost when it breaks,
 //! and a worker lists what it holds when it comes back.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use mcp_broker::broker::{ActionMetrics, ConnectionId, Disconnect, Policy};
+use mcp_broker::broker::{ActionMetrics, ConnectionId, Disconnect, Now, Policy};
 use mcp_proto::{
-    AttemptId, Cancel, Executed, Message, Nack, Outcome, Readiness, TaskResult, TaskState,
-    WorkerHello,
+    AttemptId, Cancel, Deliver, Executed, Message, Nack, Outcome, Readiness, Task, TaskResult,
+    TaskState, WorkerHello,
 };
 use proptest::prelude::*;
 
 use crate::fixture::{
-    Fixture, cancelled_result, hello_of, idempotent, ok_result, report, task, task_id, worker_hello,
+    Fixture, cancelled_result, hello_of, ok_result, report, task, task_id, worker_hello,
 };
 
 const WORKERS: usize = 3;
@@ -22,7 +23,9 @@ const CLIENTS: usize = 2;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Send { client: usize, is_idempotent: bool, ttl_ms: u64 },
+    Send { client: usize, how: How },
+    SendChild { client: usize, how: How, worker: usize, held: usize },
+    Park { worker: usize, held: usize, is_parked: bool },
     SendAgain { client: usize, task: usize },
     ClientReads { client: usize },
     Cancel { client: usize, task: usize },
@@ -41,11 +44,33 @@ enum Op {
     Advance { ms: u64 },
 }
 
+/// How a task is sent.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    is_idempotent: bool,
+    ends_with_connection: bool,
+    ttl_ms: u64,
+}
+
+fn how() -> impl Strategy<Value = How> {
+    let ttl_ms = prop_oneof![Just(50u64), Just(3_000), Just(60_000)];
+    (any::<bool>(), prop::bool::weighted(0.2), ttl_ms).prop_map(
+        |(is_idempotent, ends_with_connection, ttl_ms)| How {
+            is_idempotent,
+            ends_with_connection,
+            ttl_ms,
+        },
+    )
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let (w, c, n) = (0..WORKERS, 0..CLIENTS, 0usize..8);
     prop_oneof![
-        6 => (c.clone(), any::<bool>(), prop_oneof![Just(50u64), Just(3_000), Just(60_000)])
-            .prop_map(|(client, is_idempotent, ttl_ms)| Op::Send { client, is_idempotent, ttl_ms }),
+        6 => (c.clone(), how()).prop_map(|(client, how)| Op::Send { client, how }),
+        4 => (c.clone(), how(), w.clone(), n.clone())
+            .prop_map(|(client, how, worker, held)| Op::SendChild { client, how, worker, held }),
+        3 => (w.clone(), n.clone(), any::<bool>())
+            .prop_map(|(worker, held, is_parked)| Op::Park { worker, held, is_parked }),
         1 => (c.clone(), n.clone()).prop_map(|(client, task)| Op::SendAgain { client, task }),
         3 => c.clone().prop_map(|client| Op::ClientReads { client }),
         2 => (c.clone(), n.clone()).prop_map(|(client, task)| Op::Cancel { client, task }),
@@ -80,6 +105,9 @@ struct Worker {
     routes: u64,
     /// Started attempts, and the task of each.
     held: BTreeMap<AttemptId, String>,
+    /// Those of them that are parked, and that ever were.
+    parked: BTreeSet<AttemptId>,
+    has_parked: BTreeSet<AttemptId>,
     last_result: Option<AttemptId>,
 }
 
@@ -91,11 +119,27 @@ struct Client {
     waits: HashSet<String>,
 }
 
+/// A task that was sent.
+struct Sent {
+    id: String,
+    is_idempotent: bool,
+    parent: Option<String>,
+    /// Not later than this it ends, µs.
+    deadline: u64,
+}
+
 struct World {
     it: Fixture,
     workers: Vec<Worker>,
     clients: Vec<Client>,
-    sent: Vec<(String, bool)>,
+    /// Asks only for tasks that must have ended.
+    observer: ConnectionId,
+    sent: Vec<Sent>,
+    /// When outputs were looked at last.
+    last_input: Now,
+    /// Tasks that are known to have ended.
+    ended: HashSet<String>,
+    rejected: HashSet<String>,
     /// How often each task was started by a worker.
     started: HashMap<String, u32>,
     outcomes: HashMap<String, Outcome>,
@@ -103,11 +147,16 @@ struct World {
 
 impl World {
     fn new(policy: Policy) -> Self {
+        let mut it = Fixture::with(|config| config.policy = policy);
         let mut world = World {
-            it: Fixture::with(|config| config.policy = policy),
+            observer: it.client(),
+            it,
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             sent: Vec::new(),
+            last_input: Now::default(),
+            ended: HashSet::new(),
+            rejected: HashSet::new(),
             started: HashMap::new(),
             outcomes: HashMap::new(),
         };
@@ -122,19 +171,87 @@ impl World {
 
     /// Sorts what the core sent into its receivers' connections.
     fn sort(&mut self) {
-        for worker in &mut self.workers {
+        for (index, worker) in self.workers.iter_mut().enumerate() {
             let Some(connection) = worker.connection else { continue };
+            let before = worker.unread.len();
             while let Some((message, _)) = self.it.next_for(connection) {
                 worker.unread.push_back(message);
             }
+            let routes = worker.unread.iter().skip(before).filter_map(|message| match message {
+                Message::Route(route) => Some(route),
+                _ => None,
+            });
+            let mut was_routed = false;
+            for route in routes {
+                was_routed = true;
+                let id = route.task.decode().unwrap().id;
+                let sent = self.sent.iter().find(|it| it.id == id.as_str()).unwrap();
+                // It was routed now, or while time passed before.
+                let at_most = sent.deadline.max(self.last_input.mono.0 + 1_000);
+                assert!(self.last_input.mono.0 + route.ttl_ms * 1_000 <= at_most, "{id}");
+            }
+            let charged = self.it.in_flight(&format!("w{index}"));
+            assert!(!was_routed || charged <= worker.slots + worker.prefetch, "{charged}");
         }
+        self.last_input = self.it.now;
+        let mut cut_short = Vec::new();
         for client in &mut self.clients {
             let Some(connection) = client.connection else { continue };
             while let Some((message, body)) = self.it.next_for(connection) {
+                if let Message::Deliver(deliver) = &message
+                    && !goes_on(deliver)
+                {
+                    let id = deliver.task_id.to_string();
+                    match deliver.outcome {
+                        Outcome::Cancelled | Outcome::Expired => cut_short.push(id.clone()),
+                        Outcome::Rejected => drop(self.rejected.insert(id.clone())),
+                        _ => {}
+                    }
+                    self.ended.insert(id);
+                }
                 client.unread.push_back((message, &body[..] == b"output"));
             }
         }
         self.it.discard();
+        cut_short.iter().for_each(|parent| self.check_no_child_is_left(parent));
+    }
+
+    fn check_no_child_is_left(&mut self, parent: &str) {
+        let children = self.sent.iter().filter(|it| it.parent.as_deref() == Some(parent));
+        for child in children {
+            self.it.give(self.observer, Message::Fetch(task_id(&child.id)));
+            match self.it.next_for(self.observer) {
+                Some((Message::Deliver(_) | Message::Status(_, TaskState::Unknown), _)) => {}
+                other => panic!("{} outlives its parent {parent}: {other:?}", child.id),
+            }
+        }
+    }
+
+    fn send(&mut self, client: usize, parent: Option<String>, how: How) {
+        let Some(connection) = self.clients[client].connection else { return };
+        let How { is_idempotent, ends_with_connection, ttl_ms } = how;
+        let id = format!("t{}", self.sent.len());
+        let mut deadline = self.it.now.mono.plus_ms(ttl_ms).0;
+        // When its parent has ended it is on its own, or refused.
+        let above = parent.as_ref().filter(|it| !self.may_have_ended(it));
+        if let Some(parent) = above.and_then(|id| self.sent.iter().find(|it| it.id == *id)) {
+            deadline = deadline.min(parent.deadline);
+        }
+        let task = Task {
+            idempotent: is_idempotent,
+            cancel_on_disconnect: ends_with_connection,
+            parent: parent.as_deref().map(task_id),
+            ..task(&id)
+        };
+        self.sent.push(Sent { id: id.clone(), is_idempotent, parent, deadline });
+        self.clients[client].waits.insert(id);
+        self.it.send_task(connection, task, ttl_ms);
+    }
+
+    /// Whether a task has ended, as far as can be told: somebody connected would have heard.
+    fn may_have_ended(&self, id: &str) -> bool {
+        let hears = |client: &Client| client.connection.is_some() && client.waits.contains(id);
+        self.ended.contains(id) || !self.clients.iter().any(hears)
     }
 
     fn connect_worker(&mut self, index: usize, is_new_process: bool) {
@@ -142,6 +259,7 @@ impl World {
         if is_new_process {
             worker.process += 1;
             worker.held.clear();
+            worker.parked.clear();
         }
         // What was routed and not read is lost with the old connection.
         worker.unread.clear();
@@ -157,6 +275,10 @@ impl World {
         self.it.give(connection, hello_of(hello));
         let ack = self.it.expect_ack(connection);
         self.workers[index].held.retain(|id, _| ack.keep.contains(id));
+        self.workers[index].parked.retain(|id| ack.keep.contains(id));
+        for attempt in self.workers[index].parked.clone() {
+            self.it.park(connection, attempt, true);
+        }
     }
 
     fn connect_client(&mut self, index: usize) {
@@ -206,10 +328,13 @@ impl World {
                     worker.routes += 1;
                     let id = route.task.decode().unwrap().id.to_string();
                     worker.held.insert(route.attempt_id, id.clone());
-                    assert!(worker.held.len() as u32 <= worker.slots + worker.prefetch);
+                    let counts = |id: &&AttemptId| !worker.has_parked.contains(id);
+                    let count = worker.held.keys().filter(counts).count() as u32;
+                    assert!(count <= worker.slots + worker.prefetch);
                     *self.started.entry(id).or_default() += 1;
                 }
                 Message::Cancel(Cancel::Attempt(id, _)) => {
+                    worker.parked.remove(&id);
                     if worker.held.remove(&id).is_some() {
                         self.it.give(connection, Message::Result(cancelled_result(id)));
                         self.sort();
@@ -233,24 +358,35 @@ impl World {
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Send { client, is_idempotent, ttl_ms } => {
-                let id = format!("t{}", self.sent.len());
-                if let Some(connection) = self.clients[client].connection {
-                    let task = if is_idempotent { idempotent(&id) } else { task(&id) };
-                    self.sent.push((id.clone(), is_idempotent));
-                    self.clients[client].waits.insert(id);
-                    self.it.send_task(connection, task, ttl_ms);
+            Op::Send { client, how } => self.send(client, None, how),
+            Op::SendChild { client, how, worker, held } => {
+                let parent = self.held(worker, held).map(|(_, id)| id);
+                let parent = parent.and_then(|id| self.workers[worker].held.get(&id).cloned());
+                if parent.is_some() {
+                    self.send(client, parent, how);
+                }
+            }
+            Op::Park { worker, held, is_parked } => {
+                if let Some((connection, attempt)) = self.held(worker, held) {
+                    let model = &mut self.workers[worker];
+                    if is_parked {
+                        model.parked.insert(attempt);
+                        model.has_parked.insert(attempt);
+                    } else {
+                        model.parked.remove(&attempt);
+                    }
+                    self.it.park(connection, attempt, is_parked);
                 }
             }
             Op::SendAgain { client, task: index } => {
-                let known = self.sent.iter().rev().nth(index).cloned();
-                if let (Some((id, is_idempotent)), Some(connection)) =
-                    (known, self.clients[client].connection)
-                    && self.outcomes.get(&id).is_none_or(|it| *it != Outcome::Rejected)
-                    && (self.it.core.stats().rejected == 0)
+                // One that was rejected would be a new task.
+                if let (Some(sent), Some(connection)) =
+                    (self.sent.iter().rev().nth(index), self.clients[client].connection)
+                    && !self.rejected.contains(&sent.id)
+                    && self.it.core.stats().rejected == self.rejected.len() as u64
                 {
-                    let task = if is_idempotent { idempotent(&id) } else { task(&id) };
-                    self.clients[client].waits.insert(id);
+                    let task = Task { idempotent: sent.is_idempotent, ..task(&sent.id) };
+                    self.clients[client].waits.insert(sent.id.clone());
                     self.it.send_task(connection, task, 60_000);
                 }
             }
@@ -268,6 +404,7 @@ impl World {
             Op::Finish { worker, held, is_ok } => {
                 if let Some((connection, attempt)) = self.held(worker, held) {
                     self.workers[worker].held.remove(&attempt);
+                    self.workers[worker].parked.remove(&attempt);
                     self.workers[worker].last_result = Some(attempt);
                     if is_ok {
                         self.it.result(connection, attempt);
@@ -282,6 +419,7 @@ impl World {
                 if let Some((connection, attempt)) = self.held(worker, held)
                     && let Some(id) = self.workers[worker].held.remove(&attempt)
                 {
+                    self.workers[worker].parked.remove(&attempt);
                     // It was only waiting there: it did not start.
                     match self.started.get_mut(&id) {
                         Some(count) if *count > 1 => *count -= 1,
@@ -294,6 +432,7 @@ impl World {
             Op::Forget { worker, held } => {
                 if let Some((_, attempt)) = self.held(worker, held) {
                     self.workers[worker].held.remove(&attempt);
+                    self.workers[worker].parked.remove(&attempt);
                 }
             }
             Op::Ping { worker, is_draining } => {
@@ -367,12 +506,14 @@ impl World {
         for agent in self.it.core.agents(self.it.now, true) {
             let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
             let worker = &self.workers[index];
-            assert!(agent.in_flight <= worker.slots + worker.prefetch, "{agent:?}");
-            charged += u64::from(agent.in_flight);
+            let can_be_over = worker.has_parked.len() as u32;
+            let max = worker.slots + worker.prefetch + can_be_over;
+            assert!(agent.in_flight <= max, "{agent:?}");
+            charged += u64::from(agent.in_flight + agent.parked);
         }
         assert_eq!(charged, self.it.core.stats().in_flight);
         self.check_gauges();
-        for (id, is_idempotent) in &self.sent {
+        for Sent { id, is_idempotent, .. } in &self.sent {
             let started = self.started.get(id).copied().unwrap_or(0);
             assert!(*is_idempotent || started <= 1, "{id} ran {started} times");
         }
@@ -399,6 +540,11 @@ impl World {
         assert_eq!((stats.queued, stats.running, stats.in_flight), (0, 0, 0));
         assert!(self.it.core.agents(self.it.now, true).is_empty());
     }
+}
+
+/// Whether only one of several sessions has this outcome, as it cancelled.
+fn goes_on(deliver: &Deliver) -> bool {
+    deliver.error.as_ref().is_some_and(|error| error.message.contains("so it goes on"))
 }
 
 proptest! {
