@@ -5,7 +5,7 @@
 pub struct WorkerStats {
     /// Handlers running now, without the parked ones.
     pub running: u32,
-    /// Handlers that wait for other tasks now, and take no slot.
+    /// Handlers that wait for other tasks now, or for a slot after that.
     pub parked: u32,
     /// Tasks waiting for a slot of its own now.
     pub waiting: u32,

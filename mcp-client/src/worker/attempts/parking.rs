@@ -71,8 +71,6 @@ impl Attempts {
         let Some(attempt) = self.held.get(&id) else { return };
         match attempt.slot {
             Slot::Taken => return,
-            // The RESULT of one that is being stopped follows.
-            Slot::Free if attempt.ending.is_some() => {}
             Slot::Free => self.say_parked(id, false, &mut out),
             Slot::Wanted(_) => self.returning.retain(|other| *other != id),
         }
@@ -110,22 +108,22 @@ impl Attempts {
 
     /// The broker has forgotten what is parked.
     pub(super) fn park_again(&mut self, out: &mut impl Outbox) {
-        let is_parked = |attempt: &super::Attempt| {
-            matches!(attempt.slot, Slot::Free) && attempt.ending.is_none()
-        };
-        let parked: Vec<_> =
-            self.held.iter().filter(|(_, it)| is_parked(it)).map(|(id, _)| *id).collect();
-        for id in parked {
-            self.say_parked(id, true, out);
+        for (id, attempt) in &self.held {
+            if matches!(attempt.slot, Slot::Free) {
+                self.say_parked(*id, true, out);
+            }
         }
     }
 
     pub(super) fn parked(&self) -> usize {
-        self.held.values().filter(|attempt| matches!(attempt.slot, Slot::Free)).count()
+        self.held.values().filter(|attempt| !matches!(attempt.slot, Slot::Taken)).count()
     }
 
+    /// Tells the broker, unless the attempt is being stopped: its RESULT follows, or it is not the
+    /// broker's any more.
     fn say_parked(&self, attempt_id: AttemptId, parked: bool, out: &mut impl Outbox) {
-        if self.connection.is_some() {
+        let is_stopping = self.held.get(&attempt_id).is_none_or(|it| it.ending.is_some());
+        if self.connection.is_some() && !is_stopping {
             out.push(&Message::Park(Park { attempt_id, parked }), &Bytes::new());
         }
     }
