@@ -10,6 +10,7 @@ use mcp_proto::{AttemptId, Task};
 use tokio::sync::Notify;
 
 use super::serve::Registration;
+use crate::conversation::{Conversation, InvalidConversation};
 
 /// One attempt at a task, as its handler sees it.
 #[derive(Debug, Clone)]
@@ -36,6 +37,11 @@ impl Job {
     /// future is dropped then; this is for what it started elsewhere, such as threads.
     pub fn cancelled(&self) -> Cancellation {
         self.cancellation.clone()
+    }
+
+    /// Its input as agents that talk take it, whatever its content type says.
+    pub fn conversation(&self) -> Result<Conversation, InvalidConversation> {
+        Conversation::from_body(&self.body)
     }
 
     /// Waits for `future` without taking one of the worker's slots: for a handler that sends tasks

@@ -13,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 use crate::connect;
 use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
-use crate::{parse, report, signals};
+use crate::{parse, report, signals, trace};
 
 const EXAMPLES: &str = "\
 Examples:
   mcpctl call upper --data hello
   mcpctl call summarize --file report.txt --ttl 2m > summary.txt
   git diff | mcpctl call review - --idempotent --label gpu=a100
+  mcpctl call review --file report.txt --trace
   mcpctl call upper --data hello -o json | jq .context_trace";
 
 /// Send one task and print its result
@@ -81,6 +82,10 @@ pub(crate) struct Call {
     /// On whose account
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
+
+    /// Draw what happened on its way, and on that of the tasks it sent, on stderr
+    #[arg(long)]
+    trace: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,10 +113,13 @@ impl Call {
         let body = self.body()?;
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
-        let worker = self.worker();
+        let (worker, traced) = (self.worker(), self.trace.then(|| self.action.clone()));
         let end = self.send(&client, body, &interrupted).await?;
         let exit = if interrupted.is_cancelled() { Exit::Cancelled } else { Exit::of(end.outcome) };
         print(&end, global.output)?;
+        if let Some(action) = traced {
+            trace::print(&action, &end);
+        }
         client.close().await;
         if end.outcome != Outcome::Ok && global.output == Output::Table {
             return Err(Failure::new(exit, report::explain(&end, &worker)));
