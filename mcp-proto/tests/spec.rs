@@ -384,11 +384,51 @@ fn expected() -> Vec<Frame> {
         frame(Message::Chunk(Chunk { of: task_of.clone(), seq: 1, gap: false }), " upon"),
         frame(Message::Credit(Credit { of: task_of, next_seq: 2, limit_bytes: 262_281 }), ""),
         frame(
-            Message::Resume(Resume { task_id: id, attempt: 1, next_seq: 2, limit_bytes: 262_281 }),
+            Message::Resume(Resume {
+                task_id: id.clone(),
+                attempt: 1,
+                next_seq: 2,
+                limit_bytes: 262_281,
+            }),
             "",
         ),
         frame(Message::Park(Park { attempt_id: ATTEMPT, parked: true }), ""),
+        frame(Message::Deliver(Box::new(with_a_child(id, task_id("uuid-456def")))), ""),
     ]
+}
+
+fn with_a_child(id: TaskId, child: TaskId) -> Deliver {
+    let hop = |node: &str, [queue_us, network_us, work_us]: [u64; 3]| Hop {
+        node_id: NodeId::try_from(node).unwrap(),
+        event: HopEvent::Completed,
+        attempt: 1,
+        queue_us,
+        network_us,
+        worker_queue_us: 0,
+        work_us,
+        policy: "".into(),
+        candidates: 0,
+        reason: "".into(),
+    };
+    let below = ContextTrace {
+        total_us: 600,
+        hops: vec![hop("n-2", [500, 0, 100])],
+        ..ContextTrace::default()
+    };
+    let mut trace = ContextTrace {
+        broker_id: NodeId::try_from("broker-1").ok(),
+        total_us: 900,
+        hops: vec![hop("n-1", [0, 100, 800])],
+        ..ContextTrace::default()
+    };
+    trace.add_child(Child {
+        task_id: child,
+        action: ActionName::try_from("upper").unwrap(),
+        sent_us: 80,
+        outcome: Outcome::Ok,
+        trace: below,
+    });
+    Deliver { trace, ..Deliver::new(id, Outcome::Ok, Executed::Yes) }
 }
 
 fn codec() -> FrameCodec {

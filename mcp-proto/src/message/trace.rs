@@ -147,7 +147,16 @@ impl ContextTrace {
         }
         to.uint(4, (self.truncated || hops + children > 0).into());
         to.uint(5, self.queue_us);
-        for (child, fit) in self.children[children..].iter().zip(fit.children.iter().rev()) {
+        if !fit.children.is_empty() {
+            self.write_children(fit, to);
+        }
+    }
+
+    /// Apart, as most traces have none.
+    #[inline(never)]
+    fn write_children(&self, fit: &Fit, to: &mut Writer<'_>) {
+        let (_, left_out) = fit.left_out(self);
+        for (child, fit) in self.children[left_out..].iter().zip(fit.children.iter().rev()) {
             to.message(6, |to| child.write(fit, to));
         }
     }
@@ -156,10 +165,17 @@ impl ContextTrace {
     /// is what the end of the whole waited for.
     fn fit(&self, room: &mut Room, levels: u8) -> Fit {
         let hops = self.hops.iter().rev().take_while(|hop| room.takes_hop(hop)).count();
-        let children = self.children.iter().rev().take_while(|_| levels > 0).map_while(|child| {
-            room.takes_child(child).then(|| child.trace.fit(room, levels.saturating_sub(1)))
-        });
-        Fit { hops, children: children.collect() }
+        let has_children = levels > 0 && !self.children.is_empty();
+        let children = if has_children { self.fit_children(room, levels - 1) } else { Vec::new() };
+        Fit { hops, children }
+    }
+
+    #[inline(never)]
+    fn fit_children(&self, room: &mut Room, levels: u8) -> Vec<Fit> {
+        let newest_first = self.children.iter().rev();
+        newest_first
+            .map_while(|child| room.takes_child(child).then(|| child.trace.fit(room, levels)))
+            .collect()
     }
 
     fn cut(&mut self, fit: &Fit) {

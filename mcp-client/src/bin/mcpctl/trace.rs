@@ -6,7 +6,7 @@ use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use console::{Term, measure_text_width, truncate_str};
+use console::Term;
 use mcp_client::{ActionName, TaskEnd};
 
 use crate::latency::show;
@@ -27,9 +27,9 @@ const HEADER: [&str; 6] = ["TASK", "WORKER", "QUEUE", "NETWORK", "W-QUEUE", "WOR
 pub(crate) fn print(action: &ActionName, end: &TaskEnd) {
     let mut stderr = io::stderr().lock();
     let is_terminal = stderr.is_terminal();
-    let width = Term::stderr().size_checked().filter(|_| is_terminal);
+    let size = Term::stderr().size_checked().filter(|_| is_terminal);
     let style = Style {
-        width: width.map_or(WIDTH, |(_, columns)| columns.into()),
+        width: size.map_or(WIDTH, |(_, width)| width.into()),
         has_color: is_terminal && env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()),
     };
     // Nothing can be told when nobody listens.
@@ -51,7 +51,7 @@ fn draw(action: &str, end: &TaskEnd, style: Style) -> String {
     table.extend(rows.iter().map(|row| {
         let us = |us| if row.has_worker() { show(Duration::from_micros(us)) } else { "-".into() };
         [
-            truncate_str(&row.name, MAX_NAME, "…").into_owned(),
+            cut(&row.name, MAX_NAME),
             row.worker.clone(),
             show(Duration::from_micros(row.us[0])),
             us(row.us[1]),
@@ -60,7 +60,7 @@ fn draw(action: &str, end: &TaskEnd, style: Style) -> String {
         ]
     }));
     let widths: Vec<usize> = (0..HEADER.len())
-        .map(|column| table.iter().map(|it| measure_text_width(&it[column])).max().unwrap_or(0))
+        .map(|column| table.iter().map(|it| columns(&it[column])).max().unwrap_or(0))
         .collect();
     let bar = style.width.saturating_sub(2 + widths.iter().map(|width| width + 2).sum::<usize>());
     let bar = if bar < MIN_BAR { 0 } else { bar };
@@ -72,7 +72,7 @@ fn draw(action: &str, end: &TaskEnd, style: Style) -> String {
         let is_critical = row.is_some_and(|row| row.is_critical);
         let mut line = String::from(if is_critical { "* " } else { "  " });
         for (column, (cell, width)) in cells.iter().zip(&widths).enumerate() {
-            let padding = " ".repeat(width - measure_text_width(cell));
+            let padding = " ".repeat(width - columns(cell));
             match column {
                 0 | 1 => line.extend([cell, &padding, "  "]),
                 _ => line.extend([&padding, cell, "  "]),
@@ -83,7 +83,7 @@ fn draw(action: &str, end: &TaskEnd, style: Style) -> String {
             None if bar > 0 => line.push_str(&scale(total_us, bar)),
             None => {}
         }
-        let line = line.trim_end();
+        let line = cut(line.trim_end(), style.width);
         let (on, off) = match row {
             Some(row) if style.has_color && row.is_critical => ("\x1b[1m", "\x1b[0m"),
             Some(_) if style.has_color => ("\x1b[2m", "\x1b[0m"),
@@ -94,31 +94,43 @@ fn draw(action: &str, end: &TaskEnd, style: Style) -> String {
     let legend = Part::ALL.map(|part| format!("{} {}", part.symbol(), part.name()));
     let bars = if bar > 0 { format!("   {}", legend.join("  ")) } else { String::new() };
     let legend = format!("* what the end waited for{bars}");
-    text.push_str(&format!("{}\n", truncate_str(&legend, style.width, "…")));
+    text.push_str(&format!("{}\n", cut(&legend, style.width)));
     if rows.iter().any(|row| row.is_truncated) {
         text.push_str("… the oldest attempts or children were left out\n");
     }
     text
 }
 
+/// All that is drawn is one column wide: names are ASCII.
+fn columns(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn cut(text: &str, max: usize) -> String {
+    if columns(text) <= max {
+        return text.to_owned();
+    }
+    text.chars().take(max.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// `0` and the end of the time line.
 fn scale(total_us: u64, width: usize) -> String {
     let end = show(Duration::from_micros(total_us));
-    let space = width.saturating_sub(1 + measure_text_width(&end));
+    let space = width.saturating_sub(1 + columns(&end));
     format!("0{}{end}", " ".repeat(space))
 }
 
 /// A row's part of the time line: in each column, what took most of its time.
 fn bar_of(row: &Row, total_us: u64, width: usize) -> String {
     let begin = |column: usize| total_us as f64 * column as f64 / width as f64;
-    let columns = (0..width).map(|column| {
+    let symbols = (0..width).map(|column| {
         let shares = row.spans().map(|(part, from, to)| {
             (part, begin(column + 1).min(to as f64) - begin(column).max(from as f64))
         });
         let most = shares.filter(|(_, us)| *us > 0.0).max_by(|(_, a), (_, b)| a.total_cmp(b));
         most.map_or(' ', |(part, _)| part.symbol())
     });
-    columns.collect()
+    symbols.collect()
 }
 
 #[cfg(test)]
