@@ -133,49 +133,50 @@ impl ContextTrace {
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
-        self.write_fit(&self.fit(&mut Room::default(), MAX_DEPTH), to);
+        if self.children.is_empty() {
+            // Most traces: nothing of a tree costs them anything.
+            self.write_own(self.hops_that_fit(&mut Room::default()), 0, to);
+        } else {
+            self.write_fit(&self.fit(&mut Room::default(), MAX_DEPTH), to);
+        }
     }
 
-    fn write_fit(&self, fit: &Fit, to: &mut Writer<'_>) {
-        let (hops, children) = fit.left_out(self);
+    /// All but its children, of which so many are left out.
+    #[inline(always)]
+    fn write_own(&self, hops: usize, left_out: usize, to: &mut Writer<'_>) {
         if let Some(id) = &self.broker_id {
             to.bytes(1, id.as_bytes());
         }
         to.uint(2, self.total_us);
-        for hop in &self.hops[hops..] {
+        for hop in &self.hops[self.hops.len() - hops..] {
             to.message(3, |to| hop.write(to));
         }
-        to.uint(4, (self.truncated || hops + children > 0).into());
+        to.uint(4, (self.truncated || hops < self.hops.len() || left_out > 0).into());
         to.uint(5, self.queue_us);
-        if !fit.children.is_empty() {
-            self.write_children(fit, to);
-        }
     }
 
-    /// Apart, as most traces have none.
     #[inline(never)]
-    fn write_children(&self, fit: &Fit, to: &mut Writer<'_>) {
+    fn write_fit(&self, fit: &Fit, to: &mut Writer<'_>) {
         let (_, left_out) = fit.left_out(self);
+        self.write_own(fit.hops, left_out, to);
         for (child, fit) in self.children[left_out..].iter().zip(fit.children.iter().rev()) {
             to.message(6, |to| child.write(fit, to));
         }
     }
 
+    /// How many of its newest hops fit into `room`.
+    fn hops_that_fit(&self, room: &mut Room) -> usize {
+        self.hops.iter().rev().take_while(|hop| room.takes_hop(hop)).count()
+    }
+
     /// What fits into `room`: first its own hops, then child by child, the newest first, as its end
     /// is what the end of the whole waited for.
     fn fit(&self, room: &mut Room, levels: u8) -> Fit {
-        let hops = self.hops.iter().rev().take_while(|hop| room.takes_hop(hop)).count();
-        let has_children = levels > 0 && !self.children.is_empty();
-        let children = if has_children { self.fit_children(room, levels - 1) } else { Vec::new() };
-        Fit { hops, children }
-    }
-
-    #[inline(never)]
-    fn fit_children(&self, room: &mut Room, levels: u8) -> Vec<Fit> {
-        let newest_first = self.children.iter().rev();
-        newest_first
-            .map_while(|child| room.takes_child(child).then(|| child.trace.fit(room, levels)))
-            .collect()
+        let hops = self.hops_that_fit(room);
+        let children = self.children.iter().rev().take_while(|_| levels > 0).map_while(|child| {
+            room.takes_child(child).then(|| child.trace.fit(room, levels.saturating_sub(1)))
+        });
+        Fit { hops, children: children.collect() }
     }
 
     fn cut(&mut self, fit: &Fit) {
