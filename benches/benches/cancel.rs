@@ -17,8 +17,8 @@ const LOAD: usize = 16;
 const PAUSE: Duration = Duration::from_millis(1);
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all();
-    runtime.build().unwrap().block_on(measure());
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build().unwrap().block_on(measure());
 }
 
 async fn measure() {

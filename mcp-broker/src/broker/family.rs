@@ -37,7 +37,7 @@ pub(super) struct Kin {
 
 /// Why a task is cancelled.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cause {
+pub(super) struct CancelCause {
     /// In the trace.
     reason: &'static str,
     /// In the error.
@@ -45,18 +45,18 @@ pub(super) struct Cause {
 }
 
 /// By CANCEL.
-pub(super) const BY_CLIENT: Cause =
-    Cause { reason: "cancelled by the client", message: "cancelled by its client" };
+pub(super) const BY_CLIENT: CancelCause =
+    CancelCause { reason: "cancelled by the client", message: "cancelled by its client" };
 
-const WITH_PARENT: Cause =
-    Cause { reason: "cancelled with its parent", message: "cancelled: its parent has ended" };
+const WITH_PARENT: CancelCause =
+    CancelCause { reason: "cancelled with its parent", message: "cancelled: its parent has ended" };
 
-const WITH_CONNECTION: Cause = Cause {
+const WITH_CONNECTION: CancelCause = CancelCause {
     reason: "its client's connection ended",
     message: "cancelled: its client's connection ended, and it asked for that",
 };
 
-impl Cause {
+impl CancelCause {
     pub(super) fn end(self, executed: Executed) -> End {
         let error = ErrorInfo::new(ErrorCode::Cancelled, self.message);
         End::without_result(Outcome::Cancelled, executed, error)
@@ -184,7 +184,7 @@ impl Core {
     }
 
     /// Cancels a task, for all who wait for it.
-    pub(super) fn cancel_task(&mut self, now: Now, key: TaskKey, cause: Cause) {
+    pub(super) fn cancel_task(&mut self, now: Now, key: TaskKey, cause: CancelCause) {
         match self.tasks.get(key).map(|task| &task.state) {
             Some(TaskState::Queued { .. }) => {
                 let executed = self.executed_so_far(key);
