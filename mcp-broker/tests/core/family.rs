@@ -1,9 +1,9 @@
 //! Parents, their children and what parks: links, deadlines, cancelling, traces, slots.
 
-use mcp_broker::broker::{ConnectionId, Disconnect, Identity};
+use mcp_broker::broker::{ConnectionId, Disconnect, Identity, Record};
 use mcp_proto::{
-    ActionName, Cancel, CancelReason, Child, ContextTrace, ErrorCode, Executed, HopEvent, Message,
-    Outcome, Readiness, Task, TaskState, WorkerHello, limits,
+    ActionName, Cancel, CancelReason, Child, ContextTrace, Delivery, ErrorCode, Executed, HopEvent,
+    Message, Outcome, Readiness, Task, TaskState, WorkerHello, limits,
 };
 
 use crate::fixture::{
@@ -144,6 +144,34 @@ fn a_child_of_a_task_that_was_cancelled_is_refused() {
     it.send_task(client, child_of("a", "b"), 1_000);
     let refused = (Outcome::Rejected, Executed::No, Some(ErrorCode::Cancelled));
     assert_eq!(it.expect_end(client, "b"), refused);
+}
+
+#[test]
+fn a_durable_parent_ends_its_children_before_its_end_is_journalled() {
+    let mut it = Fixture::with(|config| config.is_durable = true);
+    let (client, worker) = (it.client(), it.worker("w", 100));
+    it.send_task(client, Task { delivery: Delivery::Durable, ..task("a") }, 1_000);
+    let a = it.expect_route(worker).attempt_id;
+    it.send_task(client, Task { delivery: Delivery::Durable, ..child_of("a", "b") }, 60_000);
+    let b = it.expect_route(worker);
+    assert_eq!(b.ttl_ms, 1_000);
+    let deadline = |record: &Record| match record {
+        Record::Accepted { deadline_wall_ms, .. } => *deadline_wall_ms,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(deadline(&it.records[0].1), deadline(&it.records[1].1));
+    cancel_task(&mut it, client, "a");
+    assert_eq!(it.expect_cancel(worker, a), CancelReason::Client);
+    assert_eq!(it.expect_cancel(worker, b.attempt_id), CancelReason::Client);
+    it.send_task(client, child_of("a", "c"), 1_000);
+    assert_eq!(it.expect_end(client, "c").2, Some(ErrorCode::Cancelled));
+    let last = it.records.last().unwrap().0;
+    it.core.journal_synced(it.now, last);
+    it.collect();
+    assert!(matches!(it.next_for(client), Some((Message::Accepted(_), _))));
+    assert!(matches!(it.next_for(client), Some((Message::Accepted(_), _))));
+    assert_eq!(it.expect_end(client, "b").0, Outcome::Cancelled);
+    assert_eq!(ids(&it.expect_deliver(client, "a").trace), ["b"]);
 }
 
 #[test]
