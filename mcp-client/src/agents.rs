@@ -33,8 +33,11 @@ pub struct AgentInfo {
     pub labels: BTreeMap<String, String>,
     /// Handlers that may run at once.
     pub slots: u32,
-    /// Attempts that it holds.
+    /// Attempts that take its slots.
     pub in_flight: u32,
+    /// Attempts that it has besides, whose handlers wait for other tasks.
+    #[serde(default)]
+    pub parked: u32,
     /// Since the last sign of life, ms.
     pub last_seen_ms: u64,
 }

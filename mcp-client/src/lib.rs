@@ -51,6 +51,7 @@ pub mod backoff;
 mod client;
 mod connect;
 mod connection;
+pub mod conversation;
 mod error;
 pub mod pool;
 mod task;
@@ -59,6 +60,7 @@ pub mod worker;
 pub use agents::AgentInfo;
 pub use client::{Client, ClientBuilder};
 pub use connect::Endpoint;
+pub use conversation::Conversation;
 pub use error::{CallError, ConnectError, InvalidTask, PartsError};
 pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
 pub use task::{Reply, StreamEvent, TaskBuilder, TaskEnd, TaskHandle, TaskStream};
@@ -68,6 +70,6 @@ pub use worker::{
 };
 
 pub use mcp_proto::{
-    ActionName, AgentId, ByteString, Bytes, ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed,
-    Hop, HopEvent, Labels, LazyTrace, NodeId, Outcome, Priority, Retry, Task, TaskId,
+    ActionName, AgentId, ByteString, Bytes, Child, ContextTrace, Delivery, ErrorCode, ErrorInfo,
+    Executed, Hop, HopEvent, Labels, LazyTrace, NodeId, Outcome, Priority, Retry, Task, TaskId,
 };

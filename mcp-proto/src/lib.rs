@@ -40,7 +40,7 @@ pub use error::{Cause, DecodeError, ErrorCode, ErrorInfo, InvalidMessage, Unexpe
 pub use id::{ActionName, ActionRef, AgentId, AttemptId, InstanceId, NodeId, SessionId, TaskId};
 pub use limits::Limits;
 pub use message::{
-    Ack, Cancel, CancelReason, Chunk, ContextTrace, Credit, Deliver, Delivery, EncodedTask,
+    Ack, Cancel, CancelReason, Child, Chunk, ContextTrace, Credit, Deliver, Delivery, EncodedTask,
     Executed, Goaway, Hello, Hop, HopEvent, Labels, LazyTrace, Message, MessageKind, Nack, Outcome,
     Park, Ping, Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Role, Roles, Route,
     RouteHead, Send, Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,

@@ -66,10 +66,10 @@ pub const MAX_DEPTH: u8 = 16;
 /// of a header.
 pub const MAX_AGENT_ATTEMPTS: u32 = 4096;
 
-/// Most hops in a trace.
+/// Most hops in a trace, and most children in it, those of its children included.
 pub const MAX_HOPS: usize = 64;
 
-/// Most bytes of hops in a trace.
+/// Most bytes of hops and children in a trace.
 pub const MAX_TRACE_BYTES: usize = 16 * 1024;
 
 /// What a broker accepts on a connection, as told in ACK.

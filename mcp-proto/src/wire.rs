@@ -27,6 +27,7 @@ pub(crate) enum WireError {
 pub(crate) struct Writer<'a>(pub(crate) &'a mut BytesMut);
 
 impl Writer<'_> {
+    #[inline(always)]
     pub(crate) fn uint(&mut self, field: u32, value: u64) {
         if value != 0 {
             self.present_uint(field, value);
@@ -34,6 +35,7 @@ impl Writer<'_> {
     }
 
     /// Of a field that tells zero from absence.
+    #[inline(always)]
     pub(crate) fn present_uint(&mut self, field: u32, value: u64) {
         self.tag_and(field, VARINT, value);
     }
@@ -93,10 +95,12 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     fn tag(&mut self, field: u32, wire_type: u32) {
         self.varint(u64::from(field << 3 | wire_type));
     }
 
+    #[inline(always)]
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.put_u8(value as u8 | 0x80);

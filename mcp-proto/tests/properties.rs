@@ -8,9 +8,11 @@ use std::sync::LazyLock;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use mcp_proto::json::{JSON_CONTENT_TYPE, JsonTask};
-use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_ATTEMPTS, MAX_RETRY_WAIT_MS, MAX_TTL_MS};
+use mcp_proto::limits::{
+    MAX_AGENT_ATTEMPTS, MAX_ATTEMPTS, MAX_HOPS, MAX_RETRY_WAIT_MS, MAX_TRACE_BYTES, MAX_TTL_MS,
+};
 use mcp_proto::{
-    Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, Chunk,
+    Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, Child, Chunk,
     ContextTrace, Credit, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed, Frame,
     FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming, InstanceId, Labels, Limits, Message, Nack,
     NodeId, Outcome, Park, Ping, Priority, Progress, Readiness, ResultHeaders, Resume, Retry,
@@ -54,6 +56,32 @@ proptest! {
             return Err(TestCaseError::fail(format!("{read:?}")));
         };
         prop_assert_eq!(in_order(read), in_order(message));
+    }
+
+    /// However many hops and children there are, and however deep: what is written is within the
+    /// limits, and is what is read.
+    #[test]
+    fn a_tree_of_traces_is_cut_to_its_limits(
+        trees in vec(any_tree(), 1..3),
+        levels in prop_oneof![Just(1usize), 1..40usize],
+    ) {
+        let mut trace = ContextTrace { children: trees, ..ContextTrace::default() };
+        for _ in 1..levels {
+            let child = Child { trace, ..child("c") };
+            trace = ContextTrace { children: vec![child], ..ContextTrace::default() };
+        }
+        let (all, depth) = (count(&trace), depth(&trace));
+        let id = TaskId::try_from("t").unwrap();
+        let deliver = Deliver { trace: trace.into(), ..Deliver::new(id, Outcome::Ok, Executed::Yes) };
+        let written = encoded(Message::Deliver(Box::new(deliver)));
+        prop_assert!(written.len() <= MAX_TRACE_BYTES + 100);
+        let read = decoded(&written);
+        let Message::Deliver(it) = &read else { return Err(TestCaseError::fail("no DELIVER")) };
+        let (hops, children) = count(&it.trace.decode());
+        prop_assert!(hops <= MAX_HOPS && children <= MAX_HOPS && self::depth(&it.trace.decode()) <= 16);
+        prop_assert_eq!((hops, children) != all, is_truncated(&it.trace.decode()));
+        prop_assert!(depth > 16 || all.0 + all.1 > 60 || (hops, children) == all);
+        prop_assert_eq!(encoded(read), written);
     }
 
     #[test]
@@ -110,6 +138,79 @@ proptest! {
         let _ = JsonTask::from_json(bytes);
         let json = it.to_json().unwrap();
         let _ = JsonTask::from_json(&json.as_bytes()[..cut.index(json.len())]);
+    }
+}
+
+/// A child in a child in a child, as deep as a frame can say.
+#[test]
+fn a_hostile_depth_is_survived() {
+    let mut trace = Vec::new();
+    while trace.len() < 60_000 {
+        let mut child = b"\x0a\x01c\x12\x01a\x20\x01\x2a".to_vec();
+        prost_reflect::prost::encoding::encode_varint(trace.len() as u64, &mut child);
+        child.append(&mut trace);
+        trace.push(0x32);
+        prost_reflect::prost::encoding::encode_varint(child.len() as u64, &mut trace);
+        trace.append(&mut child);
+    }
+    let mut header = b"\x0a\x01t\x10\x01\x32".to_vec();
+    prost_reflect::prost::encoding::encode_varint(trace.len() as u64, &mut header);
+    header.append(&mut trace);
+    let mut frame = BytesMut::from(&b"\x82\x01"[..]);
+    prost_reflect::prost::encoding::encode_varint(header.len() as u64, &mut frame);
+    frame.put_slice(&header);
+    let mut bytes = BytesMut::new();
+    bytes.put_u32(frame.len() as u32 + 2);
+    bytes.put_u16(frame.len() as u16);
+    bytes.put_slice(&frame);
+    match decoded(&bytes) {
+        Message::Deliver(it) => {
+            assert_eq!(count(&it.trace.decode()), (0, 16));
+            assert!(is_truncated(&it.trace.decode()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn encoded(message: Message) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    FrameCodec::encode(&message.into(), &mut bytes);
+    bytes
+}
+
+fn decoded(bytes: &BytesMut) -> Message {
+    match FrameCodec::new(&Limits::default()).decode(&mut bytes.clone()) {
+        Ok(Some(Incoming::Frame(frame))) => frame.message,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Hops and children of a whole tree.
+fn count(trace: &ContextTrace) -> (usize, usize) {
+    trace
+        .children
+        .iter()
+        .map(|child| count(&child.trace))
+        .fold((trace.hops.len(), trace.children.len()), |sum, below| {
+            (sum.0 + below.0, sum.1 + below.1)
+        })
+}
+
+fn depth(trace: &ContextTrace) -> usize {
+    trace.children.iter().map(|child| 1 + depth(&child.trace)).max().unwrap_or(0)
+}
+
+fn is_truncated(trace: &ContextTrace) -> bool {
+    trace.truncated || trace.children.iter().any(|child| is_truncated(&child.trace))
+}
+
+fn child(id: &str) -> Child {
+    Child {
+        task_id: TaskId::try_from(id).unwrap(),
+        action: ActionName::try_from("a").unwrap(),
+        sent_us: 0,
+        outcome: Outcome::Ok,
+        trace: ContextTrace::default(),
     }
 }
 
@@ -351,13 +452,13 @@ fn deliver() -> BoxedStrategy<Deliver> {
         .boxed()
 }
 
-fn trace() -> BoxedStrategy<ContextTrace> {
+fn hop() -> impl Strategy<Value = Hop> {
     let hop = (
         (node_id(), select(HopEvent::ALL), any::<u32>()),
         any::<[u64; 4]>(),
         (text(), any::<u32>(), text()),
     );
-    let hop = hop.prop_map(|((node_id, event, attempt), us, (policy, candidates, reason))| Hop {
+    hop.prop_map(|((node_id, event, attempt), us, (policy, candidates, reason))| Hop {
         node_id,
         event,
         attempt,
@@ -368,14 +469,66 @@ fn trace() -> BoxedStrategy<ContextTrace> {
         policy,
         candidates,
         reason,
+    })
+}
+
+/// A trace that is within the limits.
+fn trace() -> BoxedStrategy<ContextTrace> {
+    let one = || {
+        (option::of(node_id()), any::<(u64, u64)>(), vec(hop(), 0..3), any::<bool>()).prop_map(
+            |(broker_id, (total_us, queue_us), hops, truncated)| ContextTrace {
+                broker_id,
+                total_us,
+                queue_us,
+                hops,
+                children: Vec::new(),
+                truncated,
+            },
+        )
+    };
+    one()
+        .prop_recursive(3, 8, 3, move |inner| {
+            let child = (task_id(), action(), any::<u64>(), select(Outcome::ALL), inner).prop_map(
+                |(task_id, action, sent_us, outcome, trace)| Child {
+                    task_id,
+                    action,
+                    sent_us,
+                    outcome,
+                    trace,
+                },
+            );
+            (one(), vec(child, 0..3)).prop_map(|(mut trace, children)| {
+                children.into_iter().for_each(|child| trace.add_child(child));
+                trace
+            })
+        })
+        .boxed()
+}
+
+/// A child with more than there is room for, now and then.
+fn any_tree() -> BoxedStrategy<Child> {
+    let small = (vec(Just(()), 0..5), "[a-z]{0,3}").prop_map(|(hops, reason)| {
+        let hop = Hop {
+            node_id: NodeId::try_from("n").unwrap(),
+            event: HopEvent::Completed,
+            attempt: 1,
+            queue_us: 1,
+            network_us: 1,
+            worker_queue_us: 1,
+            work_us: 1,
+            policy: "p".into(),
+            candidates: 1,
+            reason: reason.into(),
+        };
+        let trace = ContextTrace { hops: vec![hop; hops.len()], ..ContextTrace::default() };
+        Child { trace, ..child("leaf") }
     });
-    (option::of(node_id()), any::<(u64, u64)>(), vec(hop, 0..5), any::<bool>())
-        .prop_map(|(broker_id, (total_us, queue_us), hops, truncated)| ContextTrace {
-            broker_id,
-            total_us,
-            queue_us,
-            hops,
-            truncated,
+    small
+        .prop_recursive(4, 200, 10, |inner| {
+            vec(inner, 0..10).prop_map(|children| {
+                let trace = ContextTrace { children, ..ContextTrace::default() };
+                Child { trace, ..child("node") }
+            })
         })
         .boxed()
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::{Bytes, BytesMut};
 use mcp_proto::json::JsonTask;
 use mcp_proto::{
-    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Chunk, ContextTrace, Credit,
+    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Child, Chunk, ContextTrace, Credit,
     Deliver, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent,
     Incoming, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome, Park, Ping, Progress,
     Readiness, Resume, Route, Send, Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
@@ -328,7 +328,6 @@ fn expected() -> Vec<Frame> {
                 trace: ContextTrace {
                     broker_id: Some(node_id("broker-1")),
                     total_us: 1_240,
-                    queue_us: 0,
                     hops: vec![Hop {
                         node_id: node_id("n-5d41402abc4b"),
                         event: HopEvent::Completed,
@@ -341,7 +340,7 @@ fn expected() -> Vec<Frame> {
                         candidates: 2,
                         reason: "".into(),
                     }],
-                    truncated: false,
+                    ..ContextTrace::default()
                 }
                 .into(),
                 ..Deliver::new(id.clone(), Outcome::Ok, Executed::Yes)
@@ -387,11 +386,51 @@ fn expected() -> Vec<Frame> {
         frame(Message::Chunk(Chunk { of: task_of.clone(), seq: 1, gap: false }), " upon"),
         frame(Message::Credit(Credit { of: task_of, next_seq: 2, limit_bytes: 262_281 }), ""),
         frame(
-            Message::Resume(Resume { task_id: id, attempt: 1, next_seq: 2, limit_bytes: 262_281 }),
+            Message::Resume(Resume {
+                task_id: id.clone(),
+                attempt: 1,
+                next_seq: 2,
+                limit_bytes: 262_281,
+            }),
             "",
         ),
         frame(Message::Park(Park { attempt_id: ATTEMPT, parked: true }), ""),
+        frame(Message::Deliver(Box::new(with_a_child(id, task_id("uuid-456def")))), ""),
     ]
+}
+
+fn with_a_child(id: TaskId, child: TaskId) -> Deliver {
+    let hop = |node: &str, [queue_us, network_us, work_us]: [u64; 3]| Hop {
+        node_id: NodeId::try_from(node).unwrap(),
+        event: HopEvent::Completed,
+        attempt: 1,
+        queue_us,
+        network_us,
+        worker_queue_us: 0,
+        work_us,
+        policy: "".into(),
+        candidates: 0,
+        reason: "".into(),
+    };
+    let below = ContextTrace {
+        total_us: 600,
+        hops: vec![hop("n-2", [500, 0, 100])],
+        ..ContextTrace::default()
+    };
+    let mut trace = ContextTrace {
+        broker_id: NodeId::try_from("broker-1").ok(),
+        total_us: 900,
+        hops: vec![hop("n-1", [0, 100, 800])],
+        ..ContextTrace::default()
+    };
+    trace.add_child(Child {
+        task_id: child,
+        action: ActionName::try_from("upper").unwrap(),
+        sent_us: 80,
+        outcome: Outcome::Ok,
+        trace: below,
+    });
+    Deliver { trace: trace.into(), ..Deliver::new(id, Outcome::Ok, Executed::Yes) }
 }
 
 fn codec() -> FrameCodec {

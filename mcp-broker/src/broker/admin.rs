@@ -47,6 +47,7 @@ impl Core {
                 labels: (*agent.labels).clone(),
                 slots: agent.slots,
                 in_flight: agent.in_flight(),
+                parked: agent.parked,
                 last_seen_ms: now.mono.since(agent.last_heard) / 1000,
             })
             .collect();

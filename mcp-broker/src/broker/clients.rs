@@ -35,6 +35,7 @@ impl Core {
             connection: Some(connection),
             timer: None,
             tasks: 0,
+            tied: Vec::new(),
             held: Default::default(),
             held_bytes: 0,
         };
@@ -84,11 +85,11 @@ impl Core {
 
     pub(super) fn detach_session(&mut self, now: Now, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        session.connection = None;
         let at = now.mono.plus_ms(self.config.detach_ms);
         session.timer = Some(self.timers.set(at, Timer::Session(key)));
         let session_id = session.id.clone();
         self.event(Event::SessionDetached { session_id });
+        self.end_tied(now, key);
     }
 
     /// The session's tasks run on; their outcomes are kept for a while, for whoever asks.

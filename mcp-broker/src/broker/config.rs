@@ -53,6 +53,9 @@ pub struct CoreConfig {
     pub max_sessions: usize,
     /// Sessions that wait for the same task.
     pub max_waiters: usize,
+    /// Tasks in flight that descend from the same one. They are cancelled in one step, which takes
+    /// some µs for each, and nothing else is done meanwhile.
+    pub max_family: usize,
     /// Results held for a detached session.
     pub max_detached_results: usize,
     /// Bytes of the results held for a detached session.
@@ -98,6 +101,7 @@ impl CoreConfig {
             max_agents: 100_000,
             max_sessions: 100_000,
             max_waiters: 8,
+            max_family: 4_096,
             max_detached_results: 10_000,
             max_detached_bytes: 16 * 1024 * 1024,
             kept_results: 10_000,

@@ -149,6 +149,7 @@ impl Core {
             queue_us: now.mono.since(since),
             candidates: choice.candidates,
             cancel_timer: None,
+            is_parked: false,
         });
         agent.attempts.push(attempt);
         task.state = TaskState::Running(attempt);

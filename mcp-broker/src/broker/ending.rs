@@ -7,6 +7,7 @@ use mcp_proto::{
     HopEvent, Message, Outcome, ResultHeaders,
 };
 
+use super::family::ends_children;
 use super::finished::Kept;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
 use super::{Core, Now, Timer};
@@ -172,9 +173,17 @@ impl Core {
         if matches!(task.state, TaskState::Ending(_)) {
             return;
         }
+        let has_kin = task.kin.is_some();
+        if has_kin {
+            self.end_children(now, key, end.outcome);
+        }
+        let Some(task) = self.tasks.get_mut(key) else { return };
         let hops = std::mem::take(&mut task.hops);
         let body = std::mem::take(&mut end.body);
-        let Some(deliver) = self.outcome_of(now, key, end, hops) else { return };
+        let Some(mut deliver) = self.outcome_of(now, key, end, hops) else { return };
+        if has_kin {
+            self.join_traces(key, &mut deliver);
+        }
         self.leave_queue(key);
         let Some(task) = self.tasks.get_mut(key) else { return };
         if let Some(timer) = task.timer.take() {
@@ -215,7 +224,7 @@ impl Core {
                 total_us: now.mono.since(task.received),
                 queue_us: waited_us,
                 hops,
-                truncated: false,
+                ..ContextTrace::default()
             }
             .into(),
             chunks,
@@ -251,6 +260,15 @@ impl Core {
         }
         let Deliver { task_id, outcome, executed, .. } = deliver;
         let is_refusal = outcome == Outcome::Rejected && executed == Executed::No;
-        self.finished.push(Kept { identity, name_hash, fingerprint, task_id, is_refusal, frame });
+        let ends_children = ends_children(outcome);
+        self.finished.push(Kept {
+            identity,
+            name_hash,
+            fingerprint,
+            task_id,
+            is_refusal,
+            ends_children,
+            frame,
+        });
     }
 }

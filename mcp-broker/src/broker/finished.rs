@@ -34,6 +34,8 @@ pub(super) struct Kept {
     pub(super) task_id: TaskId,
     /// Whether the task did not run because there was no place for it: sent again, it is a new one.
     pub(super) is_refusal: bool,
+    /// Whether what it had sent ended with it: a child that comes too late shall not run.
+    pub(super) ends_children: bool,
     pub(super) frame: EncodedFrame,
 }
 
@@ -126,6 +128,7 @@ mod tests {
             fingerprint,
             task_id: deliver.task_id,
             is_refusal: false,
+            ends_children: false,
             frame,
         }
     }

@@ -34,6 +34,7 @@ use mcp_proto::limits::MAX_HOPS;
 use mcp_proto::{AttemptId, Deliver, Hop, HopEvent, NodeId, Payload, Priority, TaskExtras, TaskId};
 use smallvec::SmallVec;
 
+use super::family::Kin;
 use super::pool::PoolKey;
 use super::queue::Ticket;
 use super::registry::AgentKey;
@@ -81,6 +82,8 @@ pub(super) struct Task {
     pub(super) stream: Option<StreamKey>,
     /// What most tasks have nothing of.
     pub(super) extras: Option<Box<Extras>>,
+    /// What ties it to other tasks, if anything does.
+    pub(super) kin: Option<Box<Kin>>,
 }
 
 #[derive(Debug)]
@@ -181,7 +184,7 @@ impl Extras {
     }
 }
 
-/// An attempt at a task, charged to a worker.
+/// An attempt at a task, charged to a worker unless it is parked.
 #[derive(Debug)]
 pub(super) struct Attempt {
     /// None once the task has ended, or another attempt took over.
@@ -200,6 +203,8 @@ pub(super) struct Attempt {
     pub(super) candidates: u32,
     /// Runs from CANCEL until it is confirmed.
     pub(super) cancel_timer: Option<TimerKey>,
+    /// Its handler waits for other tasks, and its slot is free meanwhile.
+    pub(super) is_parked: bool,
 }
 
 impl Attempt {

@@ -13,7 +13,8 @@
 //! `balancer`), `streaming` passes on what comes of its result before the end (`streams`), `results`
 //! takes what its worker made of it, `retries` says whether it is tried again (`budget`), `ending`
 //! tells its outcome. `inflight`
-//! has the states of tasks and attempts, `registry` those of workers (which `registration` and
+//! has the states of tasks and attempts, `family` ties tasks to those that sent them (`parking` frees
+//! their slots meanwhile), `registry` has the states of workers (which `registration` and
 //! `liveness` change), `sessions` those of clients (`clients`).
 
 mod admin;
@@ -23,6 +24,7 @@ mod clients;
 mod config;
 mod dispatch;
 mod ending;
+mod family;
 mod finished;
 mod histogram;
 mod identity;
@@ -32,6 +34,7 @@ mod journaling;
 mod liveness;
 mod metrics;
 mod output;
+mod parking;
 mod peers;
 mod pool;
 mod queue;

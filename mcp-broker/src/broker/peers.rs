@@ -60,7 +60,10 @@ impl Core {
         }
         if let Some(session) = peer.client {
             match how {
-                Disconnect::Orderly => self.end_session(session),
+                Disconnect::Orderly => {
+                    self.end_tied(now, session);
+                    self.end_session(session);
+                }
                 Disconnect::Broken => self.detach_session(now, session),
             }
         }
@@ -156,6 +159,7 @@ impl Core {
             (Message::Credit(credit), Some(session), _) => self.handle_credit(id, session, credit),
             (Message::Resume(resume), Some(session), _) => self.handle_resume(id, session, resume),
             (Message::Started(id), _, Some(agent)) => self.handle_sign(now, agent, id),
+            (Message::Park(park), _, Some(agent)) => self.handle_park(now, id, agent, park),
             (Message::Cancel(Cancel::Attempt(..)), ..) => {
                 let message = "CANCEL: field task_id is missing: a client names its task";
                 self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));

@@ -56,6 +56,7 @@ impl Core {
             serves: Vec::new(),
             next_action: 0,
             attempts: Vec::new(),
+            parked: 0,
             routes: 0,
             last_heard: now.mono,
             busy_since: now.mono,
@@ -122,6 +123,8 @@ impl Core {
         let old = agent.connection.replace(connection);
         agent.generation = generation;
         agent.routes = 0;
+        // It says again what is parked.
+        agent.parked = 0;
         let held = agent.attempts.clone();
         if let Some(old) = old.filter(|old| *old != connection) {
             self.forget_agent_of(now, old);
@@ -133,6 +136,7 @@ impl Core {
             let is_held = hello.held.binary_search(&id).is_ok();
             let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
             attempt.route = 0;
+            attempt.is_parked = false;
             if is_held && attempt.task.is_some() {
                 keep.push(id);
             } else if let Some(attempt) = self.release(attempt_key)

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::fast::FixedState;
+use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 use mcp_proto::{AgentId, InstanceId, Labels, NodeId, Readiness};
 
 use super::balancer::{Load, Member};
@@ -47,8 +48,10 @@ pub(super) struct Agent {
     pub(super) serves: Vec<Membership>,
     /// Where the next look for a waiting task begins, so that its actions share it fairly.
     pub(super) next_action: usize,
-    /// The attempts charged to it.
+    /// The attempts that it has.
     pub(super) attempts: Vec<AttemptKey>,
+    /// How many of them are parked; the others are charged to it.
+    pub(super) parked: u32,
     /// ROUTEs sent on its present connection.
     pub(super) routes: u64,
     pub(super) last_heard: Mono,
@@ -88,14 +91,18 @@ impl Agent {
         }
     }
 
+    /// The attempts charged to it.
     pub(super) fn in_flight(&self) -> u32 {
-        self.attempts.len() as u32
+        self.attempts.len() as u32 - self.parked
     }
 
-    /// Its load, while it can take another task. In-flight never passes slots + prefetch.
+    /// Its load, while it can take another task. No task is routed to it that makes in-flight pass
+    /// slots + prefetch; a handler that goes on after it was parked can.
     pub(super) fn room(&self) -> Option<Load> {
         let in_flight = self.in_flight();
-        let has_room = self.is_ready() && in_flight < self.slots + self.prefetch;
+        let has_room = self.is_ready()
+            && in_flight < self.slots + self.prefetch
+            && self.attempts.len() < MAX_AGENT_ATTEMPTS as usize;
         has_room.then_some(Load { in_flight, slots: self.slots })
     }
 }

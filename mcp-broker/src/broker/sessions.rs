@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 use mcp_proto::{EncodedFrame, SessionId};
 
 use super::identity::Identity;
+use super::inflight::TaskKey;
 use super::output::ConnectionId;
 use super::slab::{Key, Slab};
 use super::timers::TimerKey;
@@ -27,6 +28,8 @@ pub(super) struct ClientSession {
     pub(super) timer: Option<TimerKey>,
     /// Outcomes it waits for.
     pub(super) tasks: usize,
+    /// Those of them that end when nobody with a connection waits for them; some may have ended.
+    pub(super) tied: Vec<TaskKey>,
     /// Outcomes that came while it was detached.
     pub(super) held: VecDeque<EncodedFrame>,
     pub(super) held_bytes: usize,

@@ -13,7 +13,7 @@ pub struct Stats {
     pub failed: u64,
     /// Tasks whose time to live ran out.
     pub expired: u64,
-    /// Tasks that their client cancelled.
+    /// Tasks that were cancelled.
     pub cancelled: u64,
     /// Tasks that were refused.
     pub rejected: u64,
@@ -37,7 +37,7 @@ pub struct Stats {
     pub timed_out: u64,
     /// RESULTs that came after their task had ended or gone elsewhere; they only freed a slot.
     pub late_results: u64,
-    /// RESULTs and NACKs for attempts that their sender does not hold.
+    /// RESULTs, NACKs and PARKs for attempts that their sender does not hold.
     pub refused_results: u64,
     /// Parts of results that workers sent.
     pub chunks: u64,
@@ -60,7 +60,7 @@ pub struct Stats {
     pub delayed: u64,
     /// Tasks at workers now.
     pub running: u64,
-    /// Attempts charged to workers now.
+    /// Attempts that workers have now, parked ones included.
     pub in_flight: u64,
     /// Workers online now.
     pub agents_online: u64,
@@ -109,6 +109,8 @@ pub struct AgentView {
     pub slots: u32,
     /// Attempts charged to it.
     pub in_flight: u32,
+    /// Attempts that it has besides, whose handlers wait for other tasks.
+    pub parked: u32,
     /// ms since it was last heard.
     pub last_seen_ms: u64,
 }

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use mcp_proto::{
-    CancelReason, ContextTrace, Deliver, Delivery, ErrorCode, ErrorInfo, Executed, HopEvent,
-    Message, Outcome, Payload, Send, TaskHead, TaskId, TaskState as Reported,
+    ContextTrace, Deliver, Delivery, ErrorCode, ErrorInfo, Executed, Message, Outcome, Payload,
+    Send, TaskHead, TaskId, TaskState as Reported,
 };
 
 use smallvec::smallvec;
 
 use super::admin;
-use super::ending::End;
+use super::family::BY_CLIENT;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
 use super::{ConnectionId, Core, Now};
@@ -111,8 +111,12 @@ impl Core {
             return Err(ErrorInfo::new(ErrorCode::LimitExceeded, message));
         }
         task.waiters.push(session);
+        let has_kin = task.kin.is_some();
         if let Some(session) = self.sessions.get_mut(session) {
             session.tasks += 1;
+        }
+        if has_kin {
+            self.tie(session, key);
         }
         Ok(())
     }
@@ -142,6 +146,11 @@ impl Core {
             let message = format!("this session has {max} tasks in flight, its limit");
             return Err(ErrorInfo::new(ErrorCode::LimitExceeded, message).retry_after_ms(100));
         }
+        let mut deadline = now.mono.plus_ms(ttl_ms);
+        let mut kin = None;
+        if let Some(extras) = &spec.extras {
+            (kin, deadline) = self.kin_of(identity, extras, deadline)?;
+        }
         let mut required = spec.required_labels;
         if spec.shadow {
             required.0.insert("shadow".into(), "true".into());
@@ -150,12 +159,12 @@ impl Core {
             .queue_for(spec.action, &required, payload.len())
             .inspect_err(|_| self.measured.ended_at_once(spec.action, Outcome::Rejected))?;
 
-        let deadline = now.mono.plus_ms(ttl_ms);
         let stream = (arrival.stream_window_bytes > 0).then(|| {
             let name = Name { identity, id: &spec.id, hash: name_hash };
             let connection = self.sessions.get(session).and_then(|session| session.connection);
             self.streams.open(name, session, connection, arrival.stream_window_bytes)
         });
+        let has_kin = kin.is_some();
         let task = Task {
             id: spec.id,
             identity,
@@ -181,6 +190,7 @@ impl Core {
             extras: spec
                 .extras
                 .map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() })),
+            kin,
         };
         let key = self.tasks.insert(task);
         if let Some(pool) = self.pools.get_mut(pool) {
@@ -191,7 +201,11 @@ impl Core {
             session.tasks += 1;
         }
         self.stats.accepted += 1;
+        if has_kin {
+            self.link(key, session);
+        }
         if is_durable {
+            let ttl_ms = deadline.since(now.mono).div_ceil(1000);
             self.journal_accepted(now, key, session, ttl_ms);
         }
         self.place(now, key, false);
@@ -223,20 +237,9 @@ impl Core {
         }
         if task.waiters.len() > 1 {
             self.leave_task(now, session, key);
-            return;
+            return self.cancel_if_unwatched(now, key);
         }
-        match task.state {
-            TaskState::Queued { .. } | TaskState::Delayed { .. } => {
-                let executed = self.executed_so_far(key);
-                self.end(now, key, cancelled(executed));
-            }
-            TaskState::Running(attempt) => {
-                self.add_hop(now, key, attempt, HopEvent::Cancelled, "cancelled by the client");
-                self.cancel_attempt(now, attempt, CancelReason::Client);
-                self.end(now, key, cancelled(Executed::Maybe));
-            }
-            TaskState::Ending(_) => {}
-        }
+        self.cancel_task(now, key, BY_CLIENT);
     }
 
     /// One of several waiting sessions cancels: for it the task is over, for the others it goes on.
@@ -244,7 +247,7 @@ impl Core {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.waiters.retain(|waiter| *waiter != session);
         let hops = task.hops.clone();
-        let mut deliver = self.outcome_of(now, key, cancelled(Executed::Maybe), hops);
+        let mut deliver = self.outcome_of(now, key, BY_CLIENT.end(Executed::Maybe), hops);
         if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
             error.message = "cancelled; other clients wait for it, so it goes on".into();
         }
@@ -277,9 +280,4 @@ impl Core {
         };
         self.send(to, Message::Status(id, state));
     }
-}
-
-fn cancelled(executed: Executed) -> End {
-    let error = ErrorInfo::new(ErrorCode::Cancelled, "cancelled by its client");
-    End::without_result(Outcome::Cancelled, executed, error)
 }

@@ -10,7 +10,7 @@ use mcp_broker::broker::{
 use mcp_proto::{
     Ack, ActionName, AttemptId, Cancel, CancelReason, Deliver, EncodedTask, ErrorCode, ErrorInfo,
     Executed, Frame, FrameCodec, Goaway, Hello, Incoming, InstanceId, Limits, MCP_VERSION, Message,
-    Nack, NodeId, Outcome, Ping, Readiness, Route, RouteHead, Send, SessionId, Task, TaskId,
+    Nack, NodeId, Outcome, Park, Ping, Readiness, Route, RouteHead, Send, SessionId, Task, TaskId,
     TaskResult, TaskState, WorkerHello,
 };
 
@@ -175,6 +175,10 @@ impl Fixture {
         self.give_body(from, Message::Result(ok_result(attempt_id)), "output");
     }
 
+    pub(crate) fn park(&mut self, from: ConnectionId, attempt_id: AttemptId, parked: bool) {
+        self.give(from, Message::Park(Park { attempt_id, parked }));
+    }
+
     pub(crate) fn nack(&mut self, from: ConnectionId, attempt_id: AttemptId) {
         self.give(from, Message::Nack(Nack { attempt_id, error: None }));
     }
@@ -336,6 +340,13 @@ impl Fixture {
             .map_or(0, |agent| agent.in_flight)
     }
 
+    /// Attempts of this worker that take no slot.
+    pub(crate) fn parked(&self, agent_id: &str) -> u32 {
+        let agents = self.core.agents(self.now, true);
+        let agent = agents.into_iter().find(|agent| agent.agent_id.as_str() == agent_id);
+        agent.map_or(0, |agent| agent.parked)
+    }
+
     pub(crate) fn online(&self) -> Vec<String> {
         let agents = self.core.agents(self.now, false);
         agents.into_iter().map(|agent| agent.agent_id.to_string()).collect()
@@ -356,6 +367,11 @@ pub(crate) fn task(id: &str) -> Task {
 
 pub(crate) fn idempotent(id: &str) -> Task {
     Task { idempotent: true, ..task(id) }
+}
+
+/// A task that is sent by the handler of another one.
+pub(crate) fn child_of(parent: &str, id: &str) -> Task {
+    Task { parent: Some(task_id(parent)), ..task(id) }
 }
 
 pub(crate) fn task_id(id: &str) -> TaskId {

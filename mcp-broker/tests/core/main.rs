@@ -6,8 +6,10 @@
 mod cancel;
 mod duplicates;
 mod durable;
+mod family;
 mod fixture;
 mod interleavings;
+mod interleavings_family;
 mod lost;
 mod metrics;
 mod peers;

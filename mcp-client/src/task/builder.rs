@@ -15,6 +15,7 @@ use mcp_proto::{Delivery, Priority, Retry, Task, TaskId};
 use super::send::{Calling, Sending};
 use super::{Reply, TaskHandle, TaskStream};
 use crate::client::{Client, Draft, Incoming};
+use crate::conversation::{self, Conversation};
 use crate::error::{CallError, InvalidTask};
 use crate::worker::Job;
 
@@ -67,6 +68,14 @@ impl TaskBuilder {
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
+    }
+
+    /// Its input, as agents that talk take it: [`conversation`]. Sets the content type, too.
+    pub fn conversation(self, conversation: &Conversation) -> Self {
+        match serde_json::to_vec(conversation) {
+            Ok(body) => self.body(body).content_type(conversation::CONTENT_TYPE),
+            Err(error) => self.refuse(InvalidTask::new("body", error)),
+        }
     }
 
     /// Its time to live from the call of `send` or `call` on, 1 ms to 7 days. 30 s when not said.
@@ -137,12 +146,6 @@ impl TaskBuilder {
         self.with(|task| task.attempt_timeout_ms = ms)
     }
 
-    /// Whether it is cancelled when the connection of the one client that waits for it breaks, or
-    /// that client ends.
-    pub fn cancel_on_disconnect(self, cancel: bool) -> Self {
-        self.with(|task| task.cancel_on_disconnect = cancel)
-    }
-
     /// What the broker promises for it.
     pub fn delivery(self, delivery: Delivery) -> Self {
         self.with(|task| task.delivery = delivery)
@@ -153,8 +156,15 @@ impl TaskBuilder {
         self.with(|task| task.shadow = shadow)
     }
 
+    /// Whether the broker cancels it when nobody who waits for it has a connection any more: for one
+    /// that is worth nothing without its client. Otherwise its result waits for the client.
+    pub fn cancel_on_disconnect(self, cancel: bool) -> Self {
+        self.with(|task| task.cancel_on_disconnect = cancel)
+    }
+
     /// The task whose handler sends this one. Takes over its trace context, and is refused when
-    /// that makes a chain of more than 16.
+    /// that makes a chain of more than 16. While the parent is in flight, this one is cancelled with
+    /// it and ends with it at the latest, and becomes a part of its trace.
     pub fn parent(self, parent: &Task) -> Self {
         if parent.depth >= MAX_DEPTH {
             let problem = format!("is over {MAX_DEPTH}: too many tasks that send tasks");
@@ -169,9 +179,10 @@ impl TaskBuilder {
     }
 
     /// Like [`parent`](Self::parent), and the time to live, if said before, is cut to what remains
-    /// of the job's.
+    /// of the job's. To wait for it, see [`Job::wait_for`].
     pub fn child_of(self, job: &Job) -> Self {
-        let ttl = self.ttl.min(job.remaining());
+        // Nothing remains only while the handler is being dropped.
+        let ttl = self.ttl.min(job.remaining()).max(Duration::from_millis(1));
         self.parent(&job.task).ttl(ttl)
     }
 

@@ -9,6 +9,7 @@ use mcp_proto::limits::MAX_TEXT_BYTES;
 
 use super::attempts::Sign;
 use super::line::{Cancellation, Line};
+use crate::conversation::{Conversation, InvalidConversation};
 
 /// One attempt at a task, as its handler sees it.
 #[derive(Debug, Clone)]
@@ -34,6 +35,36 @@ impl Job {
     /// future is dropped then; this is for what it started elsewhere, such as threads.
     pub fn cancelled(&self) -> Cancellation {
         Cancellation::of(self.line.clone())
+    }
+
+    /// Its input as agents that talk take it, whatever its content type says.
+    pub fn conversation(&self) -> Result<Conversation, InvalidConversation> {
+        Conversation::from_body(&self.body)
+    }
+
+    /// Waits for `future` without taking one of the worker's slots: for a handler that sends tasks
+    /// and waits for them. Its slot goes to others meanwhile; once the future is ready, the handler
+    /// waits until one is free again, before any task that has not begun.
+    ///
+    /// Without it, a handler that waits for tasks which only its own worker can serve, or a pool
+    /// whose handlers all wait for each other, waits until its time to live is over.
+    ///
+    /// Dropped before it is ready, it takes the slot back at once, even if then one handler more
+    /// than `slots` runs for a while; an output that waited for its turn is lost. When several parts
+    /// of a handler wait at once, all its slot is free until the first of them is done.
+    ///
+    /// ```no_run
+    /// # async fn example(client: mcp_client::Client, job: mcp_client::Job)
+    /// # -> Result<mcp_client::Reply, mcp_client::HandlerError> {
+    /// let summary = client.task("summarize").child_of(&job).body(job.body.clone()).call();
+    /// let reply = job.wait_for(summary).await?;
+    /// # Ok(reply) }
+    /// ```
+    pub async fn wait_for<F: Future>(&self, future: F) -> F::Output {
+        let parked = self.line.park();
+        let output = future.await;
+        parked.end().await;
+        output
     }
 
     /// Tells how far the handler is, from 0 to 1 (what is beyond is cut), with a word for people, at

@@ -83,6 +83,14 @@ impl Line {
         }
     }
 
+    /// The handler waits: its slot is free until what is returned has ended.
+    pub(super) fn park(&self) -> Parked<'_> {
+        if let Some(registration) = self.0.registration.upgrade() {
+            registration.park(self.0.id);
+        }
+        Parked { line: self, is_over: false }
+    }
+
     pub(super) fn sign(&self, sign: Sign) {
         if let Some(registration) = self.0.registration.upgrade() {
             registration.sign(self.0.id, sign);
@@ -111,6 +119,34 @@ impl Line {
     /// What was given out for a client that takes no parts.
     pub(super) fn collected(&self) -> MutexGuard<'_, BytesMut> {
         self.0.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the slot back when dropped.
+pub(super) struct Parked<'a> {
+    line: &'a Line,
+    is_over: bool,
+}
+
+impl Parked<'_> {
+    /// Waits for a slot.
+    pub(super) async fn end(mut self) {
+        // Whoever waits does not keep a registration that has ended.
+        let unpark = || self.line.0.registration.upgrade()?.unpark(self.line.0.id);
+        while let Some(turn) = unpark() {
+            turn.cancelled().await;
+        }
+        self.is_over = true;
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        if !self.is_over
+            && let Some(registration) = self.line.0.registration.upgrade()
+        {
+            registration.reclaim(self.line.0.id);
+        }
     }
 }
 

@@ -35,6 +35,28 @@ pub(crate) use {line::Line, output::complete};
 /// with the same agent id; a broken connection is made again, for ever.
 ///
 /// Dropping it is a [`drain`](Self::drain) with no time: running handlers are cancelled.
+///
+/// A handler that sends tasks of its own has a client, which is connected beside the worker, and is
+/// cheap to clone:
+///
+/// ```no_run
+/// # async fn example(broker: mcp_client::Endpoint) -> Result<(), Box<dyn std::error::Error>> {
+/// use mcp_client::{Client, HandlerError, Job, Worker};
+///
+/// let client = Client::builder(broker.clone()).connect().await?;
+/// let worker = Worker::builder(broker)
+///     .handler("review", move |job: Job| {
+///         let client = client.clone();
+///         async move {
+///             let summary = client.task("summarize").body(job.body.clone()).child_of(&job).call();
+///             // Its slot is free while it waits.
+///             Ok::<_, HandlerError>(job.wait_for(summary).await?)
+///         }
+///     })
+///     .start()
+///     .await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a worker that is dropped stops"]
 pub struct Worker {
     registration: Arc<Registration>,

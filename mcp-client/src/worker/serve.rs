@@ -13,6 +13,7 @@ use mcp_proto::{
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::attempts::{Attempts, Completion, Emitted, Routed, Sign, Signed, Start};
 use super::handler::Handler;
@@ -353,6 +354,31 @@ impl Registration {
             Event::Pong(seq) => attempts.pong(seq),
             Event::Other => {}
         }
+    }
+
+    pub(super) fn park(self: &Arc<Self>, id: AttemptId) {
+        let mut starts = Vec::new();
+        self.change(|state| {
+            let State { attempts, link, .. } = state;
+            attempts.park(id, Instant::now(), link.as_deref(), &mut starts);
+            state.flush_soon();
+        });
+        self.spawn(starts);
+    }
+
+    pub(super) fn unpark(&self, id: AttemptId) -> Option<CancellationToken> {
+        self.change(|state| {
+            let turn = state.attempts.unpark(id, state.link.as_deref());
+            state.flush_soon();
+            turn
+        })
+    }
+
+    pub(super) fn reclaim(&self, id: AttemptId) {
+        self.change(|state| {
+            state.attempts.reclaim(id, state.link.as_deref());
+            state.flush_soon();
+        });
     }
 
     /// Runs handlers, each in a task of its own.

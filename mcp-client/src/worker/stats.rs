@@ -3,8 +3,10 @@
 /// What a worker did since it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct WorkerStats {
-    /// Handlers running now.
+    /// Handlers running now, without the parked ones.
     pub running: u32,
+    /// Handlers that wait for other tasks now, or for a slot after that.
+    pub parked: u32,
     /// Tasks waiting for a slot of its own now.
     pub waiting: u32,
     /// Attempts received.

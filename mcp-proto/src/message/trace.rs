@@ -1,4 +1,4 @@
-//! The context trace: what happened to a task on its way.
+//! The context trace: what happened to a task on its way, and to the tasks that its handlers sent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,9 +6,10 @@ use std::fmt;
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::Outcome;
 use super::field::wire_enum;
-use crate::id::NodeId;
-use crate::limits::{MAX_HOPS, MAX_TRACE_BYTES};
+use crate::id::{ActionName, NodeId, TaskId};
+use crate::limits::{MAX_DEPTH, MAX_HOPS, MAX_TRACE_BYTES};
 use crate::wire::{Field, Reader, WireError, Writer, part};
 
 wire_enum! {
@@ -39,10 +40,30 @@ pub struct ContextTrace {
     pub total_us: u64,
     /// µs in the broker's queue after the last hop; all the time when there is none.
     pub queue_us: u64,
-    /// The attempts. At most [`MAX_HOPS`] and [`MAX_TRACE_BYTES`] on the wire.
+    /// The attempts.
     pub hops: Vec<Hop>,
-    /// Whether the oldest hops were left out to keep to that.
+    /// The tasks that its handlers sent, in the order in which they ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<Child>,
+    /// Whether the oldest of its hops or children were left out: on the wire, a trace has at most
+    /// [`MAX_HOPS`] hops and as many children in [`MAX_TRACE_BYTES`], those of its children
+    /// included, which are nested at most [`MAX_DEPTH`] deep.
     pub truncated: bool,
+}
+
+/// A task that was sent by a handler of another one, while that was in flight.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Child {
+    /// Which.
+    pub task_id: TaskId,
+    /// What it asked for.
+    pub action: ActionName,
+    /// From the arrival of its parent's SEND to that of its own, µs.
+    pub sent_us: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What happened on its way.
+    pub trace: ContextTrace,
 }
 
 /// One attempt. Its four durations add up to its share of the total.
@@ -125,23 +146,50 @@ impl PartialEq for LazyTrace {
 }
 
 impl ContextTrace {
+    /// Adds a child that ended, and leaves the oldest hops and children out for which there is no
+    /// room any more.
+    pub fn add_child(&mut self, child: Child) {
+        self.children.push(child);
+        let fit = self.fit(&mut Room::default(), MAX_DEPTH);
+        self.cut(&fit);
+    }
+
+    /// Hops and children that are odd are left out.
     fn read(it: &Bytes) -> Self {
+        Self::read_within(it, it, &mut Room::default(), MAX_DEPTH)
+    }
+
+    /// The trace in `it`, a part of `whole`, as far as it can be read.
+    fn read_within(whole: &Bytes, it: &[u8], room: &mut Room, levels: u8) -> Self {
         let mut trace = Self::default();
         let mut fields = Reader(it);
         while let Ok(Some(field)) = fields.next()
-            && trace.read_field(it, field).is_ok()
+            && trace.read_field(whole, field, room, levels).is_ok()
         {}
         trace
     }
 
-    fn read_field(&mut self, whole: &Bytes, field: Field<'_>) -> Result<(), WireError> {
+    fn read_field(
+        &mut self,
+        whole: &Bytes,
+        field: Field<'_>,
+        room: &mut Room,
+        levels: u8,
+    ) -> Result<(), WireError> {
         match field.number {
             1 => self.broker_id = NodeId::from_bytes(part(whole, field.bytes()?)).ok(),
             2 => self.total_us = field.uint()?,
-            3 if self.hops.len() < MAX_HOPS => {
-                self.hops.extend(Hop::parse(whole, field.bytes()?)?);
+            3 if room.hops > 0 => {
+                if let Some(hop) = Hop::parse(whole, field.bytes()?)? {
+                    room.hops -= 1;
+                    self.hops.push(hop);
+                }
             }
-            3 => self.truncated = true,
+            6 if room.children > 0 && levels > 0 => {
+                room.children -= 1;
+                self.children.extend(Child::parse(whole, field.bytes()?, room, levels - 1)?);
+            }
+            3 | 6 => self.truncated = true,
             4 => self.truncated |= field.uint()? != 0,
             5 => self.queue_us = field.uint()?,
             _ => {}
@@ -150,26 +198,153 @@ impl ContextTrace {
     }
 
     fn write(&self, to: &mut Writer<'_>) {
-        let fits = self.hops_that_fit();
+        if self.children.is_empty() {
+            // Most traces: nothing of a tree costs them anything.
+            self.write_own(self.hops_that_fit(&mut Room::default()), 0, to);
+        } else {
+            self.write_fit(&self.fit(&mut Room::default(), MAX_DEPTH), to);
+        }
+    }
+
+    /// All but its children, of which so many are left out.
+    #[inline(always)]
+    fn write_own(&self, hops: usize, left_out: usize, to: &mut Writer<'_>) {
         if let Some(id) = &self.broker_id {
             to.bytes(1, id.as_bytes());
         }
         to.uint(2, self.total_us);
-        for hop in fits {
+        for hop in &self.hops[self.hops.len() - hops..] {
             to.message(3, |to| hop.write(to));
         }
-        to.uint(4, (self.truncated || fits.len() < self.hops.len()).into());
+        to.uint(4, (self.truncated || hops < self.hops.len() || left_out > 0).into());
         to.uint(5, self.queue_us);
     }
 
-    /// The newest hops, within the limits of number and bytes.
-    fn hops_that_fit(&self) -> &[Hop] {
-        let mut bytes = 0;
-        let fits = self.hops.iter().rev().take(MAX_HOPS).take_while(|hop| {
-            bytes += hop.max_bytes();
-            bytes <= MAX_TRACE_BYTES
+    #[inline(never)]
+    fn write_fit(&self, fit: &Fit, to: &mut Writer<'_>) {
+        let (_, left_out) = fit.left_out(self);
+        self.write_own(fit.hops, left_out, to);
+        for (child, fit) in self.children[left_out..].iter().zip(fit.children.iter().rev()) {
+            to.message(6, |to| child.write(fit, to));
+        }
+    }
+
+    /// How many of its newest hops fit into `room`.
+    fn hops_that_fit(&self, room: &mut Room) -> usize {
+        self.hops.iter().rev().take_while(|hop| room.takes_hop(hop)).count()
+    }
+
+    /// What fits into `room`: first its own hops, then child by child, the newest first, as its end
+    /// is what the end of the whole waited for.
+    fn fit(&self, room: &mut Room, levels: u8) -> Fit {
+        let hops = self.hops_that_fit(room);
+        let children = self.children.iter().rev().take_while(|_| levels > 0).map_while(|child| {
+            room.takes_child(child).then(|| child.trace.fit(room, levels.saturating_sub(1)))
         });
-        &self.hops[self.hops.len() - fits.count()..]
+        Fit { hops, children: children.collect() }
+    }
+
+    fn cut(&mut self, fit: &Fit) {
+        let (hops, children) = fit.left_out(self);
+        self.truncated |= hops + children > 0;
+        self.hops.drain(..hops);
+        self.children.drain(..children);
+        for (child, fit) in self.children.iter_mut().zip(fit.children.iter().rev()) {
+            child.trace.cut(fit);
+        }
+    }
+}
+
+/// What a tree of traces still has room for.
+struct Room {
+    hops: usize,
+    children: usize,
+    bytes: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { hops: MAX_HOPS, children: MAX_HOPS, bytes: MAX_TRACE_BYTES }
+    }
+}
+
+impl Room {
+    fn takes_hop(&mut self, hop: &Hop) -> bool {
+        take(&mut self.hops, &mut self.bytes, hop.max_bytes())
+    }
+
+    fn takes_child(&mut self, child: &Child) -> bool {
+        take(&mut self.children, &mut self.bytes, child.max_bytes())
+    }
+}
+
+/// Takes one and its bytes, if there are both.
+fn take(count: &mut usize, bytes: &mut usize, needed: usize) -> bool {
+    let fits = *count > 0 && *bytes >= needed;
+    if fits {
+        *count -= 1;
+        *bytes -= needed;
+    }
+    fits
+}
+
+/// How much of a trace fits: so many of its newest hops, and of its newest children.
+struct Fit {
+    hops: usize,
+    /// The newest first.
+    children: Vec<Fit>,
+}
+
+impl Fit {
+    /// How many hops and children of `trace` don't.
+    fn left_out(&self, trace: &ContextTrace) -> (usize, usize) {
+        (trace.hops.len() - self.hops, trace.children.len() - self.children.len())
+    }
+}
+
+impl Child {
+    fn parse(
+        whole: &Bytes,
+        it: &[u8],
+        room: &mut Room,
+        levels: u8,
+    ) -> Result<Option<Self>, WireError> {
+        let (mut task_id, mut action, mut sent_us, mut outcome) = (&[][..], &[][..], 0, 0);
+        let mut trace = ContextTrace::default();
+        let mut fields = Reader(it);
+        while let Some(field) = fields.next()? {
+            match field.number {
+                1 => task_id = field.bytes()?,
+                2 => action = field.bytes()?,
+                3 => sent_us = field.uint()?,
+                4 => outcome = field.enumeration()?,
+                5 => trace = ContextTrace::read_within(whole, field.bytes()?, room, levels),
+                _ => {}
+            }
+        }
+        let (Ok(task_id), Ok(action), Some(outcome)) = (
+            TaskId::from_bytes(task_id),
+            ActionName::from_bytes(part(whole, action)),
+            Outcome::from_wire(outcome),
+        ) else {
+            return Ok(None);
+        };
+        Ok(Some(Self { task_id, action, sent_us, outcome, trace }))
+    }
+
+    fn write(&self, fit: &Fit, to: &mut Writer<'_>) {
+        to.bytes(1, self.task_id.as_bytes());
+        to.bytes(2, self.action.as_bytes());
+        to.uint(3, self.sent_us);
+        to.uint(4, self.outcome.to_wire() as u64);
+        to.message(5, |to| self.trace.write_fit(fit, to));
+    }
+
+    /// No more than this on the wire, without the hops and children of its trace: its texts, and
+    /// numbers and lengths at their longest.
+    fn max_bytes(&self) -> usize {
+        let broker = self.trace.broker_id.as_ref().map_or(0, |id| id.as_bytes().len());
+        64 + self.task_id.as_bytes().len() + self.action.as_bytes().len() + broker
     }
 }
 

@@ -89,7 +89,11 @@ impl Metrics {
         to.gauges("agents", help, None, "presence", agents.into_iter())?;
         for (name, help, value) in [
             ("worker_slots", "Slots of the workers online", self.slots),
-            ("attempts_in_flight", "Attempts charged to workers", stats.in_flight),
+            (
+                "attempts_in_flight",
+                "Attempts that workers have, parked ones included",
+                stats.in_flight,
+            ),
             ("sessions", "Client sessions, detached ones included", stats.sessions),
             ("streams", "Results on their way in parts", stats.streams),
             ("stream_kept_bytes", "Parts of results kept for their readers", stats.stream_bytes),

@@ -31,7 +31,7 @@ enum Command {
 /// List the agents that are online
 ///
 /// With `-o json`, an array of {node_id, agent_id, presence, readiness, health, actions, labels,
-/// slots, in_flight, last_seen_ms}.
+/// slots, in_flight, parked, last_seen_ms}.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 struct Ls {
@@ -103,7 +103,7 @@ fn table(agents: &[AgentInfo]) -> String {
             agent.presence.clone(),
             agent.readiness.clone(),
             agent.health.clone(),
-            format!("{}/{}", agent.in_flight, agent.slots),
+            slots(agent),
             format!("{} ago", latency::show(Duration::from_millis(agent.last_seen_ms))),
             agent.actions.join(","),
             labels.join(","),
@@ -113,6 +113,11 @@ fn table(agents: &[AgentInfo]) -> String {
         column.set_padding((0, 2));
     }
     table.trim_fmt()
+}
+
+fn slots(agent: &AgentInfo) -> String {
+    let slots = format!("{}/{}", agent.in_flight, agent.slots);
+    if agent.parked > 0 { format!("{slots}, {} parked", agent.parked) } else { slots }
 }
 
 #[cfg(test)]
@@ -131,6 +136,7 @@ mod tests {
             labels: [("gpu".to_owned(), "a100".to_owned())].into(),
             slots: 4,
             in_flight: 1,
+            parked: 2,
             last_seen_ms: 250,
         };
         let table = table(&[agent]);
@@ -147,7 +153,7 @@ mod tests {
                 "online",
                 "ready",
                 "ok",
-                "1/4",
+                "1/4, 2 parked",
                 "250 ms ago",
                 "upper,lower",
                 "gpu=a100"

@@ -17,7 +17,7 @@ use result::Parts;
 use crate::connect;
 use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
-use crate::{parse, report, signals};
+use crate::{parse, report, signals, trace};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,6 +25,7 @@ Examples:
   mcpctl call summarize --file report.txt --ttl 2m > summary.txt
   git diff | mcpctl call review - --idempotent --label gpu=a100
   mcpctl call embed --file page.txt --idempotent --retry 3 --attempt-timeout 10s
+  mcpctl call review --file report.txt --trace
   mcpctl call upper --data hello -o json | jq .context_trace";
 
 /// Send one task and print its result
@@ -107,6 +108,10 @@ pub(crate) struct Call {
     /// Write the result when all of it is there, not part by part
     #[arg(long)]
     no_stream: bool,
+
+    /// Draw what happened on its way, and on that of the tasks it sent, on stderr
+    #[arg(long)]
+    trace: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -134,7 +139,7 @@ impl Call {
         let body = self.body()?;
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
-        let worker = self.worker();
+        let (worker, traced) = (self.worker(), self.trace.then(|| self.action.clone()));
         let parts = match global.output {
             Output::Table if !self.no_stream => Parts::Written,
             Output::Table | Output::Json => Parts::Collected,
@@ -148,6 +153,9 @@ impl Call {
         let exit = if interrupted.is_cancelled() { Exit::Cancelled } else { Exit::of(end.outcome) };
         if parts == Parts::Collected {
             print(&end, global.output)?;
+        }
+        if let Some(action) = traced {
+            trace::print(&action, &end);
         }
         client.close().await;
         if end.outcome != Outcome::Ok && global.output == Output::Table {

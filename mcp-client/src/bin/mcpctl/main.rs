@@ -13,6 +13,7 @@ mod parse;
 mod report;
 mod send;
 mod signals;
+mod trace;
 #[cfg(unix)]
 mod worker;
 

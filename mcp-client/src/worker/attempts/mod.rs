@@ -7,18 +7,22 @@
 //!     └──────────┴─────── NACK ───────────────┘
 //! ```
 //!
+//! A running one whose handler waits for other tasks is parked: it takes no slot meanwhile.
+//!
 //! What is finished is kept until the broker is known to have it: a PONG to a PING that followed
 //! it. Over a broken connection, waiting and running attempts stay, and finished ones are sent
 //! again, as far as the broker wants to keep them.
 
 mod ending;
 mod finished;
+mod parking;
 mod parts;
 mod signs;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +42,7 @@ use crate::connection::Outbox;
 pub(super) use ending::Completion;
 use ending::{Ending, Verdict, ended_by, expired};
 use finished::{Ended, Finished};
+use parking::Slot;
 pub(super) use parts::Emitted;
 use parts::Parts;
 use signs::Signs;
@@ -71,8 +76,11 @@ pub(super) struct Attempts {
     held: HashMap<AttemptId, Attempt, RandomState>,
     /// Attempts of `held` that wait for a slot, oldest first.
     waiting: VecDeque<Start>,
-    /// Handlers that run, those of abandoned attempts included.
+    /// Handlers that run and are not parked, those of abandoned attempts included.
     running: usize,
+    /// Handlers that were parked and want to go on, the first first. While there are any, all slots
+    /// are taken.
+    returning: VecDeque<AttemptId>,
     finished: Finished,
     /// No deadline is earlier than this.
     earliest: Option<Instant>,
@@ -103,6 +111,9 @@ struct Attempt {
     parts: Option<Box<Parts>>,
     /// None before its handler gave any.
     signs: Option<Box<Signs>>,
+    /// Once it has started.
+    slot: Slot,
+    has_parked: bool,
 }
 
 impl Attempts {
@@ -113,6 +124,7 @@ impl Attempts {
             held: HashMap::default(),
             waiting: VecDeque::new(),
             running: 0,
+            returning: VecDeque::new(),
             finished: Finished::default(),
             earliest: None,
             sign_at: None,
@@ -128,6 +140,7 @@ impl Attempts {
         WorkerStats {
             running: self.running as u32,
             waiting: self.waiting.len() as u32,
+            parked: self.parked() as u32,
             ..self.stats
         }
     }
@@ -186,6 +199,7 @@ impl Attempts {
                 parts.resend(*id, &mut out);
             }
         }
+        self.park_again(&mut out);
         self.finished.resend(&keep, &mut out);
         if self.is_draining {
             self.report(&mut out);
@@ -251,7 +265,8 @@ impl Attempts {
             self.nack(id, ErrorCode::UnknownAction, &message, &mut out);
             return false;
         };
-        if self.held_count() >= self.capacity {
+        let is_full = self.held_count() >= self.capacity;
+        if is_full || self.held.len() >= MAX_AGENT_ATTEMPTS as usize {
             self.nack(id, ErrorCode::AllBusy, "all slots of the worker are taken", &mut out);
             return false;
         }
@@ -266,6 +281,8 @@ impl Attempts {
             ending: None,
             parts,
             signs: None,
+            slot: Slot::Taken,
+            has_parked: false,
         };
         let is_startable = self.waiting.is_empty() && self.may_start() && now < deadline;
         if is_startable {
@@ -286,9 +303,15 @@ impl Attempts {
         is_earliest
     }
 
-    /// Those that count towards slots and prefetch.
+    /// Those that count towards slots and prefetch. What was ever parked does not: the broker may
+    /// have routed another one before it knew that the handler goes on.
     fn held_count(&self) -> usize {
-        if self.held.len() < self.capacity { self.held.len() } else { self.held_ids().len() }
+        if self.held.len() < self.capacity {
+            return self.held.len();
+        }
+        let counts =
+            |attempt: &&Attempt| attempt.ending != Some(Ending::Abandoned) && !attempt.has_parked;
+        self.held.values().filter(counts).count()
     }
 
     /// ROUTE with a body over the limit.
@@ -308,8 +331,9 @@ impl Attempts {
         self.running < self.slots && self.connection.is_some()
     }
 
-    /// Starts what waits, as far as there are slots.
+    /// Starts what waits, as far as there are slots. Handlers that were parked go first.
     fn start_waiting(&mut self, now: Instant, out: &mut impl Outbox, starts: &mut Vec<Start>) {
+        self.end_parking();
         while self.may_start() {
             let Some(start) = self.waiting.pop_front() else { return };
             let id = start.id;
@@ -380,8 +404,8 @@ impl Attempts {
         mut out: impl Outbox,
         starts: &mut Vec<Start>,
     ) {
-        let Some(attempt) = self.held.remove(&id) else { return };
-        self.running -= 1;
+        let Some(mut attempt) = self.held.remove(&id) else { return };
+        self.leave_slot(id, mem::take(&mut attempt.slot));
         if matches!(completion, Completion::Panicked(_)) {
             self.stats.panics += 1;
         }

@@ -1,4 +1,5 @@
-use mcp_proto::{ActionName, Frame, Limits, NodeId, Progress, Subject, Task, TaskId};
+use mcp_proto::{ActionName, Frame, Limits, NodeId, Park, Progress, Subject, Task, TaskId};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::worker::{HandlerError, HandlerReply};
@@ -86,6 +87,18 @@ impl Fixture {
         self.attempts.cancel(AttemptId(id), reason, self.now, &mut self.wire);
     }
 
+    fn park(&mut self, id: u64) {
+        self.attempts.park(AttemptId(id), self.now, &mut self.wire, &mut self.starts);
+    }
+
+    fn unpark(&mut self, id: u64) -> Option<CancellationToken> {
+        self.attempts.unpark(AttemptId(id), &mut self.wire)
+    }
+
+    fn reclaim(&mut self, id: u64) {
+        self.attempts.reclaim(AttemptId(id), &mut self.wire);
+    }
+
     fn complete(&mut self, id: u64, completion: Completion) {
         self.running.remove(&id).expect("it was started");
         let (id, now) = (AttemptId(id), self.now);
@@ -132,6 +145,8 @@ impl Fixture {
                     Some(permille) => format!("{} {permille} {message}", id.0),
                 }
             }
+            Message::Park(it) if it.parked => format!("{} parks", it.attempt_id.0),
+            Message::Park(it) => format!("{} goes on", it.attempt_id.0),
             Message::Ping(Ping { readiness: None, .. }) => "probe".to_owned(),
             Message::Ping(it) => {
                 let mut held: Vec<_> = it.held.iter().map(|id| id.0).collect();
@@ -158,8 +173,9 @@ impl Drop for Fixture {
         }
         assert!(self.sent().is_empty());
         assert!(self.started().is_empty());
+        let stats = self.attempts.stats();
         let held = self.running.len();
-        assert_eq!(self.attempts.stats().running as usize, held, "a slot is lost");
+        assert_eq!((stats.running + stats.parked) as usize, held, "a slot is lost");
     }
 }
 
@@ -497,7 +513,8 @@ fn a_drained_worker_that_reconnects_says_so_again() {
 }
 
 /// However frames, handlers, time and connections interleave: one RESULT or NACK per ROUTE on a
-/// connection that stays, never more handlers than slots, and nothing left over.
+/// connection that stays, never more handlers than slots but for those that took theirs back, the
+/// broker knows which are parked, and nothing is left over.
 mod any_order {
     use proptest::prelude::*;
 
@@ -511,6 +528,9 @@ mod any_order {
         Cancel(u8),
         Pass(u8),
         Reconnect(bool),
+        Park(u8),
+        GoOn(u8),
+        TakeBack(u8),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -521,6 +541,9 @@ mod any_order {
             1 => any::<u8>().prop_map(Op::Cancel),
             1 => (0..5u8).prop_map(Op::Pass),
             1 => any::<bool>().prop_map(Op::Reconnect),
+            2 => any::<u8>().prop_map(Op::Park),
+            2 => any::<u8>().prop_map(Op::GoOn),
+            1 => any::<u8>().prop_map(Op::TakeBack),
         ]
     }
 
@@ -535,6 +558,8 @@ mod any_order {
             let mut routed: Vec<u64> = Vec::new();
             // Attempts that the broker waits for an answer to.
             let mut open: HashSet<u64> = HashSet::new();
+            // What it knows to be parked, and handlers that took their slots back.
+            let (mut parked, mut taken_back) = (HashSet::new(), HashSet::new());
             let pick = |it: &Fixture, at: u8| {
                 let mut ids: Vec<_> = it.running.keys().copied().collect();
                 ids.sort_unstable();
@@ -563,7 +588,25 @@ mod any_order {
                     }
                     Op::Cancel(_) => {}
                     Op::Pass(seconds) => it.pass(Duration::from_secs(seconds.into())),
+                    Op::Park(at) => {
+                        if let Some(id) = pick(&it, at) {
+                            taken_back.remove(&id);
+                            it.park(id);
+                        }
+                    }
+                    Op::GoOn(at) => {
+                        if let Some(id) = pick(&it, at) {
+                            it.unpark(id);
+                        }
+                    }
+                    Op::TakeBack(at) => {
+                        if let Some(id) = pick(&it, at) {
+                            taken_back.insert(id);
+                            it.reclaim(id);
+                        }
+                    }
                     Op::Reconnect(keeps) => {
+                        parked.clear();
                         let held = it.hello();
                         it.attempts.disconnected();
                         // An answer may not have arrived: the broker asks for it again.
@@ -577,6 +620,21 @@ mod any_order {
                     }
                 }
                 it.started();
+                for frame in &it.wire {
+                    match frame.message {
+                        Message::Park(Park { attempt_id, parked: true }) => {
+                            prop_assert!(parked.insert(attempt_id));
+                        }
+                        Message::Park(Park { attempt_id, parked: false }) => {
+                            prop_assert!(parked.remove(&attempt_id));
+                        }
+                        _ => {}
+                    }
+                }
+                for (id, attempt) in &it.attempts.held {
+                    let is_parked = matches!(attempt.slot, Slot::Free);
+                    prop_assert!(attempt.ending.is_some() || is_parked == parked.contains(id));
+                }
                 let answers = it.wire.iter().filter_map(|frame| match &frame.message {
                     Message::Result(result) => Some(result.attempt_id.0),
                     Message::Nack(nack) => Some(nack.attempt_id.0),
@@ -586,7 +644,9 @@ mod any_order {
                     prop_assert!(open.remove(&id), "{id} is answered twice, or was abandoned");
                 }
                 it.wire.clear();
-                prop_assert!(it.running.len() <= slots as usize);
+                let taken_back = taken_back.iter().filter(|id| it.running.contains_key(id));
+                let running = it.attempts.stats().running as usize;
+                prop_assert!(running <= slots as usize + taken_back.count());
             }
             while let Some(id) = pick(&it, 0) {
                 it.reply(id);
@@ -715,4 +775,143 @@ fn a_permanent_failure_is_told_as_one() {
         }
         it.sent();
     }
+}
+
+#[test]
+fn a_parked_handler_leaves_its_slot_to_others() {
+    let mut it = Fixture::new(1, 1);
+    it.route(1);
+    it.route(2);
+    assert_eq!(it.started(), [1]);
+    it.park(1);
+    it.park(1);
+    assert_eq!((it.sent(), it.started()), (vec!["1 parks".to_owned()], vec![2]));
+    let stats = it.attempts.stats();
+    assert_eq!((stats.running, stats.parked, stats.waiting), (1, 1, 0));
+    // It has no slot before the other handler is done, and goes before what waits.
+    let turn = it.unpark(1).unwrap();
+    it.route(3);
+    assert!(it.sent() == ["1 goes on"] && it.started().is_empty() && !turn.is_cancelled());
+    it.reply(2);
+    assert!(turn.is_cancelled() && it.started().is_empty());
+    assert!(it.unpark(1).is_none());
+    assert_eq!(it.sent(), ["2 ok yes"]);
+    it.reply(1);
+    assert_eq!(it.started(), [3]);
+    it.reply(3);
+    assert_eq!(it.sent(), ["1 ok yes", "3 ok yes"]);
+    assert_eq!(it.attempts.stats().running, 0);
+}
+
+#[test]
+fn a_handler_that_finds_its_slot_free_goes_on_at_once() {
+    let mut it = Fixture::new(1, 0);
+    it.route(1);
+    assert_eq!(it.started(), [1]);
+    it.park(1);
+    assert!(it.unpark(1).is_none() && it.unpark(1).is_none());
+    assert_eq!(it.sent(), ["1 parks", "1 goes on"]);
+    assert_eq!(it.attempts.stats().running, 1);
+}
+
+#[test]
+fn a_wait_that_is_dropped_takes_the_slot_back_at_once() {
+    let mut it = Fixture::new(1, 0);
+    it.route(1);
+    it.started();
+    it.park(1);
+    it.route(2);
+    assert_eq!(it.started(), [2]);
+    it.reclaim(1);
+    it.reclaim(1);
+    assert_eq!(it.sent(), ["1 parks", "1 goes on"]);
+    assert_eq!(it.attempts.stats().running, 2);
+    // One that waits for its turn, too.
+    it.park(2);
+    it.route(3);
+    let turn = it.unpark(2).unwrap();
+    it.reclaim(2);
+    assert!(turn.is_cancelled());
+    it.reply(1);
+    assert!(it.started().is_empty());
+    it.reply(2);
+    assert_eq!(it.started(), [3]);
+    assert_eq!(it.sent(), ["2 parks", "2 goes on", "1 ok yes", "2 ok yes"]);
+    assert_eq!(it.attempts.stats().running, 1);
+}
+
+#[test]
+fn a_route_that_crossed_a_handler_that_goes_on_is_kept() {
+    let mut it = Fixture::new(1, 0);
+    it.route(1);
+    it.started();
+    it.park(1);
+    assert!(it.unpark(1).is_none());
+    it.sent();
+    it.route(2);
+    assert!(it.started().is_empty() && it.sent().is_empty());
+    // More than that can't have been on its way.
+    it.route(3);
+    assert_eq!(it.sent(), ["3 nack ALL_BUSY"]);
+    it.reply(1);
+    assert_eq!((it.sent(), it.started()), (vec!["1 ok yes".to_owned()], vec![2]));
+}
+
+#[test]
+fn handlers_that_end_while_parked_leave_nothing_behind() {
+    let mut it = Fixture::new(1, 0);
+    it.route(1);
+    it.started();
+    it.park(1);
+    it.route(2);
+    it.started();
+    it.park(2);
+    it.route(3);
+    assert_eq!(it.started(), [3]);
+    let turn = it.unpark(2).unwrap();
+    it.sent();
+    // A part of the handler waits elsewhere, and was not asked.
+    it.reply(1);
+    it.cancel(2, CancelReason::Client);
+    it.stopped(2);
+    assert!(turn.is_cancelled() && it.unpark(2).is_none());
+    it.reclaim(1);
+    assert_eq!(it.sent(), ["1 ok yes", "2 cancelled yes"]);
+    assert_eq!(it.attempts.stats().running, 1);
+    it.reply(3);
+    assert_eq!((it.sent(), it.attempts.stats().running), (vec!["3 ok yes".to_owned()], 0));
+}
+
+#[test]
+fn one_that_is_stopped_while_parked_only_ends() {
+    let mut it = Fixture::new(1, 0);
+    it.route(1);
+    it.started();
+    it.park(1);
+    it.cancel(1, CancelReason::Client);
+    it.reclaim(1);
+    it.stopped(1);
+    assert_eq!(it.sent(), ["1 parks", "1 cancelled yes"]);
+    assert_eq!(it.attempts.stats().running, 0);
+}
+
+#[test]
+fn on_a_new_connection_the_broker_is_told_again_what_is_parked() {
+    let mut it = Fixture::new(2, 0);
+    (1..=2).for_each(|id| it.route(id));
+    it.started();
+    it.park(1);
+    it.sent();
+    it.attempts.disconnected();
+    it.park(2);
+    assert!(it.sent().is_empty());
+    it.connect(&[1, 2]);
+    let mut sent = it.sent();
+    sent.sort();
+    assert_eq!(sent, ["1 parks", "2 parks"]);
+    it.attempts.disconnected();
+    assert!(it.unpark(1).is_none());
+    it.connect(&[1]);
+    assert!(it.sent().is_empty());
+    it.stopped(2);
 }
