@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use mcp_proto::lane::Lane;
@@ -21,7 +21,6 @@ use mcp_proto::{
     Message, Session, Side,
 };
 use quinn::{ConnectionError, RecvStream, SendStream, VarInt};
-use tokio::io::AsyncReadExt;
 
 pub(crate) use dial::Dialer;
 pub(crate) use driver::{Control, Peer, Stop, Timeouts, run};
@@ -31,11 +30,8 @@ use reports::Reports;
 /// What HELLO says of this SDK.
 pub(crate) const SDK: &str = concat!("mcp-client-rust/", env!("CARGO_PKG_VERSION"));
 
-/// A read takes up to this much. Less than what makes glibc's `free` tidy up all of the heap, 64 KiB.
-const READ_BYTES: usize = 32 * 1024;
-
-/// With less room than this, the next read gets a new buffer.
-const MIN_READ_BYTES: usize = 8 * 1024;
+/// Packets' payloads taken from QUIC at once.
+const READ_CHUNKS: usize = 32;
 
 /// Frames handled at once: few enough to stay in the CPU's cache.
 const BATCH_FRAMES: usize = 64;
@@ -201,7 +197,10 @@ pub(crate) enum Received {
 struct Reader {
     stream: RecvStream,
     codec: FrameCodec,
-    buffer: BytesMut,
+    /// Taken from QUIC; of so many, those before `next` are used up.
+    chunks: [Bytes; READ_CHUNKS],
+    count: usize,
+    next: usize,
     session: Session,
 }
 
@@ -223,26 +222,37 @@ impl Connection {
         let reader = Reader {
             stream: recv,
             codec: FrameCodec::new(&Limits::default()),
-            buffer: BytesMut::new(),
+            chunks: Default::default(),
+            count: 0,
+            next: 0,
             session: Session::new(Side::Dialler),
         };
         Self { link, reader, reports }
     }
 
-    /// Waits for more bytes. Cancel-safe.
+    /// Waits for more bytes, once [`next`](Self::next) has none left. Cancel-safe.
     async fn read(&mut self) -> Result<(), End> {
-        let Reader { stream, buffer, .. } = &mut self.reader;
-        if buffer.capacity() - buffer.len() < MIN_READ_BYTES {
-            buffer.reserve(READ_BYTES);
-        }
-        match stream.read_buf(buffer).await {
-            Ok(0) | Err(_) => Err(self.link.end()),
-            Ok(_) => Ok(()),
+        let Reader { stream, chunks, count, next, .. } = &mut self.reader;
+        match stream.read_chunks(chunks).await {
+            Ok(Some(read)) => {
+                (*count, *next) = (read, 0);
+                Ok(())
+            }
+            Ok(None) | Err(_) => Err(self.link.end()),
         }
     }
 
     fn next(&mut self) -> Result<Option<Incoming>, DecodeError> {
-        self.reader.codec.decode(&mut self.reader.buffer)
+        let Reader { codec, chunks, count, next, .. } = &mut self.reader;
+        while *next < *count {
+            if let Some(incoming) = codec.decode(&mut chunks[*next])? {
+                return Ok(Some(incoming));
+            }
+            // It is empty, but may be a part of a large allocation.
+            chunks[*next] = Bytes::new();
+            *next += 1;
+        }
+        Ok(None)
     }
 
     /// Takes frames that have arrived, answers those that concern the connection only, and appends
