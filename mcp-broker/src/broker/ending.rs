@@ -228,20 +228,20 @@ impl Core {
     /// Tells an outcome to all who wait for it, and keeps it for a while.
     pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
         let Some(task) = self.tasks.remove(key) else { return };
-        let Task { waiters, identity, name_hash, fingerprint, .. } = task;
-        let (pool_key, subqueue, received) = (task.pool, task.subqueue, task.received);
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            pool.tasks -= 1;
-            pool.subqueues[subqueue].tasks -= 1;
-            pool.note_end(now.mono);
-            self.measured.ended(pool.slot, &deliver, now.mono.since(received));
-        }
-        self.drop_pool_if_unused(pool_key);
+        let Task { waiters, identity, name_hash, fingerprint, received, .. } = task;
+        let Some(pool) = self.pools.get_mut(task.pool) else { return };
+        let action = pool.action.clone();
+        pool.tasks -= 1;
+        pool.subqueues[task.subqueue].tasks -= 1;
+        pool.note_end(now.mono);
+        self.measured.ended(pool.slot, &deliver, now.mono.since(received));
+        self.drop_pool_if_unused(task.pool);
         if let Some(stream) = task.stream {
             self.streams.end(stream);
         }
         self.stats.count(deliver.outcome);
-        let frame = EncodedFrame::deliver(&deliver, body, &mut self.arena);
+        let arena = self.finished.arena(deliver.outcome);
+        let frame = EncodedFrame::deliver(&deliver, body, arena);
         for session in waiters {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.tasks -= 1;
@@ -249,7 +249,21 @@ impl Core {
             self.deliver(session, frame.clone());
         }
         let Deliver { task_id, outcome, executed, .. } = deliver;
-        let is_refusal = outcome == Outcome::Rejected && executed == Executed::No;
-        self.finished.push(Kept { identity, name_hash, fingerprint, task_id, is_refusal, frame });
+        self.finished.push(Kept {
+            identity,
+            name_hash,
+            fingerprint,
+            task_id,
+            is_refusal: outcome == Outcome::Rejected && executed == Executed::No,
+            frame,
+            action,
+            priority: task.priority,
+            outcome,
+            error_code: deliver.error.map(|error| error.code),
+            attempts: task.attempts,
+            node_id: deliver.trace.into_decoded().hops.pop().map(|hop| hop.node_id),
+            received,
+            ended: now.mono,
+        });
     }
 }

@@ -90,6 +90,14 @@ impl LazyTrace {
         }
     }
 
+    /// The same by value: one that was made here is not copied.
+    pub fn into_decoded(self) -> ContextTrace {
+        match self {
+            LazyTrace::Decoded(trace) => trace,
+            LazyTrace::Encoded(bytes) => ContextTrace::read(&bytes),
+        }
+    }
+
     pub(super) fn write(&self, to: &mut Writer<'_>) {
         match self {
             LazyTrace::Decoded(trace) => trace.write(to),
