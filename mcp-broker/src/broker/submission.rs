@@ -225,18 +225,23 @@ impl Core {
             self.leave_task(now, session, key);
             return;
         }
-        match task.state {
-            TaskState::Queued { .. } | TaskState::Delayed { .. } => {
-                let executed = self.executed_so_far(key);
-                self.end(now, key, cancelled(executed));
-            }
-            TaskState::Running(attempt) => {
-                self.add_hop(now, key, attempt, HopEvent::Cancelled, "cancelled by the client");
+        self.cancel_task(now, key, "cancelled by its client");
+    }
+
+    /// Ends a task for all who wait for it, unless its end is decided already.
+    pub(super) fn cancel_task(&mut self, now: Now, key: TaskKey, why: &'static str) -> bool {
+        let executed = match self.tasks.get(key).map(|task| &task.state) {
+            Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => self.executed_so_far(key),
+            Some(TaskState::Running(attempt)) => {
+                let attempt = *attempt;
+                self.add_hop(now, key, attempt, HopEvent::Cancelled, why);
                 self.cancel_attempt(now, attempt, CancelReason::Client);
-                self.end(now, key, cancelled(Executed::Maybe));
+                Executed::Maybe
             }
-            TaskState::Ending(_) => {}
-        }
+            Some(TaskState::Ending(_)) | None => return false,
+        };
+        self.end(now, key, cancelled(executed, why));
+        true
     }
 
     /// One of several waiting sessions cancels: for it the task is over, for the others it goes on.
@@ -244,10 +249,8 @@ impl Core {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.waiters.retain(|waiter| *waiter != session);
         let hops = task.hops.clone();
-        let mut deliver = self.outcome_of(now, key, &cancelled(Executed::Maybe), hops);
-        if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
-            error.message = "cancelled; other clients wait for it, so it goes on".into();
-        }
+        let end = cancelled(Executed::Maybe, "cancelled; other clients wait for it, so it goes on");
+        let deliver = self.outcome_of(now, key, &end, hops);
         if let Some(session) = self.sessions.get_mut(session) {
             session.tasks -= 1;
         }
@@ -279,7 +282,7 @@ impl Core {
     }
 }
 
-fn cancelled(executed: Executed) -> End {
-    let error = ErrorInfo::new(ErrorCode::Cancelled, "cancelled by its client");
+fn cancelled(executed: Executed, why: &'static str) -> End {
+    let error = ErrorInfo::new(ErrorCode::Cancelled, why);
     End::without_result(Outcome::Cancelled, executed, error)
 }

@@ -10,6 +10,7 @@ mod fixture;
 mod interleavings;
 mod lost;
 mod metrics;
+mod operators;
 mod peers;
 mod queue;
 mod retries;
