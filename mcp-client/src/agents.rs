@@ -1,14 +1,12 @@
 //! The broker's list of agents.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use mcp_proto::{ErrorCode, ErrorInfo, Outcome};
 use serde::{Deserialize, Serialize};
 
+use crate::builtin::ask;
 use crate::client::Client;
 use crate::error::CallError;
-use crate::task::TaskEnd;
 
 /// The built-in action that lists agents.
 const AGENTS_LIST: &str = "mcp.admin.agents.list";
@@ -42,24 +40,15 @@ pub struct AgentInfo {
     pub last_seen_ms: u64,
 }
 
+/// Which agents to list.
+#[derive(Serialize)]
+struct Filter {
+    all: bool,
+}
+
 impl Client {
     /// The agents that the broker knows: those online, or, with `all`, also the lost ones.
     pub async fn agents(&self, all: bool) -> Result<Vec<AgentInfo>, CallError> {
-        let task = self
-            .task(AGENTS_LIST)
-            .body(if all { r#"{"all":true}"# } else { "{}" })
-            .content_type("application/json")
-            .idempotent(true)
-            .ttl(Duration::from_secs(10));
-        let end = task.send().await?.await;
-        if end.outcome != Outcome::Ok {
-            return Err(end.into());
-        }
-        serde_json::from_slice(&end.body).map_err(|error| {
-            let message = format!("the broker's list of agents can't be read: {error}");
-            let error = ErrorInfo::new(ErrorCode::InvalidMessage, message);
-            let error = Some(Box::new(error.task(end.task_id.clone())));
-            TaskEnd { outcome: Outcome::Failed, error, ..end }.into()
-        })
+        ask(self, AGENTS_LIST, &Filter { all }).await
     }
 }

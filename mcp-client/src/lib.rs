@@ -48,6 +48,7 @@
 pub mod agents;
 pub mod backend;
 pub mod backoff;
+mod builtin;
 mod client;
 mod connect;
 mod connection;
@@ -55,6 +56,7 @@ pub mod conversation;
 mod error;
 pub mod pool;
 mod task;
+pub mod tasks;
 pub mod worker;
 
 pub use agents::AgentInfo;
@@ -64,6 +66,7 @@ pub use conversation::Conversation;
 pub use error::{CallError, ConnectError, InvalidTask, PartsError};
 pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
 pub use task::{Reply, StreamEvent, TaskBuilder, TaskEnd, TaskHandle, TaskStream};
+pub use tasks::{TaskCancelled, TaskFilter, TaskInfo, TaskList, TaskState, TaskSummary};
 pub use worker::{
     EmitError, Handler, HandlerError, HandlerReply, Job, Worker, WorkerBuilder, WorkerExit,
     WorkerStats, WorkerStatus,

@@ -112,8 +112,17 @@ impl serde::Serialize for ErrorCode {
     }
 }
 
+/// By name. An unknown one counts as [`ErrorCode::Internal`], as it does on the wire.
+impl<'de> serde::Deserialize<'de> for ErrorCode {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        let known = Self::ALL.iter().find(|code| code.name() == name);
+        Ok(known.copied().unwrap_or(ErrorCode::Internal))
+    }
+}
+
 /// An error as it travels: the same shape wherever it appears.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ErrorInfo {
     /// Why.
     pub code: ErrorCode,
@@ -130,12 +139,12 @@ pub struct ErrorInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     /// What led to it, outermost first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
 }
 
 /// One link of an error's cause chain.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cause {
     /// Why.
     pub code: ErrorCode,

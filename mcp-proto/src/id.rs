@@ -106,6 +106,13 @@ macro_rules! id_traits {
                 to.serialize_str(self.as_str())
             }
         }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+                (*text).try_into().map_err(serde::de::Error::custom)
+            }
+        }
     };
 }
 

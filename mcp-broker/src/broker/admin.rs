@@ -1,5 +1,7 @@
 //! Queries and operator acts: tasks for the built-in actions `mcp.admin.*`, answered by the broker.
 
+mod tasks;
+
 use bytes::Bytes;
 use mcp_proto::{
     ActionRef, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, TaskHead,
@@ -11,6 +13,9 @@ use super::{AgentView, Core, Now};
 
 /// Actions of this prefix are the broker's own; no worker is asked.
 const PREFIX: &str = "mcp.admin.";
+
+const ALL: &str = "mcp.admin.agents.list, mcp.admin.stats, mcp.admin.tasks.list, \
+                   mcp.admin.tasks.show, mcp.admin.tasks.cancel";
 
 pub(super) fn is_builtin(action: ActionRef<'_>) -> bool {
     action.as_str().starts_with(PREFIX)
@@ -63,17 +68,22 @@ impl Core {
         body: &Bytes,
     ) {
         let answer = match task.action.as_str() {
-            "mcp.admin.agents.list" => arguments::<ListAgents>(body).and_then(|arguments| {
-                serde_json::to_vec(&self.agents(now, arguments.all))
-                    .map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string()))
-            }),
-            "mcp.admin.stats" => serde_json::to_vec(&self.stats())
-                .map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string())),
+            "mcp.admin.agents.list" => arguments::<ListAgents>(body)
+                .and_then(|arguments| json(&self.agents(now, arguments.all))),
+            "mcp.admin.stats" => json(&self.stats()),
+            "mcp.admin.tasks.list" => {
+                arguments(body).and_then(|filter| self.list_tasks(now, &filter))
+            }
+            "mcp.admin.tasks.show" => arguments(body).and_then(|named| self.show_task(now, &named)),
+            "mcp.admin.tasks.cancel" => {
+                arguments(body).and_then(|named| self.cancel_for_operator(now, session, &named))
+            }
             unknown => Err(ErrorInfo::new(
                 ErrorCode::UnknownAction,
-                format!("this broker has no {unknown}; it has {PREFIX}agents.list, {PREFIX}stats"),
+                format!("this broker has no {unknown}; it has {ALL}"),
             )),
         };
+        let answer = answer.and_then(|json| self.within_a_frame(json));
         let broker_id = self.config.broker_id.clone();
         let (outcome, executed, error, body) = match answer {
             Ok(json) => (Outcome::Ok, Executed::Yes, None, Bytes::from(json)),
@@ -93,14 +103,26 @@ impl Core {
         self.measured.ended_at_once(task.action, outcome);
         self.tell(session, &deliver, body);
     }
+
+    fn within_a_frame(&self, json: Vec<u8>) -> Result<Vec<u8>, ErrorInfo> {
+        let max = self.config.limits.max_body_bytes as usize;
+        if json.len() > max {
+            let message = format!("the answer has {} bytes, a frame at most {max}", json.len());
+            return Err(ErrorInfo::new(ErrorCode::BodyTooLarge, message));
+        }
+        Ok(json)
+    }
 }
 
-/// The arguments in a body; none in an empty one.
-fn arguments<T: Default + serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ErrorInfo> {
-    if body.is_empty() {
-        return Ok(T::default());
-    }
+/// The arguments in a body; the defaults in an empty one.
+fn arguments<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ErrorInfo> {
+    let body = if body.is_empty() { b"{}" } else { body };
     serde_json::from_slice(body).map_err(|error| {
         ErrorInfo::new(ErrorCode::InvalidTask, format!("the body is not what it takes: {error}"))
     })
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, ErrorInfo> {
+    serde_json::to_vec(value)
+        .map_err(|error| ErrorInfo::new(ErrorCode::Internal, error.to_string()))
 }

@@ -237,21 +237,22 @@ impl Core {
     pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let waiters = std::mem::take(&mut task.waiters);
-        let Task { identity, name_hash, fingerprint, stream, .. } = *task;
-        let (pool_key, subqueue, received) = (task.pool, task.subqueue, task.received);
+        let Task { identity, name_hash, fingerprint, received, stream, .. } = *task;
+        let Task { priority, attempts, subqueue, pool: pool_key, .. } = *task;
         self.tasks.remove(key);
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            pool.tasks -= 1;
-            pool.subqueues[subqueue].tasks -= 1;
-            pool.note_end(now.mono);
-            self.measured.ended(pool.slot, &deliver, now.mono.since(received));
-        }
+        let Some(pool) = self.pools.get_mut(pool_key) else { return };
+        let action = pool.action.clone();
+        pool.tasks -= 1;
+        pool.subqueues[subqueue].tasks -= 1;
+        pool.note_end(now.mono);
+        self.measured.ended(pool.slot, &deliver, now.mono.since(received));
         self.drop_pool_if_unused(pool_key);
         if let Some(stream) = stream {
             self.streams.end(stream);
         }
         self.stats.count(deliver.outcome);
-        let frame = EncodedFrame::deliver(&deliver, body, &mut self.arena);
+        let arena = self.finished.arena(deliver.outcome);
+        let frame = EncodedFrame::deliver(&deliver, body, arena);
         for session in waiters {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.tasks -= 1;
@@ -259,16 +260,22 @@ impl Core {
             self.deliver(session, frame.clone());
         }
         let Deliver { task_id, outcome, executed, .. } = deliver;
-        let is_refusal = outcome == Outcome::Rejected && executed == Executed::No;
-        let ends_children = ends_children(outcome);
         self.finished.push(Kept {
             identity,
             name_hash,
             fingerprint,
             task_id,
-            is_refusal,
-            ends_children,
+            is_refusal: outcome == Outcome::Rejected && executed == Executed::No,
+            ends_children: ends_children(outcome),
             frame,
+            action,
+            priority,
+            outcome,
+            error_code: deliver.error.map(|error| error.code),
+            attempts,
+            node_id: deliver.trace.into_decoded().hops.pop().map(|hop| hop.node_id),
+            received,
+            ended: now.mono,
         });
     }
 }

@@ -48,6 +48,10 @@ pub(super) struct CancelCause {
 pub(super) const BY_CLIENT: CancelCause =
     CancelCause { reason: "cancelled by the client", message: "cancelled by its client" };
 
+/// By an operator's act.
+pub(super) const BY_OPERATOR: CancelCause =
+    CancelCause { reason: "cancelled by an operator", message: "cancelled by an operator" };
+
 const WITH_PARENT: CancelCause =
     CancelCause { reason: "cancelled with its parent", message: "cancelled: its parent has ended" };
 
@@ -153,7 +157,9 @@ impl Core {
         for child in mem::take(&mut kin.children) {
             match self.tasks.get(child) {
                 Some(task) if task.deadline <= now.mono => self.task_is_due(now, child),
-                Some(_) => self.cancel_task(now, child, WITH_PARENT),
+                Some(_) => {
+                    self.cancel_task(now, child, WITH_PARENT);
+                }
                 None => {}
             }
         }
@@ -185,8 +191,8 @@ impl Core {
         }
     }
 
-    /// Cancels a task, for all who wait for it.
-    pub(super) fn cancel_task(&mut self, now: Now, key: TaskKey, cause: CancelCause) {
+    /// Cancels a task for all who wait for it, unless its end is decided already.
+    pub(super) fn cancel_task(&mut self, now: Now, key: TaskKey, cause: CancelCause) -> bool {
         match self.tasks.get(key).map(|task| &task.state) {
             Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => {
                 let executed = self.executed_so_far(key);
@@ -198,8 +204,9 @@ impl Core {
                 self.cancel_attempt(now, attempt, CancelReason::Client);
                 self.end(now, key, cause.end(Executed::Maybe));
             }
-            Some(TaskState::Ending(_)) | None => {}
+            Some(TaskState::Ending(_)) | None => return false,
         }
+        true
     }
 
     /// A session waits for a task that ends when nobody with a connection does.

@@ -1,27 +1,60 @@
-//! Outcomes kept for a while: they answer duplicates, and clients that ask again.
+//! Outcomes kept for a while: they answer duplicates, clients that ask again, and operators.
 
+use bytes::BytesMut;
 use hashbrown::HashTable;
-use mcp_proto::{EncodedFrame, TaskId};
+use mcp_proto::{ActionName, EncodedFrame, ErrorCode, NodeId, Outcome, Priority, TaskId};
 use std::collections::VecDeque;
 
 use super::inflight::Name;
 use super::sessions::IdentityKey;
+use super::time::Mono;
 
 /// What a kept outcome costs besides its frame: about the size of its entry, and of its place in the
 /// index.
-const ENTRY_BYTES: usize = 192;
+const ENTRY_BYTES: usize = 320;
 
-/// A ring of outcomes, bounded in number and bytes; the oldest goes first.
+/// Outcomes, bounded in number and bytes; the oldest go first.
+///
+/// Those that are ok have a ring, and those that are not another. When there is no more room, the
+/// fuller ring makes it: so neither kind pushes the other out of its half. What failed is looked for
+/// long after it did, when a thousand times as many tasks have ended ok. A share of a fixed size
+/// would be idle where nothing fails, and too small for duplicates where everything does.
 #[derive(Debug)]
 pub(super) struct Finished {
-    ring: VecDeque<Kept>,
-    /// Number of the ring's first entry, counted from the start.
-    first: u64,
-    /// Entry numbers by identity and id.
-    names: HashTable<u64>,
-    bytes: usize,
+    /// Of those that are ok, and of those that are not.
+    rings: [Ring; 2],
+    /// By identity and id.
+    names: HashTable<Place>,
     max_entries: usize,
     max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    kept: VecDeque<Kept>,
+    /// Number of the first entry, counted from the start.
+    first: u64,
+    bytes: usize,
+    /// Where the frames lie, in the order in which they are forgotten.
+    arena: BytesMut,
+}
+
+/// Where an outcome is: its ring, and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place(u64);
+
+impl Place {
+    fn new(ring: usize, number: u64) -> Self {
+        Self(number << 1 | ring as u64)
+    }
+
+    fn ring(self) -> usize {
+        (self.0 & 1) as usize
+    }
+
+    fn number(self) -> u64 {
+        self.0 >> 1
+    }
 }
 
 /// A kept outcome.
@@ -37,6 +70,17 @@ pub(super) struct Kept {
     /// Whether what it had sent ended with it: a child that comes too late shall not run.
     pub(super) ends_children: bool,
     pub(super) frame: EncodedFrame,
+
+    // What a list shows, so that nobody decodes the frame for it.
+    pub(super) action: ActionName,
+    pub(super) priority: Priority,
+    pub(super) outcome: Outcome,
+    pub(super) error_code: Option<ErrorCode>,
+    pub(super) attempts: u32,
+    /// The worker of the last attempt.
+    pub(super) node_id: Option<NodeId>,
+    pub(super) received: Mono,
+    pub(super) ended: Mono,
 }
 
 impl Kept {
@@ -47,69 +91,99 @@ impl Kept {
 
 impl Finished {
     pub(super) fn new(max_entries: usize, max_bytes: usize) -> Self {
-        Self {
-            ring: VecDeque::new(),
-            first: 0,
-            names: HashTable::new(),
-            bytes: 0,
-            max_entries,
-            max_bytes,
-        }
+        Self { rings: Default::default(), names: HashTable::new(), max_entries, max_bytes }
+    }
+
+    /// Where the frame of an outcome is to be encoded that will be kept.
+    pub(super) fn arena(&mut self, outcome: Outcome) -> &mut BytesMut {
+        &mut self.rings[ring_of(outcome)].arena
     }
 
     pub(super) fn push(&mut self, kept: Kept) {
-        if kept.bytes() > self.max_bytes || self.max_entries == 0 {
+        let bytes = kept.bytes();
+        if bytes > self.max_bytes || self.max_entries == 0 {
             return;
         }
-        self.bytes += kept.bytes();
-        while self.ring.len() >= self.max_entries || self.bytes > self.max_bytes {
-            self.pop();
+        let index = ring_of(kept.outcome);
+        while let Some(full) = self.ring_without_room(index, bytes) {
+            self.pop(full);
         }
-        let number = self.first + self.ring.len() as u64;
         let hash = kept.name_hash;
         // A task id that is used again after its outcome: the newer outcome counts.
-        if let Ok(entry) = self.names.find_entry(hash, |it| {
-            is_kept(&self.ring, self.first, *it, kept.identity, &kept.task_id)
-        }) {
+        if let Ok(entry) = self
+            .names
+            .find_entry(hash, |it| is_kept(&self.rings, *it, kept.identity, &kept.task_id))
+        {
             entry.remove();
         }
-        self.ring.push_back(kept);
-        let (ring, first) = (&self.ring, self.first);
-        self.names.insert_unique(hash, number, |it| ring[(*it - first) as usize].name_hash);
+        let ring = &mut self.rings[index];
+        let place = Place::new(index, ring.first + ring.kept.len() as u64);
+        ring.bytes += bytes;
+        ring.kept.push_back(kept);
+        let rings = &self.rings;
+        self.names.insert_unique(hash, place, |it| at(rings, *it).map_or(0, |it| it.name_hash));
     }
 
     pub(super) fn find(&self, name: Name<'_>) -> Option<&Kept> {
-        let is_it = |it: &u64| is_kept(&self.ring, self.first, *it, name.identity, name.id);
-        let number = self.names.find(name.hash, is_it)?;
-        self.ring.get((number - self.first) as usize)
+        let is_it = |it: &Place| is_kept(&self.rings, *it, name.identity, name.id);
+        at(&self.rings, *self.names.find(name.hash, is_it)?)
     }
 
-    fn pop(&mut self) {
-        let Some(kept) = self.ring.pop_front() else { return };
-        self.bytes -= kept.bytes();
-        let number = self.first;
-        if let Ok(entry) = self.names.find_entry(kept.name_hash, |it| *it == number) {
+    /// All of them, or those of one outcome's ring, the newest first.
+    pub(super) fn newest(&self, only: Option<Outcome>) -> impl Iterator<Item = &Kept> {
+        let of = |index: usize| {
+            let is_asked_for = only.is_none_or(|outcome| ring_of(outcome) == index);
+            self.rings[index].kept.iter().rev().filter(move |_| is_asked_for).peekable()
+        };
+        let (mut ok, mut others) = (of(0), of(1));
+        std::iter::from_fn(move || match (ok.peek(), others.peek()) {
+            (Some(ok), Some(other)) if ok.ended < other.ended => others.next(),
+            (Some(_), _) => ok.next(),
+            (None, _) => others.next(),
+        })
+    }
+
+    /// The ring that is to make room for an entry of this size in ring `index`, if there is none.
+    fn ring_without_room(&self, index: usize, bytes: usize) -> Option<usize> {
+        let (own, other) = (&self.rings[index], &self.rings[1 - index]);
+        let is_others_turn = if own.kept.len() + other.kept.len() >= self.max_entries {
+            other.kept.len() > own.kept.len()
+        } else if own.bytes + other.bytes + bytes > self.max_bytes {
+            other.bytes > own.bytes
+        } else {
+            return None;
+        };
+        Some(if is_others_turn { 1 - index } else { index })
+    }
+
+    fn pop(&mut self, index: usize) {
+        let ring = &mut self.rings[index];
+        let Some(kept) = ring.kept.pop_front() else { return };
+        ring.bytes -= kept.bytes();
+        let place = Place::new(index, ring.first);
+        ring.first += 1;
+        if let Ok(entry) = self.names.find_entry(kept.name_hash, |it| *it == place) {
             entry.remove();
         }
-        self.first += 1;
     }
 }
 
-fn is_kept(
-    ring: &VecDeque<Kept>,
-    first: u64,
-    number: u64,
-    identity: IdentityKey,
-    id: &TaskId,
-) -> bool {
-    ring.get((number - first) as usize)
-        .is_some_and(|kept| kept.identity == identity && kept.task_id == *id)
+fn ring_of(outcome: Outcome) -> usize {
+    usize::from(outcome != Outcome::Ok)
+}
+
+fn at(rings: &[Ring; 2], place: Place) -> Option<&Kept> {
+    let ring = &rings[place.ring()];
+    ring.kept.get((place.number() - ring.first) as usize)
+}
+
+fn is_kept(rings: &[Ring; 2], place: Place, identity: IdentityKey, id: &TaskId) -> bool {
+    at(rings, place).is_some_and(|kept| kept.identity == identity && kept.task_id == *id)
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
-    use mcp_proto::{Deliver, Executed, Outcome};
+    use mcp_proto::{Deliver, Executed};
 
     use super::super::identity::Identity;
     use super::super::sessions::Sessions;
@@ -119,37 +193,98 @@ mod tests {
         id.as_bytes()[0].into()
     }
 
-    fn kept(identity: IdentityKey, id: &str, fingerprint: u64, body: usize) -> Kept {
-        let deliver = Deliver::new(TaskId::try_from(id).unwrap(), Outcome::Ok, Executed::Yes);
-        let frame = EncodedFrame::deliver(&deliver, vec![0; body].into(), &mut BytesMut::new());
-        Kept {
-            identity,
+    /// Keeps an outcome that ended at `ended`, which is its fingerprint as well.
+    fn keep(it: &mut Finished, id: &str, outcome: Outcome, ended: u64, body: usize) {
+        let deliver = Deliver::new(TaskId::try_from(id).unwrap(), outcome, Executed::Yes);
+        let frame = EncodedFrame::deliver(&deliver, vec![0; body].into(), it.arena(outcome));
+        it.push(Kept {
+            identity: identity(),
             name_hash: hash(id),
-            fingerprint,
+            fingerprint: ended,
             task_id: deliver.task_id,
             is_refusal: false,
             ends_children: false,
             frame,
-        }
+            action: ActionName::try_from("work").unwrap(),
+            priority: Priority::Normal,
+            outcome,
+            error_code: None,
+            attempts: 1,
+            node_id: None,
+            received: Mono(0),
+            ended: Mono(ended),
+        });
+    }
+
+    fn identity() -> IdentityKey {
+        Sessions::new(1).identity(&Identity::anonymous())
+    }
+
+    fn find(it: &Finished, id: &str) -> Option<u64> {
+        let (identity, id) = (identity(), TaskId::try_from(id).unwrap());
+        it.find(Name { identity, id: &id, hash: hash(id.as_str()) }).map(|kept| kept.fingerprint)
+    }
+
+    fn newest(it: &Finished, only: Option<Outcome>) -> Vec<u64> {
+        it.newest(only).map(|kept| kept.ended.0).collect()
     }
 
     #[test]
     fn it_keeps_the_newest_within_its_bounds() {
-        let identity = Sessions::new(1).identity(&Identity::anonymous());
         let mut it = Finished::new(3, 10_000);
-        let find = |it: &Finished, id: &str| {
-            let name = Name { identity, id: &TaskId::try_from(id).unwrap(), hash: hash(id) };
-            it.find(name).map(|kept| kept.fingerprint)
-        };
-        for (name, fingerprint) in [("a", 1), ("b", 2), ("a", 3), ("c", 4)] {
-            it.push(kept(identity, name, fingerprint, 10));
+        for (id, ended) in [("a", 1), ("b", 2), ("a", 3), ("c", 4)] {
+            keep(&mut it, id, Outcome::Ok, ended, 10);
         }
         // The older "a" went; the newer one is found.
         assert_eq!(find(&it, "a"), Some(3));
-        it.push(kept(identity, "d", 5, 9_700));
+        keep(&mut it, "d", Outcome::Ok, 5, 9_600);
         assert!(find(&it, "b").is_none() && find(&it, "a").is_none());
-        assert!(find(&it, "d").is_some() && it.bytes <= 10_000);
-        it.push(kept(identity, "e", 6, 10_000));
+        assert!(find(&it, "d").is_some() && it.rings[0].bytes <= 10_000);
+        keep(&mut it, "e", Outcome::Ok, 6, 10_000);
         assert!(find(&it, "e").is_none() && find(&it, "d").is_some());
+    }
+
+    #[test]
+    fn neither_kind_pushes_the_other_out_of_its_half() {
+        let mut it = Finished::new(4, 1_000_000);
+        for ended in 1..=4 {
+            keep(&mut it, "f", Outcome::Failed, ended, 10);
+        }
+        // All of the room is theirs, until the others want some.
+        assert_eq!(newest(&it, None), [4, 3, 2, 1]);
+        for ended in 5..=20 {
+            keep(&mut it, "o", Outcome::Ok, ended, 10);
+        }
+        assert_eq!(newest(&it, None), [20, 19, 4, 3]);
+        for ended in 21..=40 {
+            keep(&mut it, "x", Outcome::Expired, ended, 10);
+        }
+        assert_eq!(newest(&it, Some(Outcome::Ok)), [20, 19]);
+        assert_eq!(newest(&it, Some(Outcome::Rejected)), [40, 39]);
+        assert_eq!((find(&it, "o"), find(&it, "x"), find(&it, "f")), (Some(20), Some(40), None));
+    }
+
+    #[test]
+    fn large_ones_of_one_kind_leave_half_of_the_bytes_to_the_other() {
+        let mut it = Finished::new(100, 20_000);
+        for ended in 1..=9 {
+            keep(&mut it, "f", Outcome::Failed, ended, 10);
+        }
+        for ended in 10..=99 {
+            keep(&mut it, "o", Outcome::Ok, ended, 9_000);
+        }
+        assert_eq!(newest(&it, Some(Outcome::Failed)).len(), 9);
+        assert_eq!(newest(&it, Some(Outcome::Ok)), [99]);
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_is_found_in_either_ring() {
+        let mut it = Finished::new(10, 10_000);
+        keep(&mut it, "a", Outcome::Failed, 1, 10);
+        keep(&mut it, "a", Outcome::Ok, 2, 10);
+        assert_eq!(find(&it, "a"), Some(2));
+        keep(&mut it, "a", Outcome::Failed, 3, 10);
+        assert_eq!(find(&it, "a"), Some(3));
+        assert_eq!(newest(&it, None), [3, 2, 1]);
     }
 }

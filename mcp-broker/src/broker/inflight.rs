@@ -34,6 +34,7 @@ use mcp_proto::limits::MAX_HOPS;
 use mcp_proto::{AttemptId, Deliver, Hop, HopEvent, NodeId, Payload, Priority, TaskExtras, TaskId};
 use smallvec::SmallVec;
 
+use super::arrivals::Arrivals;
 use super::family::Kin;
 use super::pool::PoolKey;
 use super::queue::Ticket;
@@ -267,13 +268,19 @@ pub(super) struct Name<'a> {
 #[derive(Debug)]
 pub(super) struct Tasks {
     slab: Slab<Task>,
+    arrivals: Arrivals,
     names: HashTable<TaskKey>,
     hash: FixedState,
 }
 
 impl Tasks {
     pub(super) fn new(seed: u64) -> Self {
-        Self { slab: Slab::default(), names: HashTable::new(), hash: FixedState::with_seed(seed) }
+        Self {
+            slab: Slab::default(),
+            arrivals: Arrivals::default(),
+            names: HashTable::new(),
+            hash: FixedState::with_seed(seed),
+        }
     }
 
     pub(super) fn name<'a>(&self, identity: IdentityKey, id: &'a TaskId) -> Name<'a> {
@@ -292,6 +299,7 @@ impl Tasks {
     pub(super) fn insert(&mut self, task: Task) -> TaskKey {
         let hash = task.name_hash;
         let key = self.slab.insert(task);
+        self.arrivals.add(key.place());
         let slab = &self.slab;
         self.names.insert_unique(hash, key, |key| slab.get(*key).map_or(0, |task| task.name_hash));
         key
@@ -299,6 +307,7 @@ impl Tasks {
 
     pub(super) fn remove(&mut self, key: TaskKey) {
         let Some(task) = self.slab.get(key) else { return };
+        self.arrivals.remove(key.place());
         if let Ok(entry) = self.names.find_entry(task.name_hash, |other| *other == key) {
             entry.remove();
         }
@@ -315,6 +324,11 @@ impl Tasks {
 
     pub(super) fn len(&self) -> usize {
         self.slab.len()
+    }
+
+    /// The tasks, the newest first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = &Task> {
+        self.arrivals.newest().filter_map(|place| self.slab.at(place))
     }
 
     pub(super) fn keys(&self) -> Vec<TaskKey> {

@@ -18,6 +18,7 @@
 //! `liveness` change), `sessions` those of clients (`clients`).
 
 mod admin;
+mod arrivals;
 mod balancer;
 mod budget;
 mod clients;
@@ -109,7 +110,7 @@ pub struct Core {
     is_shutting_down: bool,
     policy_name: ByteString,
     outputs: VecDeque<Output>,
-    /// Where outcomes are encoded.
+    /// Where outcomes are encoded that are not kept.
     arena: BytesMut,
     /// Where tasks are put together.
     scratch: BytesMut,

@@ -4,6 +4,7 @@ use std::fmt;
 
 use mcp_proto::{
     AgentId, Bytes, Chunk, EncodedFrame, ErrorCode, Message, NodeId, Payload, RouteHead, SessionId,
+    TaskId,
 };
 
 use super::journal::Record;
@@ -146,6 +147,13 @@ pub enum Event {
         /// Its own name.
         agent_id: AgentId,
     },
+    /// An operator ended a task.
+    TaskCancelled {
+        /// Which.
+        task_id: TaskId,
+        /// The operator's identity.
+        by: String,
+    },
     /// A worker did not confirm a CANCEL in time.
     CancelUnconfirmed {
         /// Its own name.
@@ -170,6 +178,7 @@ impl Event {
             Event::AgentRegistered { .. }
             | Event::AgentResumed { .. }
             | Event::AgentLeft { .. }
+            | Event::TaskCancelled { .. }
             | Event::ShuttingDown { .. } => Level::Info,
             Event::SessionDetached { .. } => Level::Debug,
             Event::AgentLost { .. }
@@ -204,6 +213,9 @@ impl fmt::Display for Event {
             }
             Event::AttemptLeaked { agent_id } => {
                 write!(f, "agent {agent_id} no longer knows an attempt that it received")
+            }
+            Event::TaskCancelled { task_id, by } => {
+                write!(f, "task {task_id} was cancelled by an operator, {by}")
             }
             Event::CancelUnconfirmed { agent_id } => {
                 write!(f, "agent {agent_id} did not confirm a cancel in time")

@@ -156,6 +156,11 @@ impl Registry {
         self.names.get(agent_id).copied()
     }
 
+    /// The agent of a node.
+    pub(super) fn agent_at(&self, node_id: &NodeId) -> Option<&AgentId> {
+        self.nodes.get(node_id)
+    }
+
     pub(super) fn insert(&mut self, agent: Agent) -> AgentKey {
         let (id, node_id) = (agent.id.clone(), agent.node_id.clone());
         self.recount((0, 0), agent.counts_as());

@@ -71,6 +71,11 @@ impl Sessions {
         &self.identities[key.0 as usize]
     }
 
+    /// All identities that came here.
+    pub(super) fn identities(&self) -> impl Iterator<Item = (IdentityKey, &Identity)> {
+        (0..).map(IdentityKey).zip(&self.identities)
+    }
+
     pub(super) fn find(&self, id: &SessionId) -> Option<SessionKey> {
         self.names.get(id).copied()
     }

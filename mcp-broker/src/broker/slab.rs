@@ -21,6 +21,11 @@ impl<T> Key<T> {
         u64::from(self.generation) << BITS | u64::from(self.index)
     }
 
+    /// Which place of the table it names.
+    pub(super) fn place(self) -> u32 {
+        self.index
+    }
+
     /// The key of a number; of a foreign one, a key that names nothing or any entry.
     pub(super) fn from_bits(bits: u64) -> Self {
         let (index, generation) = (bits as u32 & MASK, (bits >> BITS) as u32 & MASK);
@@ -86,6 +91,11 @@ impl<T> Slab<T> {
     pub(super) fn get(&self, key: Key<T>) -> Option<&T> {
         let place = self.places.get(key.index as usize)?;
         if place.generation == key.generation { place.entry.as_ref() } else { None }
+    }
+
+    /// The entry at a place, whichever that is.
+    pub(super) fn at(&self, place: u32) -> Option<&T> {
+        self.places.get(place as usize)?.entry.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {

@@ -12,6 +12,7 @@ mod interleavings;
 mod interleavings_family;
 mod lost;
 mod metrics;
+mod operators;
 mod peers;
 mod queue;
 mod retries;

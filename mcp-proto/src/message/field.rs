@@ -47,6 +47,16 @@ macro_rules! wire_enum {
                 to.serialize_str(self.name())
             }
         }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let name = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+                match &*name {
+                    $($text => Ok($name::$variant),)*
+                    other => Err(serde::de::Error::unknown_variant(other, &[$($text),*])),
+                }
+            }
+        }
     };
 }
 pub(super) use wire_enum;

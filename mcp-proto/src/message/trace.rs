@@ -31,7 +31,7 @@ wire_enum! {
 }
 
 /// What happened to a task: a hop for each attempt, oldest first.
-#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct ContextTrace {
     /// The broker that took the task.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,9 +41,10 @@ pub struct ContextTrace {
     /// µs in the broker's queue after the last hop; all the time when there is none.
     pub queue_us: u64,
     /// The attempts.
+    #[serde(deserialize_with = "known_hops")]
     pub hops: Vec<Hop>,
     /// The tasks that its handlers sent, in the order in which they ended.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<Child>,
     /// Whether the oldest of its hops or children were left out: on the wire, a trace has at most
     /// [`MAX_HOPS`] hops and as many children in [`MAX_TRACE_BYTES`], those of its children
@@ -52,7 +53,7 @@ pub struct ContextTrace {
 }
 
 /// A task that was sent by a handler of another one, while that was in flight.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Child {
     /// Which.
     pub task_id: TaskId,
@@ -67,7 +68,7 @@ pub struct Child {
 }
 
 /// One attempt. Its four durations add up to its share of the total.
-#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Hop {
     /// The worker.
     pub node_id: NodeId,
@@ -88,7 +89,7 @@ pub struct Hop {
     /// Workers with a free slot that it chose among.
     pub candidates: u32,
     /// Why there is another attempt after this one, or why this one did not end well.
-    #[serde(skip_serializing_if = "str::is_empty")]
+    #[serde(default, skip_serializing_if = "str::is_empty")]
     pub reason: ByteString,
 }
 
@@ -108,6 +109,14 @@ impl LazyTrace {
         match self {
             LazyTrace::Decoded(trace) => Cow::Borrowed(trace),
             LazyTrace::Encoded(bytes) => Cow::Owned(ContextTrace::read(bytes)),
+        }
+    }
+
+    /// The same by value: one that was made here is not copied.
+    pub fn into_decoded(self) -> ContextTrace {
+        match self {
+            LazyTrace::Decoded(trace) => trace,
+            LazyTrace::Encoded(bytes) => ContextTrace::read(&bytes),
         }
     }
 
@@ -348,6 +357,22 @@ impl Child {
     }
 }
 
+/// Hops from JSON, without those of a later version, as [`Hop::parse`] has it.
+fn known_hops<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Hop>, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged)]
+    enum Maybe {
+        Known(Hop),
+        Other(serde::de::IgnoredAny),
+    }
+    let hops = <Vec<Maybe> as serde::Deserialize>::deserialize(from)?;
+    let known = |hop| match hop {
+        Maybe::Known(hop) => Some(hop),
+        Maybe::Other(_) => None,
+    };
+    Ok(hops.into_iter().filter_map(known).collect())
+}
+
 impl Hop {
     fn parse(whole: &Bytes, it: &[u8]) -> Result<Option<Self>, WireError> {
         let (mut node_id, mut event, mut policy, mut reason) = (&[][..], 0, &[][..], &[][..]);
@@ -426,5 +451,25 @@ mod tests {
         let expected = ContextTrace { total_us: 7, ..ContextTrace::default() };
         assert_eq!(*trace.decode(), expected);
         assert_eq!(LazyTrace::default(), ContextTrace::default().into());
+    }
+    #[test]
+    fn a_trace_survives_json_and_a_hop_of_a_later_version_does_not() {
+        let hop = Hop {
+            node_id: NodeId::try_from("n-1").unwrap(),
+            event: HopEvent::TimedOut,
+            attempt: 1,
+            queue_us: 2,
+            network_us: 3,
+            worker_queue_us: 4,
+            work_us: 5,
+            policy: "round_robin".into(),
+            candidates: 6,
+            reason: ByteString::new(),
+        };
+        let trace = ContextTrace { hops: vec![hop], total_us: 14, ..ContextTrace::default() };
+        let json = serde_json::to_string(&trace).unwrap();
+        assert_eq!(serde_json::from_str::<ContextTrace>(&json).unwrap(), trace);
+        let later = json.replace("timed_out", "teleported");
+        assert_eq!(serde_json::from_str::<ContextTrace>(&later).unwrap().hops, []);
     }
 }

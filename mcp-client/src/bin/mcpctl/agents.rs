@@ -9,7 +9,7 @@ use mcp_client::AgentInfo;
 
 use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
-use crate::{connect, latency, report, signals};
+use crate::{connect, latency, signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,18 +46,7 @@ impl Agents {
         let endpoint = global.endpoint()?;
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
-        let agents = tokio::select! {
-            agents = client.agents(all) => agents,
-            () = interrupted.cancelled() => return Err(Failure::cancelled()),
-        };
-        let agents = match agents {
-            Ok(agents) => agents,
-            Err(error) => {
-                let end = connect::end_of(error)?;
-                let message = report::explain(&end, "");
-                return Err(Failure::new(Exit::of(end.outcome), message));
-            }
-        };
+        let agents = connect::answer(client.agents(all), &interrupted).await?;
         client.close().await;
         print(&agents, global.output)?;
         Ok(Exit::Ok)

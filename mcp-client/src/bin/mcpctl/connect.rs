@@ -1,10 +1,13 @@
-//! The connection of the commands that send tasks.
+//! The connection of all commands, and what the broker answers on it.
+
+use std::future::Future;
 
 use mcp_client::{CallError, Client, Endpoint, TaskEnd};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
 use crate::global::cannot_connect;
+use crate::report;
 
 /// Connects, unless interrupted.
 pub(crate) async fn client(
@@ -16,6 +19,22 @@ pub(crate) async fn client(
             client.map_err(|error| cannot_connect(Some(&endpoint), &error))
         }
         () = interrupted.cancelled() => Err(Failure::cancelled()),
+    }
+}
+
+/// What the broker answers a question about itself, unless interrupted.
+pub(crate) async fn answer<T>(
+    asked: impl Future<Output = Result<T, CallError>>,
+    interrupted: &CancellationToken,
+) -> Result<T, Failure> {
+    let answer = tokio::select! {
+        answer = asked => answer,
+        () = interrupted.cancelled() => return Err(Failure::cancelled()),
+    };
+    match answer.map_err(end_of) {
+        Ok(answer) => Ok(answer),
+        Err(Ok(end)) => Err(Failure::new(Exit::of(end.outcome), report::explain(&end, ""))),
+        Err(Err(failure)) => Err(failure),
     }
 }
 

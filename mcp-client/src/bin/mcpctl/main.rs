@@ -1,5 +1,5 @@
 //! `mcpctl`: the command line of MCP, the Model Communication Protocol. Sends tasks, serves
-//! actions with programs and servers, and looks at the broker's agents. One file a command.
+//! actions with programs and servers, and looks at the broker's agents and tasks. One file a command.
 
 mod agents;
 mod bench;
@@ -13,6 +13,7 @@ mod parse;
 mod report;
 mod send;
 mod signals;
+mod tasks;
 mod trace;
 #[cfg(unix)]
 mod worker;
@@ -57,6 +58,7 @@ enum Command {
     #[cfg(unix)]
     Worker(worker::WorkerArgs),
     Agents(agents::Agents),
+    Tasks(tasks::Tasks),
     Bench(bench::Bench),
 }
 
@@ -68,6 +70,7 @@ impl Cli {
             #[cfg(unix)]
             Command::Worker(command) => command.run(&self.global).await,
             Command::Agents(command) => command.run(&self.global).await,
+            Command::Tasks(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
         }
     }
@@ -149,6 +152,10 @@ mod tests {
             ("worker --action a --echo --model m", "--model"),
             ("worker --action a --echo --api-key-file f", "--api-key-file"),
             ("send", "--file"),
+            ("tasks ls --state lost", "queued, delayed, running, ok"),
+            ("tasks ls --limit 1001", "1..=1000"),
+            ("tasks show", "<TASK_ID>"),
+            ("tasks cancel", "<TASK_ID>..."),
             ("bench up --rate 0", "0"),
             ("bench up --secs 0", "0"),
             ("bench up --payload 65537", "65537"),
@@ -161,7 +168,9 @@ mod tests {
 
     #[test]
     fn help_tells_the_exit_statuses() {
-        for command in ["", "call ", "send ", "worker ", "agents ls ", "bench "] {
+        let tasks = ["tasks ls ", "tasks show ", "tasks cancel "];
+        let others = ["", "call ", "send ", "worker ", "agents ls ", "bench "];
+        for command in tasks.into_iter().chain(others) {
             let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();
             assert!(help.contains("Exit status:\n    0  "), "{command}");
         }

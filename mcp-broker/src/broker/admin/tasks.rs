@@ -1,0 +1,433 @@
+//! What operators see of tasks, in flight and ended, and how they end one. Never what is in them.
+
+use mcp_proto::limits::MAX_HOPS;
+use mcp_proto::{
+    ActionName, AgentId, ContextTrace, Deliver, Delivery, ErrorCode, ErrorInfo, Executed, Frame,
+    FrameCodec, Incoming, Labels, Limits, Message, NodeId, Outcome, Priority, TaskId,
+};
+use serde::{Deserialize, Serialize};
+
+use super::super::family::BY_OPERATOR;
+use super::super::finished::Kept;
+use super::super::inflight::{Task, TaskKey, TaskState};
+use super::super::registry::{Agent, AgentKey};
+use super::super::sessions::{IdentityKey, SessionKey};
+use super::super::{Core, Event, Now};
+use super::json;
+
+/// Tasks in flight, and as many ended ones, that one list looks at: it takes about a millisecond of
+/// the core, however many there are.
+const LOOKED_AT: usize = 10_000;
+
+const DEFAULT_LISTED: usize = 100;
+const MAX_LISTED: usize = 1_000;
+
+/// For what a list has besides its tasks.
+const LIST_OVERHEAD_BYTES: usize = 64;
+
+/// Which tasks to list: those that are all of what is given.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Filter {
+    action: Option<String>,
+    state: Option<State>,
+    agent: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Names a task. Its identity is needed only where several have a task of this id.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    task_id: String,
+    #[serde(default)]
+    identity: Option<String>,
+}
+
+impl Named {
+    fn task_id(&self) -> Result<TaskId, ErrorInfo> {
+        TaskId::try_from(self.task_id.as_str())
+            .map_err(|problem| ErrorInfo::new(ErrorCode::InvalidTask, format!("task_id {problem}")))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Queued,
+    Delayed,
+    Running,
+    Ok,
+    Failed,
+    Expired,
+    Cancelled,
+    Rejected,
+}
+
+impl State {
+    fn ended(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Ok => State::Ok,
+            Outcome::Failed => State::Failed,
+            Outcome::Expired => State::Expired,
+            Outcome::Cancelled => State::Cancelled,
+            // A broker never says lost.
+            Outcome::Rejected | Outcome::Lost => State::Rejected,
+        }
+    }
+
+    fn of(task: &Task) -> Self {
+        match &task.state {
+            TaskState::Queued { .. } => State::Queued,
+            TaskState::Delayed { .. } => State::Delayed,
+            TaskState::Running(_) => State::Running,
+            // Decided, and told as soon as it is journalled.
+            TaskState::Ending(ending) => State::ended(ending.0.outcome),
+        }
+    }
+
+    /// The outcome, of those that are one.
+    fn outcome(self) -> Option<Outcome> {
+        match self {
+            State::Queued | State::Delayed | State::Running => None,
+            State::Ok => Some(Outcome::Ok),
+            State::Failed => Some(Outcome::Failed),
+            State::Expired => Some(Outcome::Expired),
+            State::Cancelled => Some(Outcome::Cancelled),
+            State::Rejected => Some(Outcome::Rejected),
+        }
+    }
+}
+
+/// A task in a list.
+#[derive(Serialize)]
+struct Row<'a> {
+    task_id: &'a TaskId,
+    identity: &'a str,
+    action: &'a ActionName,
+    state: State,
+    priority: Priority,
+    /// Since SEND.
+    age_ms: u64,
+    /// Since it is in this state.
+    state_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_left_ms: Option<u64>,
+    attempts: u32,
+    /// The worker that holds it, or had it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent_id: Option<&'a AgentId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_id: Option<&'a NodeId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<ErrorCode>,
+}
+
+/// All that is told of one task.
+#[derive(Serialize)]
+struct View<'a> {
+    #[serde(flatten)]
+    row: Row<'a>,
+    #[serde(flatten)]
+    asked: Option<Asked<'a>>,
+    chunks: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    executed: Option<Executed>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Box<ErrorInfo>>,
+    context_trace: ContextTrace,
+}
+
+/// What is known only while a task is in flight.
+#[derive(Serialize)]
+struct Asked<'a> {
+    delivery: Delivery,
+    idempotent: bool,
+    required_labels: &'a Labels,
+    /// Sessions that wait for it.
+    waiters: usize,
+}
+
+#[derive(Serialize)]
+struct Cancelled<'a> {
+    task_id: &'a TaskId,
+    /// Whether this ended it.
+    cancelled: bool,
+    state: State,
+}
+
+/// Where a task is found.
+enum Found<'a> {
+    InFlight(TaskKey),
+    Ended(&'a Kept),
+}
+
+/// The worker that tasks are asked for, which may be gone.
+struct AskedAgent {
+    key: Option<AgentKey>,
+    node_id: Option<NodeId>,
+}
+
+impl Core {
+    /// First what is in flight, then what has ended; in both the newest first.
+    pub(super) fn list_tasks(&self, now: Now, filter: &Filter) -> Result<Vec<u8>, ErrorInfo> {
+        let limit = filter.limit.unwrap_or(DEFAULT_LISTED);
+        if limit == 0 || limit > MAX_LISTED {
+            let message = format!("limit is {limit}; 1 to {MAX_LISTED} are allowed");
+            return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
+        }
+        let max_bytes = self.config.limits.max_body_bytes as usize;
+        let max_bytes = max_bytes.saturating_sub(LIST_OVERHEAD_BYTES);
+        let agent = filter.agent.as_deref().map(|name| self.asked_agent(name));
+        let (tasks, in_flight_left) = self.in_flight(filter, agent.as_ref());
+        let (kept, ended_left) = self.ended(filter, agent.as_ref());
+        let rows = tasks
+            .iter()
+            .filter_map(|task| self.row_of(now, task))
+            .chain(kept.iter().map(|kept| self.row_of_ended(now, kept)));
+
+        let mut listed = br#"{"tasks":["#.to_vec();
+        let mut more = in_flight_left || ended_left || tasks.len() + kept.len() > limit;
+        for (index, row) in rows.take(limit).enumerate() {
+            let before = listed.len();
+            if index > 0 {
+                listed.push(b',');
+            }
+            listed.append(&mut json(&row)?);
+            if listed.len() > max_bytes {
+                listed.truncate(before);
+                more = true;
+                break;
+            }
+        }
+        listed.extend_from_slice(format!(r#"],"more":{more}}}"#).as_bytes());
+        Ok(listed)
+    }
+
+    /// What is in flight and asked for, at most one more than may be listed, and whether some was
+    /// not looked at.
+    fn in_flight(&self, filter: &Filter, agent: Option<&AskedAgent>) -> (Vec<&Task>, bool) {
+        if filter.state.and_then(State::outcome).is_some() {
+            return (Vec::new(), false);
+        }
+        let is_asked_for = |task: &&Task| {
+            let is_action = |action: &String| {
+                self.pools.get(task.pool).is_some_and(|pool| pool.action.as_str() == action)
+            };
+            filter.action.as_ref().is_none_or(is_action)
+                && filter.state.is_none_or(|state| state == State::of(task))
+        };
+        // What runs can be far behind what waits, and is found at the workers.
+        if agent.is_some() || filter.state == Some(State::Running) {
+            let agents: Box<dyn Iterator<Item = &Agent>> = match agent {
+                Some(agent) => {
+                    Box::new(agent.key.and_then(|key| self.registry.get(key)).into_iter())
+                }
+                None => Box::new(self.registry.iter()),
+            };
+            let mut held = agents.flat_map(|agent| &agent.attempts);
+            let attempts = held.by_ref().take(LOOKED_AT).filter_map(|key| self.attempts.get(*key));
+            let tasks = attempts.filter_map(|attempt| self.tasks.get(attempt.task?));
+            let mut found: Vec<_> = tasks.filter(is_asked_for).collect();
+            found.sort_unstable_by_key(|task| std::cmp::Reverse(task.received));
+            return (found, held.next().is_some());
+        }
+        let mut newest = self.tasks.newest();
+        let looked_at = newest.by_ref().take(LOOKED_AT);
+        let found = looked_at.filter(is_asked_for).take(MAX_LISTED + 1).collect();
+        (found, newest.next().is_some())
+    }
+
+    /// The same of what has ended.
+    fn ended(&self, filter: &Filter, agent: Option<&AskedAgent>) -> (Vec<&Kept>, bool) {
+        let outcome = filter.state.and_then(State::outcome);
+        if filter.state.is_some() && outcome.is_none() {
+            return (Vec::new(), false);
+        }
+        let is_asked_for = |kept: &&Kept| {
+            filter.action.as_ref().is_none_or(|action| kept.action.as_str() == action)
+                && outcome.is_none_or(|outcome| kept.outcome == outcome)
+                && agent.is_none_or(|agent| kept.node_id.is_some() && kept.node_id == agent.node_id)
+        };
+        let mut newest = self.finished.newest(outcome);
+        let looked_at = newest.by_ref().take(LOOKED_AT);
+        let found = looked_at.filter(is_asked_for).take(MAX_LISTED + 1).collect();
+        (found, newest.next().is_some())
+    }
+
+    /// A worker by its own name or its node's. One that is gone is known by the node that it would
+    /// be again.
+    fn asked_agent(&self, name: &str) -> AskedAgent {
+        let node = NodeId::try_from(name).ok();
+        let agent_id = match node.as_ref().and_then(|node| self.registry.agent_at(node)) {
+            Some(agent_id) => Some(agent_id.clone()),
+            None => AgentId::try_from(name).ok(),
+        };
+        let key = agent_id.as_ref().and_then(|id| self.registry.find(id));
+        let node_id = match (key.and_then(|key| self.registry.get(key)), agent_id) {
+            (Some(agent), _) => Some(agent.node_id.clone()),
+            (None, Some(agent_id)) => Some(self.registry.node_id(&agent_id)),
+            (None, None) => node,
+        };
+        AskedAgent { key, node_id }
+    }
+
+    pub(super) fn show_task(&self, now: Now, named: &Named) -> Result<Vec<u8>, ErrorInfo> {
+        let view = match self.find_named(&named.task_id()?, named)? {
+            None => None,
+            Some(Found::InFlight(key)) => {
+                self.tasks.get(key).and_then(|task| self.view_of(now, task))
+            }
+            Some(Found::Ended(kept)) => Some(self.view_of_ended(now, kept)?),
+        };
+        json(&view)
+    }
+
+    pub(super) fn cancel_for_operator(
+        &mut self,
+        now: Now,
+        session: SessionKey,
+        named: &Named,
+    ) -> Result<Vec<u8>, ErrorInfo> {
+        let id = named.task_id()?;
+        let (cancelled, state) = match self.find_named(&id, named)? {
+            None => return json(&None::<Cancelled<'_>>),
+            Some(Found::Ended(kept)) => (false, State::ended(kept.outcome)),
+            Some(Found::InFlight(key)) => {
+                let cancelled = self.cancel_task(now, key, BY_OPERATOR);
+                let decided = self.tasks.get(key).map(State::of);
+                (cancelled, decided.unwrap_or(State::Cancelled))
+            }
+        };
+        if cancelled && let Some(operator) = self.sessions.get(session) {
+            let by = self.sessions.identity_of(operator.identity).to_string();
+            self.event(Event::TaskCancelled { task_id: id.clone(), by });
+        }
+        json(&Cancelled { task_id: &id, cancelled, state })
+    }
+
+    /// The task of an id, of whatever identity: in flight before ended.
+    fn find_named(&self, id: &TaskId, named: &Named) -> Result<Option<Found<'_>>, ErrorInfo> {
+        let mut found = Vec::new();
+        for (key, identity) in self.sessions.identities() {
+            if named.identity.as_ref().is_some_and(|asked| asked != identity.as_str()) {
+                continue;
+            }
+            let name = self.tasks.name(key, id);
+            let task = self.tasks.find(name).map(Found::InFlight);
+            if let Some(it) = task.or_else(|| self.finished.find(name).map(Found::Ended)) {
+                found.push((identity, it));
+            }
+        }
+        if found.len() > 1 {
+            let names: Vec<_> =
+                found.iter().take(8).map(|(identity, _)| identity.as_str()).collect();
+            let message = format!(
+                "{} identities have a task {id}; say which by identity: {}",
+                found.len(),
+                names.join(", ")
+            );
+            return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
+        }
+        Ok(found.pop().map(|(_, it)| it))
+    }
+
+    fn row_of<'a>(&'a self, now: Now, task: &'a Task) -> Option<Row<'a>> {
+        let running = match task.state {
+            TaskState::Running(attempt) => self.attempts.get(attempt),
+            _ => None,
+        };
+        let agent = running.and_then(|attempt| self.registry.get(attempt.agent));
+        let since = match (&task.state, running) {
+            (TaskState::Queued { since, .. } | TaskState::Delayed { since }, _) => *since,
+            (_, Some(attempt)) => attempt.routed,
+            (_, None) => now.mono,
+        };
+        Some(Row {
+            task_id: &task.id,
+            identity: self.identity_name(task.identity),
+            action: &self.pools.get(task.pool)?.action,
+            state: State::of(task),
+            priority: task.priority,
+            age_ms: now.mono.since(task.received) / 1000,
+            state_ms: now.mono.since(since) / 1000,
+            ttl_left_ms: Some(task.deadline.since(now.mono) / 1000),
+            attempts: task.attempts,
+            agent_id: agent.map(|agent| &agent.id),
+            node_id: agent.map(|agent| &agent.node_id),
+            error_code: None,
+        })
+    }
+
+    fn row_of_ended<'a>(&'a self, now: Now, kept: &'a Kept) -> Row<'a> {
+        Row {
+            task_id: &kept.task_id,
+            identity: self.identity_name(kept.identity),
+            action: &kept.action,
+            state: State::ended(kept.outcome),
+            priority: kept.priority,
+            age_ms: now.mono.since(kept.received) / 1000,
+            state_ms: now.mono.since(kept.ended) / 1000,
+            ttl_left_ms: None,
+            attempts: kept.attempts,
+            agent_id: kept.node_id.as_ref().and_then(|node| self.registry.agent_at(node)),
+            node_id: kept.node_id.as_ref(),
+            error_code: kept.error_code,
+        }
+    }
+
+    fn view_of<'a>(&'a self, now: Now, task: &'a Task) -> Option<View<'a>> {
+        let queue_us = match &task.state {
+            TaskState::Queued { since, .. } | TaskState::Delayed { since } => {
+                now.mono.since(*since)
+            }
+            TaskState::Running(attempt) => self.attempts.get(*attempt)?.queue_us,
+            TaskState::Ending(_) => 0,
+        };
+        let left_out = task.hops.len().saturating_sub(MAX_HOPS);
+        Some(View {
+            row: self.row_of(now, task)?,
+            asked: Some(Asked {
+                delivery: if task.is_durable { Delivery::Durable } else { Delivery::Fast },
+                idempotent: task.is_idempotent,
+                required_labels: &self.pools.get(task.pool)?.subqueues[task.subqueue].required,
+                waiters: task.waiters.len(),
+            }),
+            chunks: self.streams.chunks(task.stream).0,
+            executed: None,
+            error: None,
+            context_trace: ContextTrace {
+                broker_id: Some(self.config.broker_id.clone()),
+                total_us: now.mono.since(task.received),
+                queue_us,
+                hops: task.hops[left_out..].to_vec(),
+                truncated: left_out > 0,
+                ..ContextTrace::default()
+            },
+        })
+    }
+
+    fn view_of_ended<'a>(&'a self, now: Now, kept: &'a Kept) -> Result<View<'a>, ErrorInfo> {
+        let Deliver { executed, error, trace, chunks, .. } = told(kept)?;
+        Ok(View {
+            row: self.row_of_ended(now, kept),
+            asked: None,
+            chunks,
+            executed: Some(executed),
+            error,
+            context_trace: trace.into_decoded(),
+        })
+    }
+
+    fn identity_name(&self, key: IdentityKey) -> &str {
+        self.sessions.identity_of(key).as_str()
+    }
+}
+
+/// What was told of a task when it ended.
+fn told(kept: &Kept) -> Result<Deliver, ErrorInfo> {
+    match FrameCodec::new(&Limits::default()).decode(&mut kept.frame.to_bytes()) {
+        Ok(Some(Incoming::Frame(Frame { message: Message::Deliver(deliver), .. }))) => Ok(*deliver),
+        _ => Err(ErrorInfo::new(ErrorCode::Internal, "what is kept of the task can't be read")),
+    }
+}

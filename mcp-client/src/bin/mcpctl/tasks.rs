@@ -1,0 +1,375 @@
+//! `mcpctl tasks`: what waits, what runs where, what went wrong; and its end.
+
+mod show;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use comfy_table::{Table, presets};
+use mcp_client::{
+    ActionName, AgentId, Client, TaskCancelled, TaskFilter, TaskId, TaskList, TaskState,
+    TaskSummary,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::{self, Exit, Failure};
+use crate::global::{Global, Output};
+use crate::{connect, latency, signals};
+
+const LS_EXAMPLES: &str = "\
+Examples:
+  mcpctl tasks ls
+  mcpctl tasks ls --state failed
+  mcpctl tasks ls --action summarize --state queued --limit 20
+  mcpctl tasks ls -o json | jq -r '.tasks[] | select(.age_ms > 60000) | .task_id'";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  mcpctl tasks show 0198c0de-5f1a-7c3e-9d2b-4f6a8b0c2d4e
+  mcpctl tasks show t-1 -o json | jq .context_trace.hops";
+
+const CANCEL_EXAMPLES: &str = "\
+Examples:
+  mcpctl tasks cancel t-1 t-2
+  mcpctl tasks ls --action review --state queued -o json | jq -r '.tasks[].task_id' |
+    xargs mcpctl tasks cancel";
+
+/// Look at tasks of all clients, and end them
+#[derive(Debug, Args)]
+pub(crate) struct Tasks {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Ls(Ls),
+    Show(Show),
+    Cancel(Cancel),
+}
+
+/// List tasks: first those in flight, then the last that ended, in both the newest first
+///
+/// AGE counts from when the task was sent, SINCE from when it came into its state. AGENT is the one
+/// that holds the task, or had it last. The broker keeps the last 10,000 that ended (default), and of
+/// these always the last 5,000 that did not end ok. What it refused at once (a full queue) was no
+/// task; `mcp_tasks_refused_total` in its metrics counts those.
+///
+/// With `-o json`, {tasks, more}, with tasks an array of {task_id, identity, action, state, priority,
+/// age_ms, state_ms, ttl_left_ms, attempts, agent_id, node_id, error_code}; what does not apply is
+/// left out.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = LS_EXAMPLES, after_long_help = format!("{LS_EXAMPLES}\n\n{}", exit::HELP))]
+struct Ls {
+    /// Only tasks of this action
+    #[arg(long, value_name = "ACTION")]
+    action: Option<ActionName>,
+
+    /// Only tasks in this state, or with this outcome
+    #[arg(long, value_enum, value_name = "STATE")]
+    state: Option<StateArg>,
+
+    /// Only tasks at this agent, or last at it: its name, or its node's
+    #[arg(long, value_name = "AGENT")]
+    agent: Option<AgentId>,
+
+    /// List at most so many, 1 to 1000; about 250 fit into an answer
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+/// Show one task: where it is or how it ended, why, and its way there
+///
+/// What is in it is not shown, and neither is its result. With `-o json`, one object with what `ls`
+/// has, and {delivery, idempotent, required_labels, waiters, chunks, executed, error, context_trace};
+/// what does not apply is left out.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = SHOW_EXAMPLES, after_long_help = format!("{SHOW_EXAMPLES}\n\n{}", exit::HELP))]
+struct Show {
+    /// The task
+    #[arg(value_name = "TASK_ID")]
+    id: TaskId,
+
+    #[command(flatten)]
+    whose: Whose,
+}
+
+/// End tasks, for all who wait for them
+///
+/// Their clients get the outcome cancelled with a message that says that an operator did it, and a
+/// worker that has one stops it. One that has ended already stays as it is, which is no error. One that
+/// the broker does not know is: the exit status is then 1, after all others.
+///
+/// With `-o json`, a line of {task_id, cancelled, state} for each.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = CANCEL_EXAMPLES, after_long_help = format!("{CANCEL_EXAMPLES}\n\n{}", exit::HELP))]
+struct Cancel {
+    /// The tasks
+    #[arg(value_name = "TASK_ID", required = true)]
+    ids: Vec<TaskId>,
+
+    #[command(flatten)]
+    whose: Whose,
+}
+
+#[derive(Debug, Args)]
+struct Whose {
+    /// Whose task, where several identities have one of this id
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum StateArg {
+    /// Waits for a worker with room
+    Queued,
+    /// Waits for its next attempt
+    Delayed,
+    /// A worker holds it
+    Running,
+    /// Ended with a result
+    Ok,
+    /// Ended: its handler failed, or its worker was lost
+    Failed,
+    /// Ended: its time to live ran out
+    Expired,
+    /// Ended: its client or an operator cancelled it
+    Cancelled,
+    /// Ended: no worker could take it
+    Rejected,
+}
+
+impl From<StateArg> for TaskState {
+    fn from(state: StateArg) -> Self {
+        match state {
+            StateArg::Queued => TaskState::Queued,
+            StateArg::Delayed => TaskState::Delayed,
+            StateArg::Running => TaskState::Running,
+            StateArg::Ok => TaskState::Ok,
+            StateArg::Failed => TaskState::Failed,
+            StateArg::Expired => TaskState::Expired,
+            StateArg::Cancelled => TaskState::Cancelled,
+            StateArg::Rejected => TaskState::Rejected,
+        }
+    }
+}
+
+impl Tasks {
+    pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let endpoint = global.endpoint()?;
+        let [interrupted] = signals::tokens()?;
+        let client = connect::client(endpoint, &interrupted).await?;
+        let done = match self.command {
+            Command::Ls(ls) => ls.run(&client, global.output, &interrupted).await,
+            Command::Show(show) => show.run(&client, global.output, &interrupted).await,
+            Command::Cancel(cancel) => cancel.run(&client, global.output, &interrupted).await,
+        };
+        client.close().await;
+        done
+    }
+}
+
+impl Ls {
+    async fn run(
+        self,
+        client: &Client,
+        output: Output,
+        interrupted: &CancellationToken,
+    ) -> Result<Exit, Failure> {
+        let filter = TaskFilter {
+            action: self.action,
+            state: self.state.map(TaskState::from),
+            agent: self.agent,
+            limit: Some(self.limit),
+        };
+        let list = connect::answer(client.tasks(&filter), interrupted).await?;
+        let mut stdout = io::stdout().lock();
+        match output {
+            Output::Json => writeln!(stdout, "{}", to_json(&list)?)?,
+            Output::Table if list.tasks.is_empty() => {}
+            Output::Table => writeln!(stdout, "{}", table(&list.tasks))?,
+        }
+        stdout.flush()?;
+        if output == Output::Table
+            && let Some(note) = note(&list)
+        {
+            writeln!(io::stderr(), "{note}")?;
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+impl Show {
+    async fn run(
+        self,
+        client: &Client,
+        output: Output,
+        interrupted: &CancellationToken,
+    ) -> Result<Exit, Failure> {
+        let asked = client.task_info(&self.id, self.whose.identity.as_deref());
+        let Some(info) = connect::answer(asked, interrupted).await? else {
+            return Err(Failure::new(Exit::Failed, unknown(&self.id)));
+        };
+        let text = match output {
+            Output::Json => to_json(&info)?,
+            Output::Table => show::text(&info),
+        };
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{text}")?;
+        stdout.flush()?;
+        Ok(Exit::Ok)
+    }
+}
+
+impl Cancel {
+    async fn run(
+        self,
+        client: &Client,
+        output: Output,
+        interrupted: &CancellationToken,
+    ) -> Result<Exit, Failure> {
+        let mut exit = Exit::Ok;
+        for task_id in self.ids {
+            let asked = client.cancel_task(&task_id, self.whose.identity.as_deref());
+            let done = connect::answer(asked, interrupted).await?;
+            if done.is_none() {
+                exit = Exit::Failed;
+                writeln!(io::stderr(), "mcpctl: {}", unknown(&task_id))?;
+            }
+            match (output, done) {
+                (Output::Table, None) => {}
+                (Output::Table, Some(done)) => writeln!(io::stdout(), "{}", line(&done))?,
+                (Output::Json, done) => {
+                    let state = TaskState::Unknown;
+                    let unknown = || TaskCancelled { task_id, cancelled: false, state };
+                    let line = serde_json::to_string(&done.unwrap_or_else(unknown));
+                    writeln!(io::stdout(), "{}", line.map_err(io::Error::from)?)?;
+                }
+            }
+        }
+        Ok(exit)
+    }
+}
+
+fn to_json(value: &impl serde::Serialize) -> io::Result<String> {
+    Ok(serde_json::to_string_pretty(value)?)
+}
+
+fn unknown(id: &TaskId) -> String {
+    format!(
+        "no task {id}: it never came to this broker, or ended too long ago to be kept\n\
+         to see what there is: mcpctl tasks ls"
+    )
+}
+
+fn line(done: &TaskCancelled) -> String {
+    match done.cancelled {
+        true => format!("{}: cancelled", done.task_id),
+        false => format!("{}: had ended already: {}", done.task_id, done.state),
+    }
+}
+
+/// What is to be said beside the table.
+fn note(list: &TaskList) -> Option<&'static str> {
+    match (list.more, list.tasks.is_empty()) {
+        (false, false) => None,
+        (false, true) => Some("no tasks; send one with `mcpctl call ACTION --data TEXT`"),
+        (true, false) => {
+            Some("there may be more; narrow it by --state, --agent or --action, or raise --limit")
+        }
+        (true, true) => Some(
+            "none among the newest 10,000, and not all were looked at; narrow it by --state or \
+             --agent",
+        ),
+    }
+}
+
+fn ms(ms: u64) -> String {
+    latency::show(Duration::from_millis(ms))
+}
+
+fn table(tasks: &[TaskSummary]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "TASK", "ACTION", "STATE", "SINCE", "AGE", "TTL LEFT", "PRIORITY", "ATTEMPTS", "AGENT",
+        "ERROR",
+    ]);
+    for task in tasks {
+        let node = || task.node_id.as_ref().map(ToString::to_string);
+        let agent = task.agent_id.as_ref().map(ToString::to_string).or_else(node);
+        table.add_row([
+            task.task_id.to_string(),
+            task.action.to_string(),
+            task.state.to_string(),
+            ms(task.state_ms),
+            ms(task.age_ms),
+            task.ttl_left_ms.map(ms).unwrap_or_default(),
+            task.priority.to_string(),
+            task.attempts.to_string(),
+            agent.unwrap_or_default(),
+            task.error_code.map(|code| code.to_string()).unwrap_or_default(),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_client::{ErrorCode, Priority};
+
+    use super::*;
+
+    pub(super) fn summary(state: TaskState) -> TaskSummary {
+        TaskSummary {
+            task_id: TaskId::try_from("t-1").unwrap(),
+            identity: "anonymous".to_owned(),
+            action: ActionName::try_from("upper").unwrap(),
+            state,
+            priority: Priority::High,
+            age_ms: 3_000,
+            state_ms: 250,
+            ttl_left_ms: Some(27_000),
+            attempts: 2,
+            agent_id: Some(AgentId::try_from("upper-1").unwrap()),
+            node_id: Some("n-1".try_into().unwrap()),
+            error_code: None,
+        }
+    }
+
+    #[test]
+    fn a_task_is_one_row_with_its_agent_or_else_the_node_that_is_gone() {
+        let failed = TaskSummary {
+            ttl_left_ms: None,
+            agent_id: None,
+            error_code: Some(ErrorCode::WorkerLost),
+            ..summary(TaskState::Failed)
+        };
+        let table = table(&[summary(TaskState::Running), failed]);
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|it| it.split("  ").filter(|it| !it.is_empty()).map(str::trim).collect())
+            .collect();
+        assert_eq!(rows[0].len(), 10);
+        let running =
+            ["t-1", "upper", "running", "250 ms", "3.00 s", "27.0 s", "high", "2", "upper-1"];
+        assert_eq!(rows[1], running);
+        let failed = ["t-1", "upper", "failed", "250 ms", "3.00 s", "high", "2", "n-1"];
+        assert_eq!(rows[2][..8], failed);
+        assert_eq!(rows[2][8], "WORKER_LOST");
+    }
+
+    #[test]
+    fn a_list_that_is_cut_or_empty_says_what_to_do() {
+        let list = |tasks: &[TaskSummary], more| TaskList { tasks: tasks.to_vec(), more };
+        let one = [summary(TaskState::Ok)];
+        assert_eq!(note(&list(&one, false)), None);
+        assert!(note(&list(&one, true)).unwrap().contains("--limit"));
+        assert!(note(&list(&[], true)).unwrap().contains("--state"));
+        assert!(note(&list(&[], false)).unwrap().contains("mcpctl call"));
+    }
+}
