@@ -68,7 +68,7 @@ mod tests {
     fn places_are_in_the_order_in_which_they_were_taken() {
         let mut it = Arrivals::default();
         let newest = |it: &Arrivals| it.newest().collect::<Vec<_>>();
-        assert_eq!(newest(&it), []);
+        assert!(newest(&it).is_empty());
         (0..4).for_each(|place| it.add(place));
         assert_eq!(newest(&it), [3, 2, 1, 0]);
         // Of the middle, the newest, the oldest, the last.

@@ -13,7 +13,7 @@ pub struct Stats {
     pub failed: u64,
     /// Tasks whose time to live ran out.
     pub expired: u64,
-    /// Tasks that their client cancelled.
+    /// Tasks that their client or an operator cancelled.
     pub cancelled: u64,
     /// Tasks that were refused.
     pub rejected: u64,
