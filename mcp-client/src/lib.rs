@@ -66,7 +66,7 @@ pub use conversation::Conversation;
 pub use error::{CallError, ConnectError, InvalidTask, PartsError};
 pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
 pub use task::{Reply, StreamEvent, TaskBuilder, TaskEnd, TaskHandle, TaskStream};
-pub use tasks::{TaskCancelled, TaskFilter, TaskInfo, TaskList, TaskState, TaskSummary};
+pub use tasks::{TaskCancelled, TaskFilter, TaskInfo, TaskList, TaskStatus, TaskSummary};
 pub use worker::{
     EmitError, Handler, HandlerError, HandlerReply, Job, Worker, WorkerBuilder, WorkerExit,
     WorkerStats, WorkerStatus,

@@ -21,9 +21,9 @@ pub struct TaskFilter {
     /// Of this action.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<ActionName>,
-    /// In this state.
+    /// Of this status.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<TaskState>,
+    pub status: Option<TaskStatus>,
     /// At this agent, or last at it when they have ended; by its own name or its node's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentId>,
@@ -36,7 +36,7 @@ pub struct TaskFilter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum TaskState {
+pub enum TaskStatus {
     /// It waits for a worker with room.
     Queued,
     /// It waits for its next attempt: after a failure, or because it was put off.
@@ -58,24 +58,24 @@ pub enum TaskState {
     Unknown,
 }
 
-impl TaskState {
+impl TaskStatus {
     /// Its name in the protocol, `"queued"`.
     pub fn name(self) -> &'static str {
         match self {
-            TaskState::Queued => "queued",
-            TaskState::Delayed => "delayed",
-            TaskState::Running => "running",
-            TaskState::Ok => "ok",
-            TaskState::Failed => "failed",
-            TaskState::Expired => "expired",
-            TaskState::Cancelled => "cancelled",
-            TaskState::Rejected => "rejected",
-            TaskState::Unknown => "unknown",
+            TaskStatus::Queued => "queued",
+            TaskStatus::Delayed => "delayed",
+            TaskStatus::Running => "running",
+            TaskStatus::Ok => "ok",
+            TaskStatus::Failed => "failed",
+            TaskStatus::Expired => "expired",
+            TaskStatus::Cancelled => "cancelled",
+            TaskStatus::Rejected => "rejected",
+            TaskStatus::Unknown => "unknown",
         }
     }
 }
 
-impl fmt::Display for TaskState {
+impl fmt::Display for TaskStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -101,13 +101,13 @@ pub struct TaskSummary {
     /// What it asks for.
     pub action: ActionName,
     /// Where it is, or how it ended.
-    pub state: TaskState,
+    pub status: TaskStatus,
     /// Which of the waiting tasks goes first.
     pub priority: Priority,
     /// Since it was sent, ms.
     pub age_ms: u64,
-    /// Since it came into its state, ms.
-    pub state_ms: u64,
+    /// Since it has this status, ms.
+    pub status_ms: u64,
     /// What remains of its time to live, ms; only while it is in flight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_left_ms: Option<u64>,
@@ -162,7 +162,7 @@ pub struct TaskCancelled {
     /// Whether this ended it; otherwise it had ended already.
     pub cancelled: bool,
     /// How it ended.
-    pub state: TaskState,
+    pub status: TaskStatus,
 }
 
 /// Names a task of any identity.

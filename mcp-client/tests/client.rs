@@ -7,7 +7,10 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_client::{CallError, Client, ErrorCode, ErrorInfo, Executed, Outcome, Retry, TaskHandle};
+use mcp_client::{
+    CallError, Client, ErrorCode, ErrorInfo, Executed, Outcome, Retry, TaskFilter, TaskHandle,
+    TaskId, TaskStatus,
+};
 use mcp_proto::{Cancel, Message, TaskState};
 use support::{FakeBroker, Peer, ack, close_code, deliver, soon};
 
@@ -586,4 +589,64 @@ async fn agents_are_listed() {
     let agents = agents.unwrap();
     assert_eq!((agents[0].agent_id.as_str(), agents[0].slots), ("a", 4));
     assert_eq!(broken.unwrap_err().code(), Some(ErrorCode::InvalidMessage));
+}
+
+#[tokio::test]
+async fn tasks_are_listed_shown_and_cancelled() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let summary = r#""task_id":"t","identity":"anonymous","action":"upper","status":"failed",
+        "priority":"high","age_ms":5,"status_ms":4,"attempts":1,"node_id":"n-1",
+        "error_code":"WORKER_LOST","later":true"#;
+    let info = format!(
+        r#"{{{summary},"chunks":2,"executed":"maybe",
+        "error":{{"code":"WORKER_LOST","message":"gone"}},
+        "context_trace":{{"total_us":7,"queue_us":0,"truncated":false,"hops":[
+        {{"node_id":"n-1","event":"worker_lost","attempt":1,"queue_us":1,"network_us":6,
+        "worker_queue_us":0,"work_us":0,"policy":"p2c","candidates":2}},{{"event":"later"}}]}}}}"#
+    );
+    let expected = [
+        ("list", r#"{"action":"upper","status":"failed","limit":7}"#),
+        ("list", "{}"),
+        ("show", r#"{"task_id":"t"}"#),
+        ("show", r#"{"task_id":"t","identity":"alice"}"#),
+        ("cancel", r#"{"task_id":"t"}"#),
+    ];
+    let answers = [
+        format!(r#"{{"tasks":[{{{summary}}}],"more":true}}"#),
+        r#"{"tasks":[],"more":false}"#.to_owned(),
+        info,
+        "null".to_owned(),
+        r#"{"task_id":"t","cancelled":false,"status":"later"}"#.to_owned(),
+    ];
+    let serve = async {
+        for ((action, arguments), answer) in expected.into_iter().zip(answers) {
+            let (task, _, body) = peer.recv_task().await;
+            assert_eq!(task.action.as_str(), format!("mcp.admin.tasks.{action}"));
+            assert_eq!(body, arguments);
+            peer.deliver_ok(&task.id, answer).await;
+        }
+    };
+    let calls = async {
+        let id = TaskId::try_from("t").unwrap();
+        let filter = TaskFilter {
+            action: Some("upper".try_into().unwrap()),
+            status: Some(TaskStatus::Failed),
+            limit: Some(7),
+            ..TaskFilter::default()
+        };
+        let list = client.tasks(&filter).await.unwrap();
+        assert!(list.more && list.tasks.len() == 1);
+        assert_eq!(list.tasks[0].error_code, Some(ErrorCode::WorkerLost));
+        assert!(client.tasks(&TaskFilter::default()).await.unwrap().tasks.is_empty());
+        let info = client.task_info(&id, None).await.unwrap().unwrap();
+        assert_eq!((&info.summary, info.chunks), (&list.tasks[0], 2));
+        assert_eq!(info.error.unwrap().message, "gone");
+        // A hop of a later version is left out.
+        assert_eq!(info.context_trace.hops.len(), 1);
+        assert_eq!(client.task_info(&id, Some("alice")).await.unwrap(), None);
+        let done = client.cancel_task(&id, None).await.unwrap().unwrap();
+        assert_eq!((done.cancelled, done.status), (false, TaskStatus::Unknown));
+    };
+    soon(async { tokio::join!(calls, serve) }).await;
 }

@@ -72,7 +72,7 @@ error_codes! {
     QueueFull = 35, "QUEUE_FULL";
     /// The time to live ran out.
     Expired = 36, "EXPIRED";
-    /// The client cancelled it.
+    /// The client or an operator cancelled it.
     Cancelled = 37, "CANCELLED";
     /// The worker that held the task is gone.
     WorkerLost = 38, "WORKER_LOST";

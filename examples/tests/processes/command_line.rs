@@ -230,3 +230,45 @@ async fn a_terminated_worker_finishes_first() {
     assert_eq!(end.body, "done\n", "{end:?}");
     assert_eq!(worker.ended().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn an_operator_finds_a_task_sees_where_it_is_and_ends_it() {
+    let broker = BrokerProcess::start().await;
+    let mark = format!("3600.{}4", std::process::id());
+    let _worker = broker.worker("w", 1, &["sleep", &mark]).await;
+    let call = broker.mcpctl(&["call", "work", "--id", "runs", "--ttl", "60s"]).output();
+    let call = tokio::spawn(call);
+    until("the handler runs", || async { is_running(&mark) }).await;
+    let output = run(&broker, &["call", "work", "--id", "waits", "--ttl", "1ms"]).await;
+    assert_eq!(code(&output), Some(3), "{output:?}");
+
+    let listed = json(&run(&broker, &["tasks", "ls", "-o", "json"]).await);
+    let [runs, waits] = [0, 1].map(|index| &listed["tasks"][index]["task_id"]);
+    assert_eq!((runs, waits), (&"runs".into(), &"waits".into()));
+    assert_eq!((listed["tasks"].as_array().unwrap().len(), &listed["more"]), (2, &false.into()));
+    let output = run(&broker, &["tasks", "ls", "--status", "running", "--agent", "w"]).await;
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.starts_with("TASK") && table.contains("\nruns"), "{table}");
+    assert_eq!((code(&output), table.lines().count()), (Some(0), 2), "{table}");
+
+    let output = run(&broker, &["tasks", "show", "runs"]).await;
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("\nagent     w, node n-"),
+        "{output:?}"
+    );
+    let shown = json(&run(&broker, &["tasks", "show", "waits", "-o", "json"]).await);
+    assert_eq!((&shown["status"], &shown["error"]["code"]), (&"expired".into(), &"EXPIRED".into()));
+
+    let output = run(&broker, &["tasks", "cancel", "runs", "nothing", "waits"]).await;
+    assert_eq!(code(&output), Some(1));
+    let told = "runs: cancelled\nwaits: had ended already: expired\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), told);
+    assert!(stderr(&output).contains("no task nothing: it never came"), "{output:?}");
+    let output = within("the call ends", call).await.unwrap().unwrap();
+    assert_eq!(code(&output), Some(130), "{output:?}");
+    assert!(stderr(&output).contains("cancelled by an operator"), "{output:?}");
+    until("its process is gone", || async { !is_running(&mark) }).await;
+    let output = run(&broker, &["tasks", "cancel", "runs"]).await;
+    assert_eq!((code(&output), &output.stdout[..7]), (Some(0), &b"runs: h"[..]), "{output:?}");
+    assert_eq!(code(&run(&broker, &["tasks", "show", "nothing"]).await), Some(1));
+}

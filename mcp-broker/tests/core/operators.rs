@@ -102,14 +102,14 @@ fn a_list_is_in_flight_newest_first_then_ended_newest_first() {
     it.send_task(client, of_action("waits-2", "other"), 60_000);
     let ids = |it: &mut Fixture, filter| operator.ids(it, &filter);
     assert_eq!(ids(&mut it, json!({})), "waits-2 waits-1 runs ok-2 failed-1 ok-1");
-    assert_eq!(ids(&mut it, json!({"state": "queued"})), "waits-2 waits-1");
-    assert_eq!(ids(&mut it, json!({"state": "running"})), "runs");
-    assert_eq!(ids(&mut it, json!({"state": "failed"})), "failed-1");
-    assert_eq!(ids(&mut it, json!({"state": "ok"})), "ok-2 ok-1");
-    assert_eq!(ids(&mut it, json!({"state": "expired"})), "");
+    assert_eq!(ids(&mut it, json!({"status": "queued"})), "waits-2 waits-1");
+    assert_eq!(ids(&mut it, json!({"status": "running"})), "runs");
+    assert_eq!(ids(&mut it, json!({"status": "failed"})), "failed-1");
+    assert_eq!(ids(&mut it, json!({"status": "ok"})), "ok-2 ok-1");
+    assert_eq!(ids(&mut it, json!({"status": "expired"})), "");
     assert_eq!(ids(&mut it, json!({"action": "other"})), "waits-2");
     assert_eq!(ids(&mut it, json!({"agent": "w"})), "runs ok-2 failed-1 ok-1");
-    assert_eq!(ids(&mut it, json!({"agent": "w", "state": "ok"})), "ok-2 ok-1");
+    assert_eq!(ids(&mut it, json!({"agent": "w", "status": "ok"})), "ok-2 ok-1");
     assert_eq!(ids(&mut it, json!({"agent": "nobody"})), "");
     let node = it.core.agents(it.now, true)[0].node_id.to_string();
     let all = json!({"agent": node, "action": "work", "limit": 4});
@@ -152,7 +152,7 @@ fn a_list_looks_at_so_many_and_finds_what_runs_behind_a_flood() {
         it.send(client, &number.to_string());
     }
     assert_eq!(operator.list(&mut it, &json!({"action": "rare"})), (vec![], true));
-    assert_eq!(operator.ids(&mut it, &json!({"state": "running"})), "runs");
+    assert_eq!(operator.ids(&mut it, &json!({"status": "running"})), "runs");
     assert_eq!(operator.ids(&mut it, &json!({"agent": "w"})), "runs");
     it.discard();
 }
@@ -167,8 +167,8 @@ fn what_failed_is_listed_after_a_flood_of_what_went_well() {
         it.advance(1);
         end(&mut it, worker, client, &number.to_string(), true);
     }
-    assert_eq!(operator.ids(&mut it, &json!({"state": "failed"})), "bad");
-    assert_eq!(operator.list(&mut it, &json!({"state": "ok"})).0.len(), 99);
+    assert_eq!(operator.ids(&mut it, &json!({"status": "failed"})), "bad");
+    assert_eq!(operator.list(&mut it, &json!({"status": "ok"})).0.len(), 99);
 }
 
 #[test]
@@ -197,8 +197,8 @@ fn a_task_that_waits_is_shown_with_what_it_asked_for() {
     let trace = json!({"broker_id": "broker-1", "total_us": 2_000_000, "queue_us": 2_000_000,
                        "hops": [], "truncated": false});
     let expected = json!({
-        "task_id": "t", "identity": "anonymous", "action": "work", "state": "queued",
-        "priority": "high", "age_ms": 2_000, "state_ms": 2_000, "ttl_left_ms": 58_000,
+        "task_id": "t", "identity": "anonymous", "action": "work", "status": "queued",
+        "priority": "high", "age_ms": 2_000, "status_ms": 2_000, "ttl_left_ms": 58_000,
         "attempts": 0, "delivery": "fast", "idempotent": true, "required_labels": {"gpu": "a100"},
         "waiters": 1, "chunks": 0, "context_trace": trace,
     });
@@ -219,8 +219,8 @@ fn a_task_is_shown_where_it_runs_and_where_it_was() {
     let first = it.expect_route(one).attempt_id;
     it.advance(10);
     it.fail(one, first);
-    assert_eq!(operator.show(&mut it, "t")["state"], "delayed");
-    assert_eq!(operator.ids(&mut it, &json!({"state": "delayed"})), "t");
+    assert_eq!(operator.show(&mut it, "t")["status"], "delayed");
+    assert_eq!(operator.ids(&mut it, &json!({"status": "delayed"})), "t");
     let two = it.worker("two", 1);
     it.advance(500);
     let second = it.expect_route(two).attempt_id;
@@ -228,7 +228,7 @@ fn a_task_is_shown_where_it_runs_and_where_it_was() {
     it.give_body(two, Message::Chunk(chunk), "part");
     it.advance(50);
     let shown = operator.show(&mut it, "t");
-    assert_eq!((&shown["state"], &shown["agent_id"]), (&json!("running"), &json!("two")));
+    assert_eq!((&shown["status"], &shown["agent_id"]), (&json!("running"), &json!("two")));
     assert_eq!((&shown["attempts"], &shown["chunks"]), (&json!(2), &json!(1)));
     let hops = shown["context_trace"]["hops"].as_array().unwrap();
     assert_eq!((hops.len(), &hops[0]["reason"]), (1, &json!("failed; tried again")));
@@ -236,7 +236,7 @@ fn a_task_is_shown_where_it_runs_and_where_it_was() {
     it.fail(two, second);
     it.discard();
     let shown = operator.show(&mut it, "t");
-    assert_eq!((&shown["state"], &shown["executed"]), (&json!("failed"), &json!("yes")));
+    assert_eq!((&shown["status"], &shown["executed"]), (&json!("failed"), &json!("yes")));
     assert_eq!((&shown["agent_id"], &shown["attempts"]), (&json!("two"), &json!(2)));
     assert_eq!(shown["error"]["code"], "HANDLER_FAILED");
     assert_eq!(shown["error_code"], "HANDLER_FAILED");
@@ -259,8 +259,8 @@ fn what_is_asked_wrongly_is_refused_with_what_is_allowed() {
     for (action, body, named) in [
         (LIST, json!({"limit": 0}), "1 to 1000"),
         (LIST, json!({"limit": 1_001}), "1 to 1000"),
-        (LIST, json!({"state": "lost"}), "`queued`, `delayed`, `running`, `ok`"),
-        (LIST, json!({"stat": "ok"}), "`state`"),
+        (LIST, json!({"status": "lost"}), "`queued`, `delayed`, `running`, `ok`"),
+        (LIST, json!({"state": "ok"}), "`status`"),
         (SHOW, json!({}), "task_id"),
         (SHOW, json!({"task_id": ""}), "task_id is empty"),
         (CANCEL, json!({"task_id": "a b"}), "0x20"),
@@ -278,7 +278,7 @@ fn an_operator_ends_a_task_for_all_who_wait() {
     it.send(one, "t");
     let attempt = it.expect_route(worker).attempt_id;
     it.send(two, "t");
-    let cancelled = json!({"task_id": "t", "cancelled": true, "state": "cancelled"});
+    let cancelled = json!({"task_id": "t", "cancelled": true, "status": "cancelled"});
     assert_eq!(operator.cancel(&mut it, "t"), cancelled);
     assert_eq!(it.expect_cancel(worker, attempt), CancelReason::Client);
     for client in [one, two] {
@@ -288,7 +288,7 @@ fn an_operator_ends_a_task_for_all_who_wait() {
         assert_eq!(deliver.trace.decode().hops[0].reason, "cancelled by an operator");
     }
     // Once more, it has ended already.
-    let again = json!({"task_id": "t", "cancelled": false, "state": "cancelled"});
+    let again = json!({"task_id": "t", "cancelled": false, "status": "cancelled"});
     assert_eq!(operator.cancel(&mut it, "t"), again);
     let is_told = |event: &&Event| matches!(event, Event::TaskCancelled { .. });
     assert_eq!(it.events.iter().filter(is_told).count(), 1);
@@ -305,7 +305,7 @@ fn a_waiting_task_is_cancelled_unexecuted_and_an_ended_one_stays_as_it_is() {
     assert_eq!(it.expect_end(client, "waits"), end_of_it);
     let worker = it.worker("w", 1);
     end(&mut it, worker, client, "done", true);
-    let done = json!({"task_id": "done", "cancelled": false, "state": "ok"});
+    let done = json!({"task_id": "done", "cancelled": false, "status": "ok"});
     assert_eq!(operator.cancel(&mut it, "done"), done);
 }
 
@@ -316,10 +316,10 @@ fn a_durable_task_is_shown_as_it_will_end_while_that_is_journalled() {
     let durable = Task { delivery: mcp_proto::Delivery::Durable, ..task("t") };
     it.send_task(client, durable, 60_000);
     assert_eq!(operator.show(&mut it, "t")["delivery"], "durable");
-    let answer = json!({"task_id": "t", "cancelled": true, "state": "cancelled"});
+    let answer = json!({"task_id": "t", "cancelled": true, "status": "cancelled"});
     assert_eq!(operator.cancel(&mut it, "t"), answer);
     assert_eq!(operator.cancel(&mut it, "t")["cancelled"], false);
-    assert_eq!(operator.show(&mut it, "t")["state"], "cancelled");
+    assert_eq!(operator.show(&mut it, "t")["status"], "cancelled");
     let last = it.records.last().unwrap().0;
     it.core.journal_synced(it.now, last);
     it.collect();
@@ -343,8 +343,8 @@ fn of_two_identities_with_the_same_id_one_is_to_be_named() {
     let bobs = json!({"task_id": "t", "identity": "bob"});
     assert_eq!(operator.answer(&mut it, CANCEL, &bobs)["cancelled"], true);
     assert_eq!(it.expect_end(clients[1], "t").0, Outcome::Cancelled);
-    assert_eq!(operator.answer(&mut it, SHOW, &bobs)["state"], "cancelled");
-    assert_eq!(operator.ids(&mut it, &json!({"state": "queued"})), "t");
+    assert_eq!(operator.answer(&mut it, SHOW, &bobs)["status"], "cancelled");
+    assert_eq!(operator.ids(&mut it, &json!({"status": "queued"})), "t");
 }
 
 #[test]

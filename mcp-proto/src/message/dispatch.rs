@@ -24,7 +24,7 @@ wire_enum! {
         Failed = 2, "failed";
         /// Its time to live ran out.
         Expired = 3, "expired";
-        /// Its client cancelled it.
+        /// Its client or an operator cancelled it.
         Cancelled = 4, "cancelled";
         /// The broker did not take it, or gave up placing it.
         Rejected = 5, "rejected";

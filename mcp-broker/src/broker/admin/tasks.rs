@@ -30,7 +30,7 @@ const LIST_OVERHEAD_BYTES: usize = 64;
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Filter {
     action: Option<String>,
-    state: Option<State>,
+    status: Option<Status>,
     agent: Option<String>,
     limit: Option<usize>,
 }
@@ -53,7 +53,7 @@ impl Named {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum Status {
     Queued,
     Delayed,
     Running,
@@ -64,37 +64,37 @@ enum State {
     Rejected,
 }
 
-impl State {
+impl Status {
     fn ended(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Ok => State::Ok,
-            Outcome::Failed => State::Failed,
-            Outcome::Expired => State::Expired,
-            Outcome::Cancelled => State::Cancelled,
+            Outcome::Ok => Status::Ok,
+            Outcome::Failed => Status::Failed,
+            Outcome::Expired => Status::Expired,
+            Outcome::Cancelled => Status::Cancelled,
             // A broker never says lost.
-            Outcome::Rejected | Outcome::Lost => State::Rejected,
+            Outcome::Rejected | Outcome::Lost => Status::Rejected,
         }
     }
 
     fn of(task: &Task) -> Self {
         match &task.state {
-            TaskState::Queued { .. } => State::Queued,
-            TaskState::Delayed { .. } => State::Delayed,
-            TaskState::Running(_) => State::Running,
+            TaskState::Queued { .. } => Status::Queued,
+            TaskState::Delayed { .. } => Status::Delayed,
+            TaskState::Running(_) => Status::Running,
             // Decided, and told as soon as it is journalled.
-            TaskState::Ending(ending) => State::ended(ending.0.outcome),
+            TaskState::Ending(ending) => Status::ended(ending.0.outcome),
         }
     }
 
     /// The outcome, of those that are one.
     fn outcome(self) -> Option<Outcome> {
         match self {
-            State::Queued | State::Delayed | State::Running => None,
-            State::Ok => Some(Outcome::Ok),
-            State::Failed => Some(Outcome::Failed),
-            State::Expired => Some(Outcome::Expired),
-            State::Cancelled => Some(Outcome::Cancelled),
-            State::Rejected => Some(Outcome::Rejected),
+            Status::Queued | Status::Delayed | Status::Running => None,
+            Status::Ok => Some(Outcome::Ok),
+            Status::Failed => Some(Outcome::Failed),
+            Status::Expired => Some(Outcome::Expired),
+            Status::Cancelled => Some(Outcome::Cancelled),
+            Status::Rejected => Some(Outcome::Rejected),
         }
     }
 }
@@ -105,12 +105,12 @@ struct Row<'a> {
     task_id: &'a TaskId,
     identity: &'a str,
     action: &'a ActionName,
-    state: State,
+    status: Status,
     priority: Priority,
     /// Since SEND.
     age_ms: u64,
-    /// Since it is in this state.
-    state_ms: u64,
+    /// Since it has this status.
+    status_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl_left_ms: Option<u64>,
     attempts: u32,
@@ -153,7 +153,7 @@ struct Cancelled<'a> {
     task_id: &'a TaskId,
     /// Whether this ended it.
     cancelled: bool,
-    state: State,
+    status: Status,
 }
 
 /// Where a task is found.
@@ -207,7 +207,7 @@ impl Core {
     /// What is in flight and asked for, at most one more than may be listed, and whether some was
     /// not looked at.
     fn in_flight(&self, filter: &Filter, agent: Option<&AskedAgent>) -> (Vec<&Task>, bool) {
-        if filter.state.and_then(State::outcome).is_some() {
+        if filter.status.and_then(Status::outcome).is_some() {
             return (Vec::new(), false);
         }
         let is_asked_for = |task: &&Task| {
@@ -215,10 +215,10 @@ impl Core {
                 self.pools.get(task.pool).is_some_and(|pool| pool.action.as_str() == action)
             };
             filter.action.as_ref().is_none_or(is_action)
-                && filter.state.is_none_or(|state| state == State::of(task))
+                && filter.status.is_none_or(|status| status == Status::of(task))
         };
         // What runs can be far behind what waits, and is found at the workers.
-        if agent.is_some() || filter.state == Some(State::Running) {
+        if agent.is_some() || filter.status == Some(Status::Running) {
             let agents: Box<dyn Iterator<Item = &Agent>> = match agent {
                 Some(agent) => {
                     Box::new(agent.key.and_then(|key| self.registry.get(key)).into_iter())
@@ -240,8 +240,8 @@ impl Core {
 
     /// The same of what has ended.
     fn ended(&self, filter: &Filter, agent: Option<&AskedAgent>) -> (Vec<&Kept>, bool) {
-        let outcome = filter.state.and_then(State::outcome);
-        if filter.state.is_some() && outcome.is_none() {
+        let outcome = filter.status.and_then(Status::outcome);
+        if filter.status.is_some() && outcome.is_none() {
             return (Vec::new(), false);
         }
         let is_asked_for = |kept: &&Kept| {
@@ -290,20 +290,20 @@ impl Core {
         named: &Named,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let id = named.task_id()?;
-        let (cancelled, state) = match self.find_named(&id, named)? {
+        let (cancelled, status) = match self.find_named(&id, named)? {
             None => return json(&None::<Cancelled<'_>>),
-            Some(Found::Ended(kept)) => (false, State::ended(kept.outcome)),
+            Some(Found::Ended(kept)) => (false, Status::ended(kept.outcome)),
             Some(Found::InFlight(key)) => {
                 let cancelled = self.cancel_task(now, key, BY_OPERATOR);
-                let decided = self.tasks.get(key).map(State::of);
-                (cancelled, decided.unwrap_or(State::Cancelled))
+                let decided = self.tasks.get(key).map(Status::of);
+                (cancelled, decided.unwrap_or(Status::Cancelled))
             }
         };
         if cancelled && let Some(operator) = self.sessions.get(session) {
             let by = self.sessions.identity_of(operator.identity).to_string();
             self.event(Event::TaskCancelled { task_id: id.clone(), by });
         }
-        json(&Cancelled { task_id: &id, cancelled, state })
+        json(&Cancelled { task_id: &id, cancelled, status })
     }
 
     /// The task of an id, of whatever identity: in flight before ended.
@@ -347,10 +347,10 @@ impl Core {
             task_id: &task.id,
             identity: self.identity_name(task.identity),
             action: &self.pools.get(task.pool)?.action,
-            state: State::of(task),
+            status: Status::of(task),
             priority: task.priority,
             age_ms: now.mono.since(task.received) / 1000,
-            state_ms: now.mono.since(since) / 1000,
+            status_ms: now.mono.since(since) / 1000,
             ttl_left_ms: Some(task.deadline.since(now.mono) / 1000),
             attempts: task.attempts,
             agent_id: agent.map(|agent| &agent.id),
@@ -364,10 +364,10 @@ impl Core {
             task_id: &kept.task_id,
             identity: self.identity_name(kept.identity),
             action: &kept.action,
-            state: State::ended(kept.outcome),
+            status: Status::ended(kept.outcome),
             priority: kept.priority,
             age_ms: now.mono.since(kept.received) / 1000,
-            state_ms: now.mono.since(kept.ended) / 1000,
+            status_ms: now.mono.since(kept.ended) / 1000,
             ttl_left_ms: None,
             attempts: kept.attempts,
             agent_id: kept.node_id.as_ref().and_then(|node| self.registry.agent_at(node)),

@@ -113,7 +113,11 @@ mod tests {
 
     #[test]
     fn broker_options_go_before_and_after_the_command() {
-        for line in ["mcpctl --state D -o json agents ls", "mcpctl agents ls -o json --state D"] {
+        for line in [
+            "mcpctl --state D -o json agents ls",
+            "mcpctl agents ls -o json --state D",
+            "mcpctl tasks ls -o json --status ok --state D",
+        ] {
             let cli = parse(line).unwrap();
             assert_eq!(cli.global.output, global::Output::Json, "{line}");
         }
@@ -152,7 +156,7 @@ mod tests {
             ("worker --action a --echo --model m", "--model"),
             ("worker --action a --echo --api-key-file f", "--api-key-file"),
             ("send", "--file"),
-            ("tasks ls --state lost", "queued, delayed, running, ok"),
+            ("tasks ls --status lost", "queued, delayed, running, ok"),
             ("tasks ls --limit 1001", "1..=1000"),
             ("tasks show", "<TASK_ID>"),
             ("tasks cancel", "<TASK_ID>..."),

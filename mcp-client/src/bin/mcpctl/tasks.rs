@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use mcp_client::{
-    ActionName, AgentId, Client, TaskCancelled, TaskFilter, TaskId, TaskList, TaskState,
+    ActionName, AgentId, Client, TaskCancelled, TaskFilter, TaskId, TaskList, TaskStatus,
     TaskSummary,
 };
 use tokio_util::sync::CancellationToken;
@@ -20,8 +20,8 @@ use crate::{connect, latency, signals};
 const LS_EXAMPLES: &str = "\
 Examples:
   mcpctl tasks ls
-  mcpctl tasks ls --state failed
-  mcpctl tasks ls --action summarize --state queued --limit 20
+  mcpctl tasks ls --status failed
+  mcpctl tasks ls --action summarize --status queued --limit 20
   mcpctl tasks ls -o json | jq -r '.tasks[] | select(.age_ms > 60000) | .task_id'";
 
 const SHOW_EXAMPLES: &str = "\
@@ -32,8 +32,8 @@ Examples:
 const CANCEL_EXAMPLES: &str = "\
 Examples:
   mcpctl tasks cancel t-1 t-2
-  mcpctl tasks ls --action review --state queued -o json | jq -r '.tasks[].task_id' |
-    xargs mcpctl tasks cancel";
+  mcpctl tasks ls --action review --status queued -o json | jq -r '.tasks[].task_id' |
+    xargs -r mcpctl tasks cancel";
 
 /// Look at tasks of all clients, and end them
 #[derive(Debug, Args)]
@@ -51,13 +51,13 @@ enum Command {
 
 /// List tasks: first those in flight, then the last that ended, in both the newest first
 ///
-/// AGE counts from when the task was sent, SINCE from when it came into its state. AGENT is the one
+/// AGE counts from when the task was sent, SINCE from when it got its STATUS. AGENT is the one
 /// that holds the task, or had it last. The broker keeps the last 10,000 that ended (default), and of
 /// these always the last 5,000 that did not end ok. What it refused at once (a full queue) was no
-/// task; `mcp_tasks_refused_total` in its metrics counts those.
+/// task; `mcp_sends_refused_total` in its metrics counts those.
 ///
-/// With `-o json`, {tasks, more}, with tasks an array of {task_id, identity, action, state, priority,
-/// age_ms, state_ms, ttl_left_ms, attempts, agent_id, node_id, error_code}; what does not apply is
+/// With `-o json`, {tasks, more}, with tasks an array of {task_id, identity, action, status, priority,
+/// age_ms, status_ms, ttl_left_ms, attempts, agent_id, node_id, error_code}; what does not apply is
 /// left out.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = LS_EXAMPLES, after_long_help = format!("{LS_EXAMPLES}\n\n{}", exit::HELP))]
@@ -66,9 +66,9 @@ struct Ls {
     #[arg(long, value_name = "ACTION")]
     action: Option<ActionName>,
 
-    /// Only tasks in this state, or with this outcome
-    #[arg(long, value_enum, value_name = "STATE")]
-    state: Option<StateArg>,
+    /// Only tasks that wait or run so, or with this outcome
+    #[arg(long, value_enum, value_name = "STATUS")]
+    status: Option<StatusArg>,
 
     /// Only tasks at this agent, or last at it: its name, or its node's
     #[arg(long, value_name = "AGENT")]
@@ -101,7 +101,7 @@ struct Show {
 /// worker that has one stops it. One that has ended already stays as it is, which is no error. One that
 /// the broker does not know is: the exit status is then 1, after all others.
 ///
-/// With `-o json`, a line of {task_id, cancelled, state} for each.
+/// With `-o json`, a line of {task_id, cancelled, status} for each.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = CANCEL_EXAMPLES, after_long_help = format!("{CANCEL_EXAMPLES}\n\n{}", exit::HELP))]
 struct Cancel {
@@ -121,7 +121,7 @@ struct Whose {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum StateArg {
+enum StatusArg {
     /// Waits for a worker with room
     Queued,
     /// Waits for its next attempt
@@ -140,17 +140,17 @@ enum StateArg {
     Rejected,
 }
 
-impl From<StateArg> for TaskState {
-    fn from(state: StateArg) -> Self {
-        match state {
-            StateArg::Queued => TaskState::Queued,
-            StateArg::Delayed => TaskState::Delayed,
-            StateArg::Running => TaskState::Running,
-            StateArg::Ok => TaskState::Ok,
-            StateArg::Failed => TaskState::Failed,
-            StateArg::Expired => TaskState::Expired,
-            StateArg::Cancelled => TaskState::Cancelled,
-            StateArg::Rejected => TaskState::Rejected,
+impl From<StatusArg> for TaskStatus {
+    fn from(status: StatusArg) -> Self {
+        match status {
+            StatusArg::Queued => TaskStatus::Queued,
+            StatusArg::Delayed => TaskStatus::Delayed,
+            StatusArg::Running => TaskStatus::Running,
+            StatusArg::Ok => TaskStatus::Ok,
+            StatusArg::Failed => TaskStatus::Failed,
+            StatusArg::Expired => TaskStatus::Expired,
+            StatusArg::Cancelled => TaskStatus::Cancelled,
+            StatusArg::Rejected => TaskStatus::Rejected,
         }
     }
 }
@@ -179,7 +179,7 @@ impl Ls {
     ) -> Result<Exit, Failure> {
         let filter = TaskFilter {
             action: self.action,
-            state: self.state.map(TaskState::from),
+            status: self.status.map(TaskStatus::from),
             agent: self.agent,
             limit: Some(self.limit),
         };
@@ -241,8 +241,8 @@ impl Cancel {
                 (Output::Table, None) => {}
                 (Output::Table, Some(done)) => writeln!(io::stdout(), "{}", line(&done))?,
                 (Output::Json, done) => {
-                    let state = TaskState::Unknown;
-                    let unknown = || TaskCancelled { task_id, cancelled: false, state };
+                    let status = TaskStatus::Unknown;
+                    let unknown = || TaskCancelled { task_id, cancelled: false, status };
                     let line = serde_json::to_string(&done.unwrap_or_else(unknown));
                     writeln!(io::stdout(), "{}", line.map_err(io::Error::from)?)?;
                 }
@@ -266,7 +266,7 @@ fn unknown(id: &TaskId) -> String {
 fn line(done: &TaskCancelled) -> String {
     match done.cancelled {
         true => format!("{}: cancelled", done.task_id),
-        false => format!("{}: had ended already: {}", done.task_id, done.state),
+        false => format!("{}: had ended already: {}", done.task_id, done.status),
     }
 }
 
@@ -276,10 +276,10 @@ fn note(list: &TaskList) -> Option<&'static str> {
         (false, false) => None,
         (false, true) => Some("no tasks; send one with `mcpctl call ACTION --data TEXT`"),
         (true, false) => {
-            Some("there may be more; narrow it by --state, --agent or --action, or raise --limit")
+            Some("there may be more; narrow it by --status, --agent or --action, or raise --limit")
         }
         (true, true) => Some(
-            "none among the newest 10,000, and not all were looked at; narrow it by --state or \
+            "none among the newest 10,000, and not all were looked at; narrow it by --status or \
              --agent",
         ),
     }
@@ -293,7 +293,7 @@ fn table(tasks: &[TaskSummary]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
-        "TASK", "ACTION", "STATE", "SINCE", "AGE", "TTL LEFT", "PRIORITY", "ATTEMPTS", "AGENT",
+        "TASK", "ACTION", "STATUS", "SINCE", "AGE", "TTL LEFT", "PRIORITY", "ATTEMPTS", "AGENT",
         "ERROR",
     ]);
     for task in tasks {
@@ -302,8 +302,8 @@ fn table(tasks: &[TaskSummary]) -> String {
         table.add_row([
             task.task_id.to_string(),
             task.action.to_string(),
-            task.state.to_string(),
-            ms(task.state_ms),
+            task.status.to_string(),
+            ms(task.status_ms),
             ms(task.age_ms),
             task.ttl_left_ms.map(ms).unwrap_or_default(),
             task.priority.to_string(),
@@ -324,15 +324,15 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn summary(state: TaskState) -> TaskSummary {
+    pub(super) fn summary(status: TaskStatus) -> TaskSummary {
         TaskSummary {
             task_id: TaskId::try_from("t-1").unwrap(),
             identity: "anonymous".to_owned(),
             action: ActionName::try_from("upper").unwrap(),
-            state,
+            status,
             priority: Priority::High,
             age_ms: 3_000,
-            state_ms: 250,
+            status_ms: 250,
             ttl_left_ms: Some(27_000),
             attempts: 2,
             agent_id: Some(AgentId::try_from("upper-1").unwrap()),
@@ -347,9 +347,9 @@ mod tests {
             ttl_left_ms: None,
             agent_id: None,
             error_code: Some(ErrorCode::WorkerLost),
-            ..summary(TaskState::Failed)
+            ..summary(TaskStatus::Failed)
         };
-        let table = table(&[summary(TaskState::Running), failed]);
+        let table = table(&[summary(TaskStatus::Running), failed]);
         let rows: Vec<Vec<&str>> = table
             .lines()
             .map(|it| it.split("  ").filter(|it| !it.is_empty()).map(str::trim).collect())
@@ -366,10 +366,10 @@ mod tests {
     #[test]
     fn a_list_that_is_cut_or_empty_says_what_to_do() {
         let list = |tasks: &[TaskSummary], more| TaskList { tasks: tasks.to_vec(), more };
-        let one = [summary(TaskState::Ok)];
+        let one = [summary(TaskStatus::Ok)];
         assert_eq!(note(&list(&one, false)), None);
         assert!(note(&list(&one, true)).unwrap().contains("--limit"));
-        assert!(note(&list(&[], true)).unwrap().contains("--state"));
+        assert!(note(&list(&[], true)).unwrap().contains("--status"));
         assert!(note(&list(&[], false)).unwrap().contains("mcpctl call"));
     }
 }

@@ -19,10 +19,10 @@ pub(super) fn text(info: &TaskInfo) -> String {
     line("task", format!("{}, of {}", it.task_id, it.identity));
     line("action", format!("{}, priority {}", it.action, it.priority));
     let ended = match info.executed {
-        Some(executed) => format!("{} ago, executed: {executed}", ms(it.state_ms)),
-        None => format!("for {}", ms(it.state_ms)),
+        Some(executed) => format!("{} ago, executed: {executed}", ms(it.status_ms)),
+        None => format!("for {}", ms(it.status_ms)),
     };
-    line("state", format!("{} {ended}", it.state));
+    line("status", format!("{} {ended}", it.status));
     if let Some(error) = &info.error {
         line("error", error.to_string());
     }
@@ -83,7 +83,9 @@ fn hop_line(hop: &Hop) -> String {
 
 #[cfg(test)]
 mod tests {
-    use mcp_client::{ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed, HopEvent, TaskState};
+    use mcp_client::{
+        ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed, HopEvent, TaskStatus,
+    };
 
     use super::super::tests::summary;
     use super::*;
@@ -106,7 +108,7 @@ mod tests {
     #[test]
     fn a_task_that_runs_says_where_and_how_long_it_may() {
         let info = TaskInfo {
-            summary: summary(TaskState::Running),
+            summary: summary(TaskStatus::Running),
             delivery: Some(Delivery::Fast),
             idempotent: Some(true),
             required_labels: Some([("gpu".to_owned(), "a100".to_owned())].into()),
@@ -119,7 +121,7 @@ mod tests {
         let expected = "\
 task      t-1, of anonymous
 action    upper, priority high
-state     running for 250 ms
+status    running for 250 ms
 age       3.00 s, 27.0 s left to live
 agent     upper-1, node n-1
 delivery  fast, idempotent, 2 sessions wait for it
@@ -133,7 +135,7 @@ attempts  2
 
     #[test]
     fn a_task_that_ended_says_why_and_whether_it_ran() {
-        let mut summary = summary(TaskState::Failed);
+        let mut summary = summary(TaskStatus::Failed);
         (summary.agent_id, summary.ttl_left_ms) = (None, None);
         let info = TaskInfo {
             summary,
@@ -149,7 +151,7 @@ attempts  2
         let expected = "\
 task      t-1, of anonymous
 action    upper, priority high
-state     failed 250 ms ago, executed: maybe
+status    failed 250 ms ago, executed: maybe
 error     WORKER_LOST: its worker was lost
 age       3.00 s
 agent     gone, node n-1
