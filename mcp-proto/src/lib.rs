@@ -41,9 +41,9 @@ pub use id::{ActionName, AgentId, AttemptId, InstanceId, NodeId, SessionId, Task
 pub use limits::Limits;
 pub use message::{
     Ack, Cancel, CancelReason, Chunk, ContextTrace, Credit, Deliver, Delivery, EncodedTask,
-    Executed, Goaway, Hello, Hop, HopEvent, Labels, LazyTrace, Message, MessageKind, Nack, Outcome,
-    Park, Ping, Priority, Progress, Readiness, Resume, Retry, Role, Roles, Route, RouteHead, Send,
-    Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
+    Executed, Goaway, Hello, Hop, HopEvent, InputLength, Labels, LazyTrace, Message, MessageKind,
+    Nack, Outcome, Park, Ping, Priority, Progress, Readiness, Resume, Retry, Role, Roles, Route,
+    RouteHead, Send, Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
 };
 pub use session::{Session, Side};
 

@@ -240,6 +240,9 @@ impl Core {
         if let Some(stream) = task.stream {
             self.streams.end(stream);
         }
+        if let Some(upload) = task.extras.and_then(|extras| extras.upload) {
+            self.uploads.end(key, &upload);
+        }
         self.stats.count(deliver.outcome);
         let frame = EncodedFrame::deliver(&deliver, body, &mut self.arena);
         for session in waiters {

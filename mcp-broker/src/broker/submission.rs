@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mcp_proto::{
     CancelReason, ContextTrace, Deliver, Delivery, ErrorCode, ErrorInfo, Executed, HopEvent,
-    Message, Outcome, Payload, Send, TaskHead, TaskId, TaskState as Reported,
+    InputLength, Message, Outcome, Payload, Send, TaskHead, TaskId, TaskState as Reported,
 };
 
 use smallvec::smallvec;
@@ -12,6 +12,7 @@ use super::admin;
 use super::ending::End;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
+use super::uploads::Upload;
 use super::{ConnectionId, Core, Now};
 
 /// A SEND that is no duplicate.
@@ -24,6 +25,7 @@ struct Arrival {
     payload: Payload,
     ttl_ms: u64,
     stream_window_bytes: u32,
+    input_follows: Option<InputLength>,
 }
 
 impl Core {
@@ -45,13 +47,13 @@ impl Core {
         let Some(identity) = self.sessions.get(session).map(|session| session.identity) else {
             return;
         };
-        let fingerprint = self.tasks.fingerprint(spec.action.as_str(), &body);
+        let fingerprint = self.tasks.fingerprint(spec.action.as_str(), &body, send.input_follows);
         let id = spec.id.clone();
         let name = self.tasks.name(identity, &id);
         if self.is_duplicate(session, name, fingerprint) {
             return;
         }
-        let Send { ttl_ms, stream_window_bytes, .. } = send;
+        let Send { ttl_ms, stream_window_bytes, input_follows, .. } = send;
         let payload = Payload::new(&send.task, body, &mut self.scratch);
         let name_hash = name.hash;
         let arrival = Arrival {
@@ -63,6 +65,7 @@ impl Core {
             payload,
             ttl_ms,
             stream_window_bytes,
+            input_follows,
         };
         if let Err(error) = self.accept(now, arrival) {
             self.reject(session, id, error);
@@ -142,12 +145,16 @@ impl Core {
             let message = format!("this session has {max} tasks in flight, its limit");
             return Err(ErrorInfo::new(ErrorCode::LimitExceeded, message).retry_after_ms(100));
         }
+        let room_bytes = match arrival.input_follows {
+            Some(length) => self.room_for_input(&spec, length, payload.body().len())?,
+            None => 0,
+        };
         let mut required = spec.required_labels;
         if spec.shadow {
             required.0.insert("shadow".into(), "true".into());
         }
         let (pool, subqueue) = self
-            .queue_for(&spec.action, &required, payload.len())
+            .queue_for(&spec.action, &required, payload.len() + room_bytes)
             .inspect_err(|_| self.measured.ended_at_once(&spec.action, Outcome::Rejected))?;
 
         let deadline = now.mono.plus_ms(ttl_ms);
@@ -156,6 +163,12 @@ impl Core {
             let connection = self.sessions.get(session).and_then(|session| session.connection);
             self.streams.open(name, session, connection, arrival.stream_window_bytes)
         });
+        let mut extras =
+            spec.extras.map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() }));
+        if let Some(length) = arrival.input_follows {
+            let upload = Upload::new(session, length, payload.body().len(), room_bytes);
+            extras.get_or_insert_default().upload = Some(Box::new(upload));
+        }
         let task = Task {
             id: spec.id,
             identity,
@@ -178,9 +191,7 @@ impl Core {
             had_worker: false,
             hops: Vec::new(),
             stream,
-            extras: spec
-                .extras
-                .map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() })),
+            extras,
         };
         let key = self.tasks.insert(task);
         if let Some(pool) = self.pools.get_mut(pool) {
@@ -193,6 +204,9 @@ impl Core {
         self.stats.accepted += 1;
         if is_durable {
             self.journal_accepted(now, key, session, ttl_ms);
+        }
+        if room_bytes > 0 {
+            self.begin_upload(key, room_bytes);
         }
         self.place(now, key, false);
         Ok(())
@@ -263,7 +277,8 @@ impl Core {
             return;
         };
         let name = self.tasks.name(identity, &id);
-        let state = match self.tasks.find(name) {
+        let found = self.tasks.find(name);
+        let state = match found {
             Some(key) => match self.join(session, key) {
                 Ok(()) => match self.tasks.get(key).map(|task| &task.state) {
                     Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => Reported::Queued,
@@ -276,6 +291,9 @@ impl Core {
             None => Reported::Unknown,
         };
         self.send(to, Message::Status(id, state));
+        if let Some(key) = found {
+            self.resume_input(key, session);
+        }
     }
 }
 

@@ -17,3 +17,4 @@ mod sessions;
 mod shutdown;
 mod streams;
 mod tasks;
+mod uploads;

@@ -15,7 +15,8 @@ use super::line::{Cancellation, Line};
 pub struct Job {
     /// The task.
     pub task: Task,
-    /// Its input.
+    /// Its input; of one that is longer than 64 KiB the beginning, which [`input`](Self::input) goes on
+    /// from and [`read_all`](Self::read_all) completes.
     pub body: Bytes,
     /// When its time to live runs out; the handler's future is dropped then.
     pub deadline: Instant,

@@ -511,7 +511,7 @@ fn send<W>(entry: &mut Entry<W>, now: Instant, out: &mut impl Outbox) {
             WINDOW_BYTES
         }
     };
-    let send = Send { task: entry.task.clone(), ttl_ms, stream_window_bytes };
+    let send = Send { stream_window_bytes, ..Send::new(entry.task.clone(), ttl_ms) };
     out.push(&Message::Send(send), &entry.body);
     entry.state = State::Sent;
 }

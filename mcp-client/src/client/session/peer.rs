@@ -132,7 +132,7 @@ impl Session {
                 }
             }
             Received::Frame(Frame { message: Message::Chunk(chunk), body }) => {
-                let Chunk { of, seq, gap } = chunk;
+                let Chunk { of, seq, gap, .. } = chunk;
                 pending.chunk(&of, seq, gap, body, ended);
             }
             Received::Frame(Frame { message: Message::Progress(progress), .. }) => {
