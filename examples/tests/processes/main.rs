@@ -11,4 +11,5 @@ mod proxy;
 mod retries;
 mod streams;
 mod support;
+mod uploads;
 mod workers_lost;

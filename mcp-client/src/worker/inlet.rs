@@ -108,7 +108,12 @@ impl Inlet {
         self.lock().told
     }
 
-    /// Whether the handler never asked for it.
+    /// The handler asks for it.
+    pub(super) fn want(&self) {
+        self.lock().is_wanted = true;
+    }
+
+    /// Whether the handler never did.
     pub(super) fn is_unwanted(&self) -> bool {
         !self.lock().is_wanted
     }
@@ -119,7 +124,6 @@ impl Inlet {
         cx: &mut Context<'_>,
     ) -> (Poll<Option<Result<Bytes, InputError>>>, Option<Told>) {
         let mut state = self.lock();
-        state.is_wanted = true;
         while let Some(part) = state.unread.pop_front() {
             state.read_bytes += counted(&part);
             // The last one may be empty.

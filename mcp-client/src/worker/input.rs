@@ -48,6 +48,9 @@ impl Job {
     /// without having read all. One that never asked for it, though, can't have meant to work on the
     /// beginning only: what it returns is dropped, and the task ends failed(BODY_TOO_LARGE).
     pub fn input(&self) -> Input {
+        if let Some(inlet) = self.line.inlet() {
+            inlet.want();
+        }
         Input(self.line.clone())
     }
 
@@ -150,7 +153,7 @@ mod tests {
     }
 
     fn long_job() -> Job {
-        let job = job(Line::dead_with_input());
+        let job = job(Line::dead_with_input(InputLength::Unknown));
         let inlet = job.line.inlet().unwrap();
         inlet.chunk(0, false, Bytes::from_static(b"upon "));
         inlet.chunk(1, true, Bytes::from_static(b"a time"));
@@ -183,6 +186,8 @@ mod tests {
     fn a_handler_that_never_asked_for_the_rest_is_told() {
         let job = long_job();
         assert!(job.line.inlet().unwrap().is_unwanted());
+        drop(job.input());
+        assert!(!job.line.inlet().unwrap().is_unwanted());
         assert_eq!(unread().info().code, ErrorCode::BodyTooLarge);
     }
 }

@@ -50,8 +50,15 @@ impl Line {
 
     /// The same, of an attempt with more input.
     #[cfg(test)]
-    pub(crate) fn dead_with_input() -> Self {
-        Self::of(Weak::new(), AttemptId(0), false, Some(InputLength::Unknown))
+    pub(crate) fn dead_with_input(length: InputLength) -> Self {
+        Self::of(Weak::new(), AttemptId(0), false, Some(length))
+    }
+
+    /// More input comes in.
+    #[cfg(test)]
+    #[allow(dead_code, clippy::unwrap_used, reason = "for tests of backends, each a feature")]
+    pub(crate) fn chunk(&self, seq: u32, is_last: bool, body: impl Into<Bytes>) {
+        self.inlet().unwrap().chunk(seq, is_last, body.into());
     }
 
     fn of(

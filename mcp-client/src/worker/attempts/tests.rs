@@ -1,4 +1,4 @@
-use mcp_proto::{ActionName, Frame, Limits, NodeId, Progress, Subject, Task, TaskId};
+use mcp_proto::{ActionName, Frame, InputLength, Limits, NodeId, Progress, Subject, Task, TaskId};
 
 use super::*;
 use crate::worker::{HandlerError, HandlerReply};
@@ -730,7 +730,13 @@ fn an_input_reaches_its_handler_and_its_credit_is_told_again_after_a_break() {
     let task =
         |id: &str| Task::new(TaskId::try_from(id).unwrap(), ActionName::try_from("upper").unwrap());
     for id in [1, 2] {
-        it.route_line(id, task(&format!("t{id}")), TTL, true, Line::dead_with_input());
+        it.route_line(
+            id,
+            task(&format!("t{id}")),
+            TTL,
+            true,
+            Line::dead_with_input(InputLength::Unknown),
+        );
     }
     assert_eq!(it.started(), [1]);
     let body = || Bytes::from_static(b"part");
