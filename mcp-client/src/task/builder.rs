@@ -95,8 +95,9 @@ impl TaskBuilder {
     }
 
     /// How long all of an [`input`](Self::input) is, the body included, if that is known: of a longer
-    /// stream no more is sent, a shorter one fails. Of up to 320 KiB, the broker then keeps all while the
-    /// task runs, and can dispatch it again when its worker is lost.
+    /// stream no more is sent, a shorter one fails. When what follows the body is at most about 250 KiB,
+    /// the broker then keeps all of it while the task runs, and can dispatch it again when its worker is
+    /// lost. Of a longer one, or of a length that is not told, it forgets what its worker has read.
     pub fn input_bytes(mut self, bytes: u64) -> Self {
         self.input_bytes = Some(bytes);
         self
