@@ -68,8 +68,8 @@ pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
 pub use task::{Reply, StreamEvent, TaskBuilder, TaskEnd, TaskHandle, TaskStream};
 pub use tasks::{TaskCancelled, TaskFilter, TaskInfo, TaskList, TaskStatus, TaskSummary};
 pub use worker::{
-    EmitError, Handler, HandlerError, HandlerReply, Job, Worker, WorkerBuilder, WorkerExit,
-    WorkerStats, WorkerStatus,
+    EmitError, Handler, HandlerError, HandlerReply, Input, InputError, Job, Worker, WorkerBuilder,
+    WorkerExit, WorkerStats, WorkerStatus,
 };
 
 pub use mcp_proto::{

@@ -11,7 +11,7 @@ use mcp_client::{
     CallError, Client, ErrorCode, ErrorInfo, Executed, Outcome, Retry, TaskFilter, TaskHandle,
     TaskId, TaskStatus,
 };
-use mcp_proto::{Cancel, Message, TaskState};
+use mcp_proto::{Ack, Cancel, Limits, Message, TaskState};
 use support::{FakeBroker, Peer, ack, close_code, deliver, soon};
 
 async fn send(client: &Client, id: &str) -> TaskHandle {
@@ -116,7 +116,14 @@ async fn each_outcome_is_an_error_of_its_kind() {
 #[tokio::test]
 async fn what_is_not_valid_is_not_sent() {
     let broker = FakeBroker::start();
-    let (client, peer) = broker.client().await;
+    let limits = Limits { max_input_bytes: 100_000, ..Limits::default() };
+    let accept = async {
+        let mut peer = broker.accept().await;
+        peer.ack(Ack { limits, ..ack() }).await;
+        peer
+    };
+    let (client, peer) = tokio::join!(Client::builder(broker.endpoint()).connect(), accept);
+    let client = client.unwrap();
     let long = "x".repeat(1025);
     let invalid = [
         ("action", client.task("no such name")),
@@ -147,9 +154,12 @@ async fn what_is_not_valid_is_not_sent() {
             other => panic!("{field}: {other:?}"),
         }
     }
-    let error = soon(client.task("upper").body(vec![0; 64 * 1024 + 1]).call()).await.unwrap_err();
+    let error = soon(client.task("upper").body(vec![0; 100_001]).call()).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::BodyTooLarge));
     assert_eq!((error.outcome(), error.executed()), (Some(Outcome::Rejected), Executed::No));
+    let none = client.task("upper").input_file("/no/such/file");
+    let error = soon(none.call()).await.unwrap_err();
+    assert!(matches!(&error, CallError::Invalid(it) if it.field == "input"), "{error}");
     drop(client);
     let (end, others) = peer.until_closed().await;
     assert_eq!(close_code(&end), Some(0));

@@ -229,14 +229,7 @@ mod tests {
     fn send(body: usize) -> Frame {
         let task =
             Task::new(TaskId::try_from("t-1").unwrap(), ActionName::try_from("upper").unwrap());
-        Frame {
-            message: Message::Send(Send {
-                task: task.encode(),
-                ttl_ms: 1000,
-                stream_window_bytes: 0,
-            }),
-            body: vec![7; body].into(),
-        }
+        Frame { message: Message::Send(Send::new(task.encode(), 1000)), body: vec![7; body].into() }
     }
 
     fn encoded(frame: &Frame) -> BytesMut {

@@ -41,9 +41,10 @@ pub use id::{ActionName, ActionRef, AgentId, AttemptId, InstanceId, NodeId, Sess
 pub use limits::Limits;
 pub use message::{
     Ack, Cancel, CancelReason, Child, Chunk, ContextTrace, Credit, Deliver, Delivery, EncodedTask,
-    Executed, Goaway, Hello, Hop, HopEvent, Labels, LazyTrace, Message, MessageKind, Nack, Outcome,
-    Park, Ping, Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Role, Roles, Route,
-    RouteHead, Send, Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
+    Executed, Goaway, Hello, Hop, HopEvent, InputLength, Labels, LazyTrace, Message, MessageKind,
+    Nack, Outcome, Park, Ping, Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Role,
+    Roles, Route, RouteHead, Send, Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState,
+    WorkerHello,
 };
 pub use session::{Session, Side};
 

@@ -59,6 +59,10 @@ pub const CHUNK_OVERHEAD_BYTES: u64 = 64;
 /// Largest window of a stream of chunks: what a broker keeps of one for a client that comes back.
 pub const MAX_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
+/// What a client may send of an input, after SEND, before it has credit. A broker sets room aside for
+/// it when it takes the task, so it is a quarter of the largest window.
+pub const INPUT_WINDOW_BYTES: u32 = 64 * 1024;
+
 /// Deepest chain of tasks that send tasks.
 pub const MAX_DEPTH: u8 = 16;
 
@@ -83,6 +87,8 @@ pub struct Limits {
     pub max_session_tasks: u32,
     /// Largest slots + prefetch of one worker.
     pub max_agent_attempts: u32,
+    /// Longest input that comes in chunks; 0: none may. 1 GiB when not said.
+    pub max_input_bytes: u64,
 }
 
 impl Default for Limits {
@@ -92,6 +98,7 @@ impl Default for Limits {
             max_body_bytes: MAX_BODY_BYTES as u32,
             max_session_tasks: 65_536,
             max_agent_attempts: MAX_AGENT_ATTEMPTS,
+            max_input_bytes: 1024 * 1024 * 1024,
         }
     }
 }

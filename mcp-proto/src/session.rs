@@ -15,8 +15,8 @@
 //! | open, as | the dialling side sends | the broker sends |
 //! |---|---|---|
 //! | any | PING PONG ERROR | PING PONG ERROR GOAWAY |
-//! | client | SEND CANCEL FETCH RESUME CREDIT | DELIVER STATUS ACCEPTED CHUNK PROGRESS |
-//! | worker | STARTED PROGRESS CHUNK RESULT NACK PARK | ROUTE CANCEL CREDIT |
+//! | client | SEND CANCEL FETCH RESUME CHUNK CREDIT | DELIVER STATUS ACCEPTED CHUNK CREDIT PROGRESS |
+//! | worker | STARTED PROGRESS CHUNK CREDIT RESULT NACK PARK | ROUTE CANCEL CHUNK CREDIT |
 //!
 //! Before ACK the broker may send only ERROR (it refuses) and the dialling side only HELLO.
 
@@ -82,14 +82,10 @@ impl Session {
         };
         match (self.side, kind) {
             (_, Kind::Ping | Kind::Pong | Kind::Error) | (Side::Dialler, Kind::Goaway) => Ok(()),
-            (
-                Side::Broker,
-                Kind::Send | Kind::Cancel | Kind::Fetch | Kind::Resume | Kind::Credit,
-            )
-            | (
-                Side::Dialler,
-                Kind::Deliver | Kind::Status | Kind::Accepted | Kind::Chunk | Kind::Progress,
-            ) => {
+            // Of results and of inputs: every connection has one of the roles.
+            (_, Kind::Chunk | Kind::Credit) => Ok(()),
+            (Side::Broker, Kind::Send | Kind::Cancel | Kind::Fetch | Kind::Resume)
+            | (Side::Dialler, Kind::Deliver | Kind::Status | Kind::Accepted | Kind::Progress) => {
                 if roles.client {
                     Ok(())
                 } else {
@@ -98,14 +94,9 @@ impl Session {
             }
             (
                 Side::Broker,
-                Kind::Result
-                | Kind::Nack
-                | Kind::Started
-                | Kind::Progress
-                | Kind::Chunk
-                | Kind::Park,
+                Kind::Result | Kind::Nack | Kind::Started | Kind::Progress | Kind::Park,
             )
-            | (Side::Dialler, Kind::Route | Kind::Cancel | Kind::Credit) => {
+            | (Side::Dialler, Kind::Route | Kind::Cancel) => {
                 if roles.worker {
                     Ok(())
                 } else {

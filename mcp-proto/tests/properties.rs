@@ -14,9 +14,10 @@ use mcp_proto::limits::{
 use mcp_proto::{
     Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, Child, Chunk,
     ContextTrace, Credit, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed, Frame,
-    FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming, InstanceId, Labels, Limits, Message, Nack,
-    NodeId, Outcome, Park, Ping, Priority, Progress, Readiness, ResultHeaders, Resume, Retry,
-    Route, Send, SessionId, Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
+    FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming, InputLength, InstanceId, Labels, Limits,
+    Message, Nack, NodeId, Outcome, Park, Ping, Priority, Progress, Readiness, ResultHeaders,
+    Resume, Retry, Route, Send, SessionId, Subject, Task, TaskId, TaskResult, TaskState,
+    WorkerHello,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -253,18 +254,32 @@ fn message() -> BoxedStrategy<Message> {
         error().prop_map(|it| Message::Error(Box::new(it))),
     ];
     let ttl_ms = 1..=MAX_TTL_MS;
-    let send =
-        (task(), ttl_ms.clone(), any::<u32>()).prop_map(|(task, ttl_ms, stream_window_bytes)| {
-            Message::Send(Send { stream_window_bytes, ..Send::new(task.encode(), ttl_ms) })
-        });
+    let input = || {
+        let length =
+            prop_oneof![Just(InputLength::Unknown), (1..=u64::MAX).prop_map(InputLength::Bytes),];
+        option::of(length)
+    };
+    let send = (task(), ttl_ms.clone(), any::<u32>(), input()).prop_map(
+        |(task, ttl_ms, stream_window_bytes, input_follows)| {
+            let send = Send::new(task.encode(), ttl_ms);
+            Message::Send(Send { stream_window_bytes, input_follows, ..send })
+        },
+    );
     // What a worker is sent may have fields that this version does not know: bytes are bytes.
     let encoded = prop_oneof![
         task().prop_map(|task| task.encode()),
         vec(any::<u8>(), 0..100).prop_map(|bytes| EncodedTask(bytes.into())),
     ];
-    let route = (attempt_id(), any::<(u32, u32)>(), ttl_ms, encoded).prop_map(
-        |(attempt_id, (attempt, stream_window_bytes), ttl_ms, task)| {
-            Message::Route(Route { attempt_id, attempt, ttl_ms, task, stream_window_bytes })
+    let route = (attempt_id(), any::<(u32, u32)>(), ttl_ms, encoded, input()).prop_map(
+        |(attempt_id, (attempt, stream_window_bytes), ttl_ms, task, input_follows)| {
+            Message::Route(Route {
+                attempt_id,
+                attempt,
+                ttl_ms,
+                task,
+                stream_window_bytes,
+                input_follows,
+            })
         },
     );
     let cancel = prop_oneof![
@@ -300,8 +315,8 @@ fn running() -> BoxedStrategy<Message> {
     };
     let progress = (of(), option::of(0..=1000u16), text())
         .prop_map(|(of, permille, message)| Message::Progress(Progress { of, permille, message }));
-    let chunk = (of(), any::<u32>(), any::<bool>())
-        .prop_map(|(of, seq, gap)| Message::Chunk(Chunk { of, seq, gap }));
+    let chunk = (of(), any::<u32>(), any::<(bool, bool)>())
+        .prop_map(|(of, seq, (gap, last))| Message::Chunk(Chunk { of, seq, gap, last }));
     let credit = (of(), any::<u32>(), any::<u64>()).prop_map(|(of, next_seq, limit_bytes)| {
         Message::Credit(Credit { of, next_seq, limit_bytes })
     });
@@ -358,7 +373,7 @@ fn hello() -> BoxedStrategy<Hello> {
 fn ack() -> BoxedStrategy<Ack> {
     (
         (text(), node_id(), any::<u64>(), vec(text(), 0..3)),
-        any::<[u32; 4]>(),
+        any::<([u32; 4], u64)>(),
         (option::of(node_id()), any::<u64>(), any::<u32>(), any::<u32>()),
         vec(attempt_id(), 0..5),
         (option::of(id()), any::<bool>(), any::<u32>()),
@@ -369,10 +384,11 @@ fn ack() -> BoxedStrategy<Ack> {
             epoch: broker.2,
             features: broker.3,
             limits: Limits {
-                max_header_bytes: limits[0],
-                max_body_bytes: limits[1],
-                max_session_tasks: limits[2],
-                max_agent_attempts: limits[3],
+                max_header_bytes: limits.0[0],
+                max_body_bytes: limits.0[1],
+                max_session_tasks: limits.0[2],
+                max_agent_attempts: limits.0[3],
+                max_input_bytes: limits.1,
             },
             node_id: worker.0,
             generation: worker.1,

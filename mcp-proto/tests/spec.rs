@@ -149,6 +149,7 @@ fn the_limits_table_has_exactly_the_limits() {
         ("MAX_RETRY_WAIT_MS", u64::from(limits::MAX_RETRY_WAIT_MS)),
         ("CHUNK_OVERHEAD_BYTES", limits::CHUNK_OVERHEAD_BYTES),
         ("MAX_STREAM_WINDOW_BYTES", u64::from(limits::MAX_STREAM_WINDOW_BYTES)),
+        ("INPUT_WINDOW_BYTES", u64::from(limits::INPUT_WINDOW_BYTES)),
         ("MAX_DEPTH", u64::from(limits::MAX_DEPTH)),
         ("MAX_AGENT_ATTEMPTS", u64::from(limits::MAX_AGENT_ATTEMPTS)),
         ("MAX_HOPS", limits::MAX_HOPS as u64),
@@ -270,6 +271,7 @@ fn expected() -> Vec<Frame> {
                     max_body_bytes: 65_536,
                     max_session_tasks: 65_536,
                     max_agent_attempts: 4_096,
+                    max_input_bytes: 1 << 30,
                 },
                 node_id: Some(node_id("n-5d41402abc4b")),
                 generation: 12,
@@ -310,6 +312,7 @@ fn expected() -> Vec<Frame> {
                 ttl_ms: 299_998,
                 task: task.encode(),
                 stream_window_bytes: 0,
+                input_follows: None,
             }),
             "hello",
         ),
@@ -382,8 +385,12 @@ fn expected() -> Vec<Frame> {
             }),
             "",
         ),
-        frame(Message::Chunk(Chunk { of: attempt, seq: 0, gap: false }), "once"),
-        frame(Message::Chunk(Chunk { of: task_of.clone(), seq: 1, gap: false }), " upon"),
+        frame(Message::Chunk(Chunk::new(attempt, 0)), "once"),
+        frame(Message::Chunk(Chunk::new(task_of.clone(), 1)), " upon"),
+        frame(
+            Message::Chunk(Chunk { last: true, ..Chunk::new(Subject::Task(id.clone(), 0), 3) }),
+            " end",
+        ),
         frame(Message::Credit(Credit { of: task_of, next_seq: 2, limit_bytes: 262_281 }), ""),
         frame(
             Message::Resume(Resume {

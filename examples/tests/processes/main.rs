@@ -12,4 +12,5 @@ mod retries;
 mod rolling_restart;
 mod streams;
 mod support;
+mod uploads;
 mod workers_lost;

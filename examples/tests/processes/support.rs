@@ -118,6 +118,10 @@ impl BrokerProcess {
         Self::start_in(self.state.clone(), &self.address).await
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.process.child.id().unwrap()
+    }
+
     pub(crate) fn state(&self) -> &Path {
         self.state.path()
     }

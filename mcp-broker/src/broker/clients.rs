@@ -92,14 +92,16 @@ impl Core {
         self.end_tied(now, key);
     }
 
-    /// The session's tasks run on; their outcomes are kept for a while, for whoever asks.
-    pub(super) fn end_session(&mut self, key: SessionKey) {
+    /// The session's tasks run on, but for those whose input it had not sent to its end; their
+    /// outcomes are kept for a while, for whoever asks.
+    pub(super) fn end_session(&mut self, now: Now, key: SessionKey) {
         if let Some(session) = self.sessions.remove(key)
             && let Some(timer) = session.timer
         {
             self.timers.cancel(timer);
         }
         self.leave_streams(key);
+        self.leave_uploads(now, key);
     }
 
     /// Sends what came while the session was detached.

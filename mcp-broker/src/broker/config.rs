@@ -67,6 +67,8 @@ pub struct CoreConfig {
     /// Bytes of chunks kept for readers that come back, of all streams together. As many streams of
     /// tasks that have ended are kept as results.
     pub stream_bytes: usize,
+    /// Bytes set aside for inputs on their way in chunks, of all tasks together.
+    pub max_upload_bytes: usize,
     /// How often workers may hand a task back before it fails.
     pub max_nacks: u32,
     /// Retries after failures and time-outs, in percent of the tasks taken lately; besides them
@@ -107,6 +109,7 @@ impl CoreConfig {
             kept_results: 10_000,
             kept_result_bytes: 64 * 1024 * 1024,
             stream_bytes: 64 * 1024 * 1024,
+            max_upload_bytes: 64 * 1024 * 1024,
             max_nacks: 8,
             retry_budget_percent: 20,
             is_durable: false,

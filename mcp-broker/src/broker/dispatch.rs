@@ -7,6 +7,7 @@ use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
 use super::pool::{Choice, MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Ticket, Waiting};
 use super::registry::AgentKey;
+use super::uploads::Upload;
 use super::{Core, Mono, Now, Output, Timer};
 
 impl Core {
@@ -162,6 +163,7 @@ impl Core {
             attempt: task.attempts,
             ttl_ms: (task.deadline.since(now.mono) / 1000).max(1),
             stream_window_bytes,
+            input_follows: task.upload().map(Upload::length),
         };
         let payload = task.payload.clone();
         let mut needs_timer = task.timer.is_none() || since < now.mono;
@@ -175,6 +177,9 @@ impl Core {
         self.outputs.push_back(Output::Route { to, route, payload });
         if needs_timer {
             self.set_task_timer(key, at);
+        }
+        if route.input_follows.is_some() {
+            self.begin_input(key);
         }
         self.room_changed(choice.agent);
         self.agent_is_busy(now, choice.agent);
@@ -243,6 +248,23 @@ impl Core {
         let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[task.subqueue]);
         subqueue.leave(task.priority, ticket, |place| counts(tasks, place));
         Some(since)
+    }
+
+    /// A task needs less room than it did: that counts where it waits, if it does.
+    pub(super) fn waiting_shrinks(&mut self, key: TaskKey, by: usize) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(pool) = self.pools.get_mut(task.pool) else { return };
+        match task.state {
+            TaskState::Queued { .. } => {
+                pool.queued_bytes -= by;
+                self.waiting.bytes -= by;
+            }
+            TaskState::Delayed { .. } => {
+                pool.delayed.bytes -= by;
+                self.delayed.bytes -= by;
+            }
+            TaskState::Running(_) | TaskState::Ending(_) => {}
+        }
     }
 
     pub(super) fn set_task_timer(&mut self, key: TaskKey, at: Mono) {

@@ -237,6 +237,7 @@ impl Core {
     pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let waiters = std::mem::take(&mut task.waiters);
+        let extras = task.extras.take();
         let Task { identity, name_hash, fingerprint, received, stream, .. } = *task;
         let Task { priority, attempts, subqueue, pool: pool_key, .. } = *task;
         self.tasks.remove(key);
@@ -249,6 +250,9 @@ impl Core {
         self.drop_pool_if_unused(pool_key);
         if let Some(stream) = stream {
             self.streams.end(stream);
+        }
+        if let Some(upload) = extras.and_then(|extras| extras.upload) {
+            self.uploads.end(key, &upload);
         }
         self.stats.count(deliver.outcome);
         let arena = self.finished.arena(deliver.outcome);

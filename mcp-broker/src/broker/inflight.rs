@@ -31,7 +31,9 @@ use bytestring::ByteString;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use mcp_proto::limits::MAX_HOPS;
-use mcp_proto::{AttemptId, Deliver, Hop, HopEvent, NodeId, Payload, Priority, TaskExtras, TaskId};
+use mcp_proto::{
+    AttemptId, Deliver, Hop, HopEvent, InputLength, NodeId, Payload, Priority, TaskExtras, TaskId,
+};
 use smallvec::SmallVec;
 
 use super::arrivals::Arrivals;
@@ -44,6 +46,7 @@ use super::slab::{Key, Slab};
 use super::streams::StreamKey;
 use super::time::Mono;
 use super::timers::TimerKey;
+use super::uploads::Upload;
 
 pub(super) type TaskKey = Key<Task>;
 pub(super) type AttemptKey = Key<Attempt>;
@@ -114,6 +117,8 @@ pub(super) struct Extras {
     pub(super) unstarted: u32,
     /// Workers that put it off since it last waited.
     pub(super) put_off_by: SmallVec<[AgentKey; 4]>,
+    /// Set when its input comes in chunks.
+    pub(super) upload: Option<Box<Upload>>,
 }
 
 impl Task {
@@ -124,7 +129,16 @@ impl Task {
 
     /// Whether another attempt follows one whose worker was lost.
     pub(super) fn may_run_again(&self) -> bool {
-        self.may_run_twice() && self.has_attempts_left()
+        self.may_run_twice() && self.has_attempts_left() && self.has_whole_input()
+    }
+
+    /// Whether another attempt can have all of its input.
+    pub(super) fn has_whole_input(&self) -> bool {
+        self.upload().is_none_or(Upload::is_whole)
+    }
+
+    pub(super) fn upload(&self) -> Option<&Upload> {
+        self.extras.as_ref()?.upload.as_deref()
     }
 
     /// Attempts so far, without those that were handed back.
@@ -167,7 +181,7 @@ impl Task {
 
     /// What it costs a queue.
     pub(super) fn bytes(&self) -> usize {
-        self.payload.len()
+        self.payload.len() + self.upload().map_or(0, Upload::room_bytes)
     }
 
     pub(super) fn is_queued_as(&self, of: Ticket) -> bool {
@@ -336,7 +350,16 @@ impl Tasks {
     }
 
     /// Tells a task from another with the same id.
-    pub(super) fn fingerprint(&self, action: &str, body: &[u8]) -> u64 {
-        self.hash.hash_one((action, body))
+    pub(super) fn fingerprint(
+        &self,
+        action: &str,
+        body: &[u8],
+        input_follows: Option<InputLength>,
+    ) -> u64 {
+        match input_follows {
+            None => self.hash.hash_one((action, body)),
+            Some(InputLength::Unknown) => self.hash.hash_one((action, body, 0_u64)),
+            Some(InputLength::Bytes(bytes)) => self.hash.hash_one((action, body, bytes)),
+        }
     }
 }

@@ -10,8 +10,8 @@
 //! The same inputs with the same seed give the same outputs.
 //!
 //! A task's way through the files: `submission` takes it, `dispatch` places it (`pool`, `queue`,
-//! `balancer`), `streaming` passes on what comes of its result before the end (`streams`), `results`
-//! takes what its worker made of it, `retries` says whether it is tried again (`budget`), `ending`
+//! `balancer`), `uploading` passes on what follows of its input (`uploads`), `streaming` what comes of
+//! its result before the end (`streams`), `results` takes what its worker made of it, `retries` says whether it is tried again (`budget`), `ending`
 //! tells its outcome. `inflight`
 //! has the states of tasks and attempts, `family` ties tasks to those that sent them (`parking` frees
 //! their slots meanwhile), `registry` has the states of workers (which `registration` and
@@ -53,6 +53,8 @@ mod streams;
 mod submission;
 mod time;
 mod timers;
+mod uploading;
+mod uploads;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -84,6 +86,7 @@ use sessions::{SessionKey, Sessions};
 use slab::Slab;
 use streams::Streams;
 use timers::Timers;
+use uploads::Uploads;
 
 /// The broker's core. See the [module](self) for how to drive it.
 pub struct Core {
@@ -99,6 +102,7 @@ pub struct Core {
     sessions: Sessions,
     finished: Finished,
     streams: Streams,
+    uploads: Uploads,
     journaling: Journaling,
     timers: Timers<Timer>,
     tickets: queue::Tickets,
@@ -146,6 +150,7 @@ impl Core {
             sessions: Sessions::new(seed()),
             finished: Finished::new(config.kept_results, config.kept_result_bytes),
             streams: Streams::new(config.stream_bytes, config.kept_results),
+            uploads: Uploads::new(config.max_upload_bytes),
             journaling: Journaling::default(),
             timers: Timers::new(),
             tickets: queue::Tickets::default(),
@@ -187,7 +192,7 @@ impl Core {
                 Timer::Task(task) => self.task_is_due(now, task),
                 Timer::Agent(agent) => self.check_agent(now, agent),
                 Timer::Cancel(attempt) => self.cancel_is_unconfirmed(attempt),
-                Timer::Session(session) => self.end_session(session),
+                Timer::Session(session) => self.end_session(now, session),
                 Timer::Drain => self.drain_is_over(now),
             }
         }
@@ -205,6 +210,8 @@ impl Core {
             sessions: self.sessions.len() as u64,
             streams: self.streams.len() as u64,
             stream_bytes: self.streams.kept_bytes(),
+            uploads: self.uploads.open().len() as u64,
+            upload_bytes: self.uploads.set_aside_bytes() as u64,
             connections: self.peers.len() as u64,
             ..self.stats
         }

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use mcp_proto::{
-    Ack, Cancel, DecodeError, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, Incoming,
-    InvalidMessage, MCP_VERSION, Message, MessageKind, Outcome, Session, Side, TaskResult,
+    Ack, Cancel, Chunk, Credit, DecodeError, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello,
+    Incoming, InvalidMessage, MCP_VERSION, Message, MessageKind, Outcome, Session, Side, Subject,
+    TaskResult,
 };
 
 use super::registry::AgentKey;
@@ -62,7 +63,7 @@ impl Core {
             match how {
                 Disconnect::Orderly => {
                     self.end_tied(now, session);
-                    self.end_session(session);
+                    self.end_session(now, session);
                 }
                 Disconnect::Broken => self.detach_session(now, session),
             }
@@ -150,11 +151,25 @@ impl Core {
                 self.handle_result(now, id, agent, result, body);
             }
             (Message::Nack(nack), _, Some(agent)) => self.handle_nack(now, id, agent, nack),
+            (
+                Message::Chunk(Chunk { of: Subject::Task(task, _), seq, last, .. }),
+                Some(session),
+                _,
+            ) => {
+                self.handle_input(now, session, &task, (seq, last), body);
+            }
             (Message::Chunk(chunk), _, Some(agent)) => {
                 self.handle_chunk(now, id, agent, chunk, body);
             }
             (Message::Progress(progress), _, Some(agent)) => {
                 self.handle_progress(now, agent, progress);
+            }
+            (
+                Message::Credit(Credit { of: Subject::Attempt(of), next_seq, limit_bytes }),
+                _,
+                Some(agent),
+            ) => {
+                self.handle_input_credit(now, agent, of, next_seq, limit_bytes);
             }
             (Message::Credit(credit), Some(session), _) => self.handle_credit(id, session, credit),
             (Message::Resume(resume), Some(session), _) => self.handle_resume(id, session, resume),
@@ -162,6 +177,14 @@ impl Core {
             (Message::Park(park), _, Some(agent)) => self.handle_park(now, id, agent, park),
             (Message::Cancel(Cancel::Attempt(..)), ..) => {
                 let message = "CANCEL: field task_id is missing: a client names its task";
+                self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));
+            }
+            (Message::Chunk(_), Some(_), None) => {
+                let message = "CHUNK: field task_id is missing: a client names its task";
+                self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));
+            }
+            (Message::Credit(_), None, Some(_)) => {
+                let message = "CREDIT: field attempt_id is missing: a worker names its attempt";
                 self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));
             }
             // PONG and ERROR only say that the peer is there. The rest is not allowed by the

@@ -182,6 +182,7 @@ impl Core {
         self.readiness_changed(key);
         self.check_agent(now, key);
         self.send_credits(key);
+        self.resend_inputs(key);
         self.fill(now, key);
     }
 

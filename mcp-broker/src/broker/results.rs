@@ -6,10 +6,13 @@ use mcp_proto::{
 };
 
 use super::ending::End;
-use super::inflight::{Attempt, AttemptKey, TaskKey};
+use super::inflight::{Attempt, AttemptKey, Task, TaskKey};
 use super::registry::AgentKey;
 use super::retries::Again;
 use super::{ConnectionId, Core, Event, Now};
+
+/// Why there is no other attempt at a task whose input came in chunks, as a part of a sentence.
+const INPUT_GONE: &str = "the broker no longer has all of its input, which was too long to be kept";
 
 impl Core {
     pub(super) fn handle_result(
@@ -130,7 +133,9 @@ impl Core {
         why: Option<Box<ErrorInfo>>,
     ) {
         let wait_ms = why.as_ref().and_then(|error| error.retry_after_ms);
+        let has_input = self.tasks.get(key).is_some_and(Task::has_whole_input);
         if let Some(wait_ms) = wait_ms
+            && has_input
             && self.may_wait(key)
         {
             return self.put_off(now, key, attempt.agent, wait_ms);
@@ -140,12 +145,15 @@ impl Core {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.nacks += 1;
         task.avoid = Some(attempt.agent);
-        if task.nacks < self.config.max_nacks {
+        if has_input && task.nacks < self.config.max_nacks {
             return self.place(now, key, true);
         }
         let message = format!("workers handed it back {} times", task.nacks);
         let mut error =
             why.map_or_else(|| ErrorInfo::new(ErrorCode::AllBusy, message), |error| *error);
+        if !has_input {
+            error.message = format!("it was handed back, and {INPUT_GONE}: {}", error.message);
+        }
         error.node_id = Some(node_id);
         let executed = self.executed_so_far(key);
         self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
@@ -230,7 +238,12 @@ impl Core {
         if may_run_again {
             self.place(now, key, true);
         } else {
-            let message = "its worker was lost; send it again only if running it twice is safe";
+            let message = match task.has_whole_input() {
+                true => {
+                    "its worker was lost; send it again only if running it twice is safe".into()
+                }
+                false => format!("its worker was lost, and {INPUT_GONE}: send it again"),
+            };
             let error = ErrorInfo::new(ErrorCode::WorkerLost, message).node(node_id);
             self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
         }

@@ -5,8 +5,9 @@ use mcp_proto::{
 };
 
 use super::ending::End;
-use super::inflight::{AttemptKey, TaskKey, TaskState};
+use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
 use super::registry::AgentKey;
+use super::uploads::Upload;
 use super::{Core, Now};
 
 /// Bounds of what a worker can put a task off by. Whoever names less would be asked over and over;
@@ -24,6 +25,7 @@ pub(super) enum Again {
     After(u64),
     Permanent,
     MayNotRunTwice,
+    InputGone,
     NoAttemptLeft,
     NoTimeLeft,
     BudgetSpent,
@@ -38,6 +40,7 @@ impl Again {
             Again::After(_) => "failed; tried again",
             Again::Permanent => "failed for good",
             Again::MayNotRunTwice => "failed; it may not run twice",
+            Again::InputGone => "failed; its input was too long to be kept",
             Again::NoAttemptLeft => "failed; no attempt is left",
             Again::NoTimeLeft => "failed; its time to live ends before another attempt",
             Again::BudgetSpent => "failed; the retry budget is spent",
@@ -51,6 +54,7 @@ impl Again {
         match self {
             Again::After(_) => "no sign of life; tried again",
             Again::Permanent | Again::MayNotRunTwice => "no sign of life; it may not run twice",
+            Again::InputGone => "no sign of life; its input was too long to be kept",
             Again::NoAttemptLeft => "no sign of life; no attempt is left",
             Again::NoTimeLeft => "no sign of life; its time to live ends before another attempt",
             Again::BudgetSpent => "no sign of life; the retry budget is spent",
@@ -80,8 +84,19 @@ impl Core {
         }
     }
 
+    fn look_again(&mut self, key: TaskKey) {
+        if let Some(at) = self.tasks.get(key).map(Task::look_at) {
+            self.set_task_timer(key, at);
+        }
+    }
+
     /// A running attempt gave no sign of life for its task's `attempt_timeout_ms`.
     pub(super) fn attempt_is_silent(&mut self, now: Now, key: TaskKey, attempt_key: AttemptKey) {
+        if self.tasks.get(key).and_then(Task::upload).is_some_and(Upload::is_starved) {
+            // It is its client that is silent.
+            self.attempt_lives(now, attempt_key);
+            return self.look_again(key);
+        }
         let Some(attempt) = self.attempts.get(attempt_key) else { return };
         let agent = attempt.agent;
         self.stats.timed_out += 1;
@@ -122,6 +137,9 @@ impl Core {
         let Some(task) = self.tasks.get(key) else { return Again::NoAttemptLeft };
         if executed != Executed::No && !task.may_run_twice() {
             return Again::MayNotRunTwice;
+        }
+        if !task.has_whole_input() {
+            return Again::InputGone;
         }
         if !task.has_attempts_left() {
             return Again::NoAttemptLeft;

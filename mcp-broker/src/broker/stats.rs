@@ -41,6 +41,8 @@ pub struct Stats {
     pub refused_results: u64,
     /// Parts of results that workers sent.
     pub chunks: u64,
+    /// Parts of inputs that clients sent.
+    pub input_chunks: u64,
     /// Attempts that workers no longer knew.
     pub leaked: u64,
     /// CANCELs that workers did not confirm in time.
@@ -70,6 +72,10 @@ pub struct Stats {
     pub streams: u64,
     /// Bytes of chunks kept for readers that come back.
     pub stream_bytes: u64,
+    /// Inputs on their way in parts now.
+    pub uploads: u64,
+    /// Bytes set aside for parts of inputs, of all tasks that have any.
+    pub upload_bytes: u64,
     /// Connections now.
     pub connections: u64,
 }

@@ -60,7 +60,7 @@ impl Core {
             Some(Some(to)) if stream.sent_on == Some(to) => {
                 if let Some((_, body)) = stream.kept_from(seq).next() {
                     let of = Subject::Task(stream.task_id().clone(), stream.attempt);
-                    let (chunk, body) = (Chunk { of, seq, gap: false }, body.clone());
+                    let (chunk, body) = (Chunk::new(of, seq), body.clone());
                     self.outputs.push_back(Output::Chunk { to, chunk, body });
                 }
             }
@@ -197,7 +197,7 @@ impl Core {
         let all = stream.next_seq;
         let mut chunks = Vec::new();
         for (seq, body) in stream.kept_from(from) {
-            let chunk = Chunk { of: of.clone(), seq, gap: std::mem::take(&mut gap) };
+            let chunk = Chunk { gap: std::mem::take(&mut gap), ..Chunk::new(of.clone(), seq) };
             chunks.push(Output::Chunk { to, chunk, body: body.clone() });
         }
         self.outputs.extend(chunks);
@@ -211,7 +211,7 @@ impl Core {
     }
 
     fn send_gap(&mut self, to: ConnectionId, of: Subject, seq: u32) {
-        let chunk = Chunk { of, seq, gap: true };
+        let chunk = Chunk { gap: true, ..Chunk::new(of, seq) };
         self.outputs.push_back(Output::Chunk { to, chunk, body: Bytes::new() });
     }
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mcp_proto::{
-    ContextTrace, Deliver, Delivery, ErrorCode, ErrorInfo, Executed, Message, Outcome, Payload,
-    Send, TaskHead, TaskId, TaskState as Reported,
+    ContextTrace, Deliver, Delivery, ErrorCode, ErrorInfo, Executed, InputLength, Message, Outcome,
+    Payload, Send, TaskHead, TaskId, TaskState as Reported,
 };
 
 use smallvec::smallvec;
@@ -12,6 +12,7 @@ use super::admin;
 use super::family::BY_CLIENT;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
+use super::uploads::Upload;
 use super::{ConnectionId, Core, Now};
 
 /// A SEND that is no duplicate.
@@ -24,6 +25,7 @@ struct Arrival<'a> {
     payload: Payload,
     ttl_ms: u64,
     stream_window_bytes: u32,
+    input_follows: Option<InputLength>,
 }
 
 impl Core {
@@ -45,13 +47,13 @@ impl Core {
         let Some(identity) = self.sessions.get(session).map(|session| session.identity) else {
             return;
         };
-        let fingerprint = self.tasks.fingerprint(spec.action.as_str(), &body);
+        let fingerprint = self.tasks.fingerprint(spec.action.as_str(), &body, send.input_follows);
         let id = spec.id.clone();
         let name = self.tasks.name(identity, &id);
         if self.is_duplicate(session, name, fingerprint) {
             return;
         }
-        let Send { ttl_ms, stream_window_bytes, .. } = send;
+        let Send { ttl_ms, stream_window_bytes, input_follows, .. } = send;
         let payload = Payload::new(&send.task, body, &mut self.scratch);
         let name_hash = name.hash;
         let arrival = Arrival {
@@ -63,6 +65,7 @@ impl Core {
             payload,
             ttl_ms,
             stream_window_bytes,
+            input_follows,
         };
         if let Err(error) = self.accept(now, arrival) {
             self.reject(session, id, error);
@@ -151,13 +154,17 @@ impl Core {
         if let Some(extras) = &spec.extras {
             (kin, deadline) = self.kin_of(identity, extras, deadline)?;
         }
+        let room_bytes = match arrival.input_follows {
+            Some(length) => self.room_for_input(&spec, length, payload.body().len())?,
+            None => 0,
+        };
         let mut required = spec.required_labels;
         if spec.shadow {
             required.0.insert("shadow".into(), "true".into());
         }
-        let (pool, subqueue) = self
-            .queue_for(spec.action, &required, payload.len())
-            .inspect_err(|_| self.measured.ended_at_once(spec.action, Outcome::Rejected))?;
+        let (pool, subqueue) =
+            self.queue_for(spec.action, &required, payload.len() + room_bytes)
+                .inspect_err(|_| self.measured.ended_at_once(spec.action, Outcome::Rejected))?;
 
         let stream = (arrival.stream_window_bytes > 0).then(|| {
             let name = Name { identity, id: &spec.id, hash: name_hash };
@@ -165,6 +172,12 @@ impl Core {
             self.streams.open(name, session, connection, arrival.stream_window_bytes)
         });
         let has_kin = kin.is_some();
+        let mut extras =
+            spec.extras.map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() }));
+        if let Some(length) = arrival.input_follows {
+            let upload = Upload::new(session, length, payload.body().len(), room_bytes);
+            extras.get_or_insert_default().upload = Some(Box::new(upload));
+        }
         let task = Task {
             id: spec.id,
             identity,
@@ -187,9 +200,7 @@ impl Core {
             had_worker: false,
             hops: Vec::new(),
             stream,
-            extras: spec
-                .extras
-                .map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() })),
+            extras,
             kin,
         };
         let key = self.tasks.insert(task);
@@ -207,6 +218,9 @@ impl Core {
         if is_durable {
             let ttl_ms = deadline.since(now.mono).div_ceil(1000);
             self.journal_accepted(now, key, session, ttl_ms);
+        }
+        if room_bytes > 0 {
+            self.begin_upload(key, room_bytes);
         }
         self.place(now, key, false);
         Ok(())
@@ -266,7 +280,8 @@ impl Core {
             return;
         };
         let name = self.tasks.name(identity, &id);
-        let state = match self.tasks.find(name) {
+        let found = self.tasks.find(name);
+        let state = match found {
             Some(key) => match self.join(session, key) {
                 Ok(()) => match self.tasks.get(key).map(|task| &task.state) {
                     Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => Reported::Queued,
@@ -279,5 +294,8 @@ impl Core {
             None => Reported::Unknown,
         };
         self.send(to, Message::Status(id, state));
+        if let Some(key) = found {
+            self.resume_input(key, session);
+        }
     }
 }

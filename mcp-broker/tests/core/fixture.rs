@@ -61,7 +61,13 @@ impl Fixture {
                     self.outputs.push_back(Outgoing::Frame(to, message.into()));
                 }
                 Output::Route { to, route, payload } => {
-                    let RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes } = route;
+                    let RouteHead {
+                        attempt_id,
+                        attempt,
+                        ttl_ms,
+                        stream_window_bytes,
+                        input_follows,
+                    } = route;
                     let task = EncodedTask(Bytes::copy_from_slice(payload.task()));
                     let message = Message::Route(Route {
                         attempt_id,
@@ -69,6 +75,7 @@ impl Fixture {
                         ttl_ms,
                         task,
                         stream_window_bytes,
+                        input_follows,
                     });
                     let body = Bytes::copy_from_slice(payload.body());
                     self.routed.insert(attempt_id, self.now.mono);
@@ -132,8 +139,11 @@ impl Fixture {
     }
 
     pub(crate) fn give_body(&mut self, from: ConnectionId, message: Message, body: &'static str) {
-        let frame = Frame { message, body: Bytes::from_static(body.as_bytes()) };
-        self.give_incoming(from, Incoming::Frame(frame));
+        self.give_bytes(from, message, Bytes::from_static(body.as_bytes()));
+    }
+
+    pub(crate) fn give_bytes(&mut self, from: ConnectionId, message: Message, body: Bytes) {
+        self.give_incoming(from, Incoming::Frame(Frame { message, body }));
     }
 
     pub(crate) fn give_incoming(&mut self, from: ConnectionId, incoming: Incoming) {

@@ -20,3 +20,4 @@ mod sessions;
 mod shutdown;
 mod streams;
 mod tasks;
+mod uploads;

@@ -19,14 +19,14 @@ fn send(it: &mut Fixture, from: ConnectionId, task: Task) {
 }
 
 fn chunk(it: &mut Fixture, from: ConnectionId, attempt: AttemptId, seq: u32, body: &'static str) {
-    let chunk = Chunk { of: Subject::Attempt(attempt), seq, gap: false };
+    let chunk = Chunk::new(Subject::Attempt(attempt), seq);
     it.give_body(from, Message::Chunk(chunk), body);
 }
 
 /// The chunk's attempt, number, gap and body.
 fn expect_chunk(it: &mut Fixture, to: ConnectionId, id: &str) -> (u32, u32, bool, String) {
     match it.next_for(to) {
-        Some((Message::Chunk(Chunk { of: Subject::Task(task, attempt), seq, gap }), body)) => {
+        Some((Message::Chunk(Chunk { of: Subject::Task(task, attempt), seq, gap, .. }), body)) => {
             assert_eq!(task, task_id(id));
             (attempt, seq, gap, String::from_utf8(body.to_vec()).unwrap())
         }
@@ -302,7 +302,7 @@ fn chunks_of_a_worker_that_does_not_hold_the_attempt_are_refused() {
     let other = it.worker("v", 1);
     chunk(&mut it, other, route.attempt_id, 0, "x");
     assert_eq!(it.expect_error(other).code, ErrorCode::UnknownAttempt);
-    let nameless = Chunk { of: Subject::Task(task_id("t"), 1), seq: 0, gap: false };
+    let nameless = Chunk::new(Subject::Task(task_id("t"), 1), 0);
     it.give(worker, Message::Chunk(nameless));
     assert_eq!(it.expect_error(worker).code, ErrorCode::InvalidMessage);
     result(&mut it, worker, &route, 0);

@@ -10,11 +10,13 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Client;
@@ -25,7 +27,7 @@ use mcp_proto::transport;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::InvalidBackend;
-use crate::worker::{HandlerError, HandlerReply, Job};
+use crate::worker::{HandlerError, HandlerReply, InputError, Job};
 
 pub(super) use url::Url;
 
@@ -46,8 +48,11 @@ const REFUSAL_BYTES: usize = 1024;
 #[derive(Clone)]
 pub(super) struct HttpClient {
     url: Url,
-    client: Client<TimeoutConnector<HttpsConnector<HttpConnector>>, Full<Bytes>>,
+    client: Client<TimeoutConnector<HttpsConnector<HttpConnector>>, RequestBody>,
 }
+
+/// There from the beginning, or coming in.
+type RequestBody = UnsyncBoxBody<Bytes, InputError>;
 
 /// Why there is no answer, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -105,9 +110,35 @@ impl HttpClient {
         body: Bytes,
         headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     ) -> Result<Answer, HandlerError> {
+        let length = body.len() as u64;
+        let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
+        self.request(job, body, Some(length), headers).await
+    }
+
+    /// The same with the task's whole input, as it comes.
+    pub(super) async fn post_input(
+        &self,
+        job: &Job,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    ) -> Result<Answer, HandlerError> {
+        if job.input_bytes() == Some(job.body.len() as u64) {
+            return self.post(job, job.body.clone(), headers).await;
+        }
+        let input = stream::iter([Ok(job.body.clone())]).chain(job.input());
+        let body = StreamBody::new(input.map_ok(Frame::data)).boxed_unsync();
+        self.request(job, body, job.input_bytes(), headers).await
+    }
+
+    async fn request(
+        &self,
+        job: &Job,
+        body: RequestBody,
+        length: Option<u64>,
+        headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    ) -> Result<Answer, HandlerError> {
+        let mut request = Request::post(self.url.uri()).body(body)?;
         // hyper leaves it out when it is 0, which some servers refuse.
-        let length = [(CONTENT_LENGTH, HeaderValue::from(body.len()))];
-        let mut request = Request::post(self.url.uri()).body(Full::new(body))?;
+        let length = length.map(|length| (CONTENT_LENGTH, HeaderValue::from(length)));
         request.headers_mut().extend(task_headers(job).chain(length).chain(headers));
         let answer = self.client.request(request).await.map_err(|error| {
             let url = self.url.to_string();
@@ -169,7 +200,7 @@ impl Answer {
     /// What comes next of its body. None at its end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         while let Some(frame) = self.body.frame().await {
-            match frame.map(hyper::body::Frame::into_data) {
+            match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => return Ok(Some(data)),
                 // Trailers.
                 Ok(Err(_)) => {}

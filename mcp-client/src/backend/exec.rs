@@ -10,14 +10,16 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use bytestring::ByteString;
 use mcp_proto::limits::MAX_BODY_BYTES;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, Command};
 
-use crate::worker::{EmitError, Handler, HandlerError, HandlerFuture, HandlerReply, Job};
+use crate::worker::{
+    EmitError, Handler, HandlerError, HandlerFuture, HandlerReply, InputError, Job,
+};
 
 /// How much of a failed program's standard error is told.
 const STDERR_TAIL_BYTES: usize = 2 * 1024;
@@ -29,9 +31,10 @@ const READ_BYTES: usize = 8 * 1024;
 /// process that left the group may hold the pipe open.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 
-/// A handler that runs a program for each task: the task's body on its standard input, the result
+/// A handler that runs a program for each task: the task's input on its standard input, the result
 /// from its standard output.
 ///
+/// * An input of any size is written as it comes, and as the program reads it.
 /// * What the program writes is emitted as it comes.
 /// * A program that does not read its input is fine.
 /// * Exit status other than 0: the task fails with the status and the last 2 KiB of its standard
@@ -123,7 +126,7 @@ impl Exec {
         let mut errors = Tail::default();
         let exchange = async {
             tokio::try_join!(
-                feed(stdin, job.body.clone()),
+                feed(stdin, &job),
                 emit_all(stdout, self.max_output_bytes, &job, &is_emitting),
                 read_tail(stderr, &mut errors),
             )
@@ -154,6 +157,7 @@ impl Exec {
                     self.max_output_bytes
                 )),
                 Problem::Emit(error) => error.into(),
+                Problem::Input(error) => error.into(),
                 Problem::Io(error) => failed("read the output of", error),
             });
         }
@@ -209,16 +213,26 @@ impl Drop for Group {
 enum Problem {
     TooLong,
     Emit(EmitError),
+    Input(InputError),
     Io(io::Error),
 }
 
-async fn feed(stdin: Option<ChildStdin>, body: Bytes) -> Result<(), Problem> {
+async fn feed(stdin: Option<ChildStdin>, job: &Job) -> Result<(), Problem> {
+    // Also for a program that does not read it: that is its own affair.
+    let mut input = job.input();
     let Some(mut stdin) = stdin else { return Ok(()) };
-    match stdin.write_all(&body).await {
-        Ok(()) => Ok(()),
-        // It does not want to read it, or not all of it.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(Problem::Io(error)),
+    let mut part = job.body.clone();
+    loop {
+        match stdin.write_all(&part).await {
+            Ok(()) => {}
+            // It does not want to read it, or not all of it.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => return Err(Problem::Io(error)),
+        }
+        match input.next().await {
+            Some(next) => part = next.map_err(Problem::Input)?,
+            None => return Ok(()),
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use super::InvalidBackend;
 use super::client::{HttpClient, Url};
 use crate::worker::{Handler, HandlerError, HandlerFuture, HandlerReply, Job};
 
-/// A handler that posts the body of each task to a URL, with its content type; the body of the
+/// A handler that posts the input of each task to a URL, with its content type; the body of the
 /// answer is the result, emitted as it comes.
 ///
+/// * An input of any size is posted as it comes, with its length if the client said it, chunked if not.
 /// * A status other than success: the task fails with the status and the first KiB of the answer.
 ///   Redirects are not followed.
 /// * 429 or 503 with `Retry-After`: pushback, see [`HandlerError::busy`].
@@ -35,7 +36,7 @@ impl Http {
         let content_type = Some(&job.task.content_type).filter(|it| !it.is_empty());
         let content_type = content_type.map(|it| HeaderValue::from_str(it)).transpose()?;
         let headers = content_type.map(|it| (CONTENT_TYPE, it));
-        self.client.post(&job, job.body.clone(), headers).await?.emit_all(&job).await
+        self.client.post_input(&job, headers).await?.emit_all(&job).await
     }
 }
 

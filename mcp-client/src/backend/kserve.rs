@@ -11,8 +11,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::de::IgnoredAny;
 use serde_json::json;
 
-use super::InvalidBackend;
 use super::client::{HttpClient, Url};
+use super::{InvalidBackend, MAX_WHOLE_INPUT_BYTES};
 use crate::worker::{Handler, HandlerError, HandlerFuture, HandlerReply, Job};
 
 /// The tensor that a plain text becomes, as Triton's text models name it.
@@ -56,7 +56,8 @@ impl KServe {
         Ok(Self { client: HttpClient::new(url)? })
     }
 
-    async fn run(self, job: Job) -> Result<HandlerReply, HandlerError> {
+    async fn run(self, mut job: Job) -> Result<HandlerReply, HandlerError> {
+        job.body = job.read_all(MAX_WHOLE_INPUT_BYTES).await?;
         let request = request(&job)?;
         let json = HeaderValue::from_static("application/json");
         let answer = self.client.post(&job, request, [(CONTENT_TYPE, json)]).await?;

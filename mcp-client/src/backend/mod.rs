@@ -36,6 +36,11 @@ impl InvalidBackend {
     }
 }
 
+/// Longest input of a task that a backend has to hold in memory, since its server takes it as one JSON
+/// text: enough for some images in a chat, and little for a machine with a model.
+#[cfg(any(feature = "kserve", feature = "openai"))]
+const MAX_WHOLE_INPUT_BYTES: usize = 32 * 1024 * 1024;
+
 /// Whether a content type is this media type, whatever its parameters.
 #[cfg(any(feature = "kserve", feature = "openai"))]
 fn is_of_type(content_type: &str, media_type: &str) -> bool {

@@ -9,8 +9,8 @@ mod tests;
 
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 
-use super::InvalidBackend;
 use super::client::{Answer, HttpClient, Url};
+use super::{InvalidBackend, MAX_WHOLE_INPUT_BYTES};
 use crate::worker::{Handler, HandlerError, HandlerFuture, HandlerReply, Job};
 use completion::{Completion, CompletionError};
 
@@ -67,7 +67,8 @@ impl OpenAi {
         Ok(self)
     }
 
-    async fn run(self, job: Job) -> Result<HandlerReply, HandlerError> {
+    async fn run(self, mut job: Job) -> Result<HandlerReply, HandlerError> {
+        job.body = job.read_all(MAX_WHOLE_INPUT_BYTES).await?;
         let request = request::of(&job, self.model.as_deref())?;
         let headers = [
             (CONTENT_TYPE, HeaderValue::from_static("application/json")),

@@ -1,7 +1,9 @@
 //! The client: sends tasks, many at once, on one connection that is made again when it breaks.
 
+mod feed;
 mod ids;
 mod incoming;
+mod outgoing;
 mod pending;
 mod session;
 
@@ -18,6 +20,7 @@ use crate::connection::{Dialer, Timeouts};
 use crate::error::{ConnectError, InvalidTask};
 use crate::task::TaskBuilder;
 
+pub(crate) use feed::Source;
 pub(crate) use incoming::{Incoming, Told};
 pub(crate) use pending::local_end;
 pub(crate) use session::{Draft, Submitted, Ticket};

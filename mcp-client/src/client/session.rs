@@ -2,7 +2,7 @@
 
 mod peer;
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,17 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mcp_proto::{
-    Credit, EncodedTask, ErrorCode, ErrorInfo, Executed, Limits, Message, NodeId, Outcome,
-    SessionId, Subject, TaskId,
+    Credit, EncodedTask, ErrorCode, ErrorInfo, Executed, InputLength, Limits, Message, NodeId,
+    Outcome, SessionId, Subject, TaskId,
 };
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::feed::{self, Feed, Source};
 use super::ids::TaskIds;
 use super::incoming::{Incoming, Told};
+use super::outgoing::{Outgoing, Pushed};
 use super::pending::{Ended, Pending, Submission, local_end};
 use crate::connection::{self, Control, Dialer, Link, Peer, Timeouts};
 use crate::error::{CallError, ConnectError};
@@ -51,8 +54,10 @@ pub(crate) struct Session {
     /// Room for bytes of bodies.
     bytes: Semaphore,
     max_body_bytes: AtomicU32,
+    max_input_bytes: AtomicU64,
     control: Control,
     stopped: CancellationToken,
+    runtime: Handle,
 }
 
 struct State {
@@ -81,12 +86,16 @@ pub(crate) struct Draft {
     pub(crate) is_idempotent: bool,
     /// Set when the result is taken in parts.
     pub(crate) incoming: Option<Arc<Incoming>>,
+    /// What follows the body.
+    pub(crate) source: Option<Box<Source>>,
 }
 
 /// A task that was submitted.
 pub(crate) struct Ticket {
     pub(crate) id: TaskId,
     pub(crate) end: oneshot::Receiver<Delivered>,
+    /// What is to be fed.
+    feed: Option<Box<Feed>>,
 }
 
 /// What became of a task that was to be submitted.
@@ -117,8 +126,10 @@ impl Session {
             room: Semaphore::new(0),
             bytes: Semaphore::new(settings.max_pending_bytes as usize),
             max_body_bytes: AtomicU32::new(0),
+            max_input_bytes: AtomicU64::new(0),
             control: Control::default(),
             stopped: CancellationToken::new(),
+            runtime: Handle::current(),
         });
         let (connection, ack) = dialer.dial(session.hello(), timeouts.connect).await?;
         session.connected(&connection.link, &ack);
@@ -131,10 +142,10 @@ impl Session {
     }
 
     /// Takes a task, and sends it when there is a connection; or waits for room first.
-    pub(crate) fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, CallError> {
-        let max = self.max_body_bytes.load(Ordering::Relaxed);
-        if draft.body.len() > max as usize {
-            return Err(too_large(draft, max));
+    pub(crate) fn submit(self: &Arc<Self>, mut draft: Draft) -> Result<Submitted, CallError> {
+        let max = self.max_body_bytes();
+        if draft.body.len() > max || draft.source.is_some() {
+            draft = self.divide(draft, max)?;
         }
         let now = Instant::now();
         let deadline = now + draft.ttl;
@@ -142,6 +153,36 @@ impl Session {
             Ok(ticket) => Submitted::Taken(ticket),
             Err(draft) => Submitted::InTurn(self.clone().submit_in_turn(draft, deadline).boxed()),
         })
+    }
+
+    /// The largest body of a frame.
+    pub(crate) fn max_body_bytes(&self) -> usize {
+        self.max_body_bytes.load(Ordering::Relaxed) as usize
+    }
+
+    /// Has what of an input is too long for a body follow it.
+    fn divide(&self, mut draft: Draft, max_body_bytes: usize) -> Result<Draft, CallError> {
+        let rest_bytes = draft.source.as_ref().map_or(Some(0), |source| source.bytes);
+        let bytes = (draft.body.len() as u64).saturating_add(rest_bytes.unwrap_or(0));
+        let max = self.max_input_bytes.load(Ordering::Relaxed).max(max_body_bytes as u64);
+        if bytes > max {
+            let message = format!("the input has {bytes} bytes; the broker takes at most {max}");
+            return Err(too_large(draft.id, message));
+        }
+        if rest_bytes == Some(0) {
+            draft.source = None;
+        } else if max == max_body_bytes as u64 {
+            let message = "the broker takes no inputs in chunks".to_owned();
+            return Err(too_large(draft.id, message));
+        }
+        if draft.body.len() > max_body_bytes {
+            let over = draft.body.split_off(max_body_bytes);
+            draft.source = Some(Box::new(match draft.source.take() {
+                None => Source::whole(over),
+                Some(source) => source.after(over),
+            }));
+        }
+        Ok(draft)
     }
 
     /// Takes a task, or returns it when there is no room now.
@@ -216,12 +257,17 @@ impl Session {
                 }
                 Some(_) | None => {}
             }
-            let Draft { id, task, body, is_idempotent, incoming, .. } = draft;
+            let Draft { id, task, body, is_idempotent, incoming, source, .. } = draft;
             let (end, ended_at) = oneshot::channel();
-            let ticket = Ticket { id: id.clone(), end: ended_at };
+            let outgoing = source.as_ref().map(|source| outgoing(&id, body.len(), source));
+            let feed = source.zip(outgoing.as_ref());
+            let feed = feed.map(|(source, outgoing)| {
+                Box::new(Feed { source: *source, signal: outgoing.signal() })
+            });
+            let ticket = Ticket { id: id.clone(), end: ended_at, feed };
             let waiter = Waiter { end, bytes };
             let submission =
-                Submission { id, task, body, deadline, is_idempotent, incoming, waiter };
+                Submission { id, task, body, deadline, is_idempotent, incoming, outgoing, waiter };
             if pending.submit(submission, now, link.as_deref(), &mut ended) {
                 self.control.wake.notify_one();
             }
@@ -236,7 +282,38 @@ impl Session {
 
     /// What a task takes of the room for bodies.
     fn counted_bytes(&self, draft: &Draft) -> u32 {
-        (draft.body.len() as u32).min(self.settings.max_pending_bytes)
+        let rest_bytes = draft.source.as_ref().map_or(0, |source| source.kept_bytes());
+        let bytes = draft.body.len().saturating_add(rest_bytes);
+        u32::try_from(bytes).unwrap_or(u32::MAX).min(self.settings.max_pending_bytes)
+    }
+
+    /// Feeds the input of a task that was submitted, if more of it follows.
+    pub(crate) fn feed(self: &Arc<Self>, ticket: &mut Ticket) {
+        if let Some(feed) = ticket.feed.take() {
+            self.runtime.spawn(feed::run(self.clone(), ticket.id.clone(), *feed));
+        }
+    }
+
+    /// More of a task's input.
+    pub(super) fn push_input(&self, id: &TaskId, part: &mut Bytes, is_last: bool) -> Pushed {
+        let mut state = self.lock();
+        let State { pending, link, .. } = &mut *state;
+        let pushed = pending.push_input(id, part, is_last, link.as_deref());
+        if let Some(link) = link.as_ref().filter(|_| pushed == Pushed::Some) {
+            link.flush_soon();
+        }
+        pushed
+    }
+
+    /// A task's input can't be had.
+    pub(super) fn fail_input(&self, id: &TaskId, problem: &str) {
+        self.change(|state, ended| {
+            state.pending.fail_input(id, problem, state.link.as_deref(), ended);
+        });
+    }
+
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.lock().link.clone()
     }
 
     async fn acquire<'a>(
@@ -351,13 +428,18 @@ impl Session {
     }
 }
 
-fn too_large(draft: Draft, max: u32) -> CallError {
-    let message = format!(
-        "the body has {} bytes; the broker takes at most {max}: send a reference to it instead",
-        draft.body.len()
-    );
+fn outgoing(id: &TaskId, body_bytes: usize, source: &Source) -> Box<Outgoing> {
+    let length = match source.bytes {
+        Some(rest) => InputLength::Bytes(body_bytes as u64 + rest),
+        None => InputLength::Unknown,
+    };
+    Box::new(Outgoing::new(id.clone(), length, source.is_in_memory))
+}
+
+fn too_large(id: TaskId, problem: String) -> CallError {
+    let message = format!("{problem}: send a reference to it instead");
     let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
-    TaskEnd::from(local_end(draft.id, Outcome::Rejected, Executed::No, error)).into()
+    TaskEnd::from(local_end(id, Outcome::Rejected, Executed::No, error)).into()
 }
 
 /// The time to live ran out before there was room to send.

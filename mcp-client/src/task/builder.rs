@@ -1,23 +1,27 @@
 //! A task being put together, and checked.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use futures_util::{FutureExt, Stream};
 use mcp_proto::limits::{
     MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_RETRY_WAIT_MS, MAX_TASK_BYTES, MAX_TEXT_BYTES,
     MAX_TTL_MS,
 };
 use mcp_proto::{Delivery, Priority, Retry, Task, TaskId};
 
+use super::input::Input;
 use super::send::{Calling, Sending};
 use super::{Reply, TaskHandle, TaskStream};
 use crate::client::{Client, Draft, Incoming};
 use crate::conversation::{self, Conversation};
 use crate::error::{CallError, InvalidTask};
 use crate::worker::Job;
+use tokio::io::AsyncRead;
 
 /// Time to live of a task that does not say.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
@@ -31,11 +35,14 @@ pub struct TaskBuilder {
     task: Result<Task, InvalidTask>,
     body: Bytes,
     ttl: Duration,
+    input: Option<Box<Input>>,
+    input_bytes: Option<u64>,
 }
 
 impl TaskBuilder {
     pub(crate) fn new(client: Client, task: Result<Task, InvalidTask>) -> Self {
-        Self { client, task, body: Bytes::new(), ttl: DEFAULT_TTL }
+        let (body, ttl) = (Bytes::new(), DEFAULT_TTL);
+        Self { client, task, body, ttl, input: None, input_bytes: None }
     }
 
     fn with(mut self, set: impl FnOnce(&mut Task)) -> Self {
@@ -63,8 +70,9 @@ impl TaskBuilder {
         }
     }
 
-    /// Its input. At most what the broker accepts, 64 KiB; more is rejected(BODY_TOO_LARGE)
-    /// without being sent.
+    /// Its input. At most what the broker accepts, 1 GiB when its operator does not say otherwise; more is
+    /// rejected(BODY_TOO_LARGE) without being sent. More than 64 KiB go in chunks, and need a handler
+    /// that [takes them](Job::input).
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
@@ -76,6 +84,45 @@ impl TaskBuilder {
             Ok(body) => self.body(body).content_type(conversation::CONTENT_TYPE),
             Err(error) => self.refuse(InvalidTask::new("body", error)),
         }
+    }
+
+    /// What follows the [`body`](Self::body) of its input, sent as it comes and as the handler reads it:
+    /// never more than 256 KiB are held here. The task is sent at once. Its handler has to
+    /// [take it](Job::input), however short it turns out to be.
+    ///
+    /// When the stream fails, the task is cancelled, and its end tells why. It is polled by the client's
+    /// runtime, and dropped when the task has ended, or is cancelled because its handle was dropped. The
+    /// broker gives the task up when this client is gone before the stream has ended.
+    pub fn input<S, B, E>(mut self, parts: S) -> Self
+    where
+        S: Stream<Item = Result<B, E>> + Send + 'static,
+        B: Into<Bytes> + 'static,
+        E: fmt::Display + 'static,
+    {
+        self.input = Some(Box::new(Input::live(parts)));
+        self
+    }
+
+    /// How long all of an [`input`](Self::input) is, the body included, if that is known: of a longer
+    /// stream no more is sent, a shorter one fails. When what follows the body is at most about 250 KiB,
+    /// the broker then keeps all of it while the task runs, and can dispatch it again when its worker is
+    /// lost. Of a longer one, or of a length that is not told, it forgets what its worker has read.
+    pub fn input_bytes(mut self, bytes: u64) -> Self {
+        self.input_bytes = Some(bytes);
+        self
+    }
+
+    /// As [`input`](Self::input), but what fits a body is read before the task is sent, in place of the
+    /// [`body`](Self::body): any handler takes an input that is no longer.
+    pub fn input_reader(mut self, reader: impl AsyncRead + Send + 'static) -> Self {
+        self.input = Some(Box::new(Input::reader(reader)));
+        self
+    }
+
+    /// The same with a file. One that can't be opened, or read at its beginning, is not sent.
+    pub fn input_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.input = Some(Box::new(Input::file(path.into())));
+        self
     }
 
     /// Its time to live from the call of `send` or `call` on, 1 ms to 7 days. 30 s when not said.
@@ -204,12 +251,12 @@ impl TaskBuilder {
     ///
     /// Dropping this future before it is ready sends nothing.
     pub fn send(self) -> impl Future<Output = Result<TaskHandle, CallError>> + Send {
-        self.sending()
+        self.sending(None)
     }
 
     /// Sends it and waits for its reply. Dropping this future cancels the task.
     pub fn call(self) -> impl Future<Output = Result<Reply, CallError>> + Send {
-        Calling::Sending(self.sending())
+        Calling::Sending(self.sending(None))
     }
 
     /// Sends it, and gives its result in parts as they come. As [`send`](Self::send) otherwise.
@@ -217,16 +264,22 @@ impl TaskBuilder {
     /// A handler that does not emit parts gives none: its result is the body of the outcome.
     pub async fn stream(self) -> Result<TaskStream, CallError> {
         let incoming = Arc::new(Incoming::new());
-        let Self { client, task, body, ttl } = self;
-        let draft = task.and_then(|task| draft(task, body, ttl));
-        let draft = draft.map(|draft| Draft { incoming: Some(incoming.clone()), ..draft });
-        let handle = Sending::Start(client, draft).await?;
+        let handle = self.sending(Some(incoming.clone())).await?;
         Ok(TaskStream::new(handle, incoming))
     }
 
-    fn sending(self) -> Sending {
-        let Self { client, task, body, ttl } = self;
-        Sending::Start(client, task.and_then(|task| draft(task, body, ttl)))
+    fn sending(self, incoming: Option<Arc<Incoming>>) -> Sending {
+        let Self { client, task, body, ttl, input, input_bytes } = self;
+        let draft = task.and_then(|task| draft(task, body, ttl));
+        let draft = draft.map(|draft| Draft { incoming, ..draft });
+        match (draft, input) {
+            (Ok(draft), Some(input)) => {
+                let max_body_bytes = client.session().max_body_bytes();
+                let reading = input.complete(draft, input_bytes, max_body_bytes).boxed();
+                Sending::Reading(client, reading)
+            }
+            (draft, _) => Sending::Start(client, draft),
+        }
     }
 }
 
@@ -235,7 +288,8 @@ fn draft(task: Task, body: Bytes, ttl: Duration) -> Result<Draft, InvalidTask> {
     let encoded = task.encode();
     check_encoded(encoded.0.len())?;
     let is_idempotent = task.idempotent;
-    Ok(Draft { id: task.id, task: encoded, body, ttl, is_idempotent, incoming: None })
+    let (id, incoming, source) = (task.id, None, None);
+    Ok(Draft { id, task: encoded, body, ttl, is_idempotent, incoming, source })
 }
 
 impl fmt::Debug for TaskBuilder {

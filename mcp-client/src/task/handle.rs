@@ -21,7 +21,8 @@ pub struct TaskHandle {
 }
 
 impl TaskHandle {
-    pub(super) fn new(client: Client, ticket: Ticket) -> Self {
+    pub(super) fn new(client: Client, mut ticket: Ticket) -> Self {
+        client.session().feed(&mut ticket);
         Self { id: ticket.id, client, end: Some(ticket.end) }
     }
 

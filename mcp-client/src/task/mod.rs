@@ -3,6 +3,7 @@
 mod builder;
 mod end;
 mod handle;
+mod input;
 mod send;
 mod stream;
 

@@ -15,6 +15,8 @@ use crate::error::{CallError, InvalidTask};
 pub(super) enum Sending {
     /// The task, or what is wrong with it.
     Start(Client, Result<Draft, InvalidTask>),
+    /// The beginning of its input is being read.
+    Reading(Client, BoxFuture<'static, Result<Draft, InvalidTask>>),
     InTurn(Client, BoxFuture<'static, Result<Ticket, CallError>>),
     Done,
 }
@@ -24,13 +26,17 @@ impl Future for Sending {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        if let Sending::Reading(client, reading) = this {
+            let draft = ready!(reading.as_mut().poll(cx));
+            *this = Sending::Start(client.clone(), draft);
+        }
         let (client, submitted) = match mem::replace(this, Sending::Done) {
             Sending::Start(client, draft) => {
                 let submitted = client.session().submit(draft?)?;
                 (client, submitted)
             }
             Sending::InTurn(client, turn) => (client, Submitted::InTurn(turn)),
-            Sending::Done => panic!("polled after it was ready"),
+            Sending::Reading(..) | Sending::Done => panic!("polled after it was ready"),
         };
         let ticket = match submitted {
             Submitted::Taken(ticket) => ticket,

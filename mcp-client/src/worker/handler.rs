@@ -154,6 +154,10 @@ impl HandlerError {
         Self { info, kind: Kind::Busy }
     }
 
+    pub(super) fn permanent_info(info: ErrorInfo) -> Self {
+        Self { info, kind: Kind::Permanent }
+    }
+
     /// A failure as it shall travel.
     pub fn from_info(info: ErrorInfo) -> Self {
         Self { info, kind: Kind::Failed }

@@ -16,7 +16,8 @@ use crate::conversation::{Conversation, InvalidConversation};
 pub struct Job {
     /// The task. Boxed: it is large, and a job passes through several hands.
     pub task: Box<Task>,
-    /// Its input.
+    /// Its input; of one that is longer than 64 KiB the beginning, which [`input`](Self::input) goes on
+    /// from and [`read_all`](Self::read_all) completes.
     pub body: Bytes,
     /// When its time to live runs out; the handler's future is dropped then.
     pub deadline: Instant,

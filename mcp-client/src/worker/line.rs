@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{Bytes, BytesMut};
-use mcp_proto::AttemptId;
+use mcp_proto::{AttemptId, InputLength};
 use tokio::sync::Notify;
 
 use super::attempts::{Emitted, Sign};
+use super::inlet::{Inlet, Told};
 use super::serve::Registration;
 
 /// Between a handler and its worker. One is made for every attempt.
@@ -21,6 +22,8 @@ struct Shared {
     id: AttemptId,
     /// Whether the client takes the result in parts.
     is_streamed: bool,
+    /// Set when more of the input follows.
+    inlet: Option<Box<Inlet>>,
     is_over: AtomicBool,
     /// The attempt is over, or there is more credit. A `CancellationToken`, which can have children,
     /// costs several times as much.
@@ -30,21 +33,45 @@ struct Shared {
 }
 
 impl Line {
-    pub(super) fn new(registration: &Arc<Registration>, id: AttemptId, is_streamed: bool) -> Self {
-        Self::of(Arc::downgrade(registration), id, is_streamed)
+    pub(super) fn new(
+        registration: &Arc<Registration>,
+        id: AttemptId,
+        is_streamed: bool,
+        input_follows: Option<InputLength>,
+    ) -> Self {
+        Self::of(Arc::downgrade(registration), id, is_streamed, input_follows)
     }
 
     /// One that leads nowhere.
     #[cfg(test)]
     pub(crate) fn dead() -> Self {
-        Self::of(Weak::new(), AttemptId(0), false)
+        Self::of(Weak::new(), AttemptId(0), false, None)
     }
 
-    fn of(registration: Weak<Registration>, id: AttemptId, is_streamed: bool) -> Self {
+    /// The same, of an attempt with more input.
+    #[cfg(test)]
+    pub(crate) fn dead_with_input(length: InputLength) -> Self {
+        Self::of(Weak::new(), AttemptId(0), false, Some(length))
+    }
+
+    /// More input comes in.
+    #[cfg(test)]
+    #[allow(dead_code, clippy::unwrap_used, reason = "for tests of backends, each a feature")]
+    pub(crate) fn chunk(&self, seq: u32, is_last: bool, body: impl Into<Bytes>) {
+        self.inlet().unwrap().chunk(seq, is_last, body.into());
+    }
+
+    fn of(
+        registration: Weak<Registration>,
+        id: AttemptId,
+        is_streamed: bool,
+        input_follows: Option<InputLength>,
+    ) -> Self {
         Self(Arc::new(Shared {
             registration,
             id,
             is_streamed,
+            inlet: input_follows.map(|length| Box::new(Inlet::new(length))),
             is_over: AtomicBool::new(false),
             changed: Notify::new(),
             collected: Mutex::default(),
@@ -63,6 +90,21 @@ impl Line {
     pub(super) fn end(&self) {
         self.0.is_over.store(true, Ordering::Release);
         self.0.changed.notify_waiters();
+        if let Some(inlet) = self.inlet() {
+            inlet.end();
+        }
+    }
+
+    /// Where more of the input comes in, if more follows.
+    pub(super) fn inlet(&self) -> Option<&Inlet> {
+        self.0.inlet.as_deref()
+    }
+
+    /// Says what was read of the input.
+    pub(super) fn credit_input(&self, told: Told) {
+        if let Some(registration) = self.0.registration.upgrade() {
+            registration.credit_input(self.0.id, told);
+        }
     }
 
     /// There is more credit.

@@ -3,6 +3,8 @@
 mod attempts;
 mod builder;
 mod handler;
+mod inlet;
+mod input;
 mod job;
 mod line;
 mod output;
@@ -24,6 +26,7 @@ use signal::StopSignals;
 
 pub use builder::WorkerBuilder;
 pub use handler::{Handler, HandlerError, HandlerFuture, HandlerReply};
+pub use input::{Input, InputError};
 pub use job::Job;
 pub use line::Cancellation;
 pub use output::EmitError;

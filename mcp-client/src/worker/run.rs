@@ -11,6 +11,8 @@ use mcp_proto::AttemptId;
 
 use super::attempts::{Completion, Start};
 use super::handler::{HandlerError, HandlerFuture, HandlerReply};
+use super::inlet::Inlet;
+use super::input::unread;
 use super::line::Line;
 use super::output::{complete, is_to_spill, spill};
 use super::serve::Registration;
@@ -84,6 +86,9 @@ fn completion(
     line: &Line,
 ) -> Completion {
     match result {
+        Ok(Ok(_)) if line.inlet().is_some_and(Inlet::is_unwanted) => {
+            Completion::Failed(Box::new(unread()))
+        }
         Ok(Ok(reply)) => Completion::Reply(complete(line, reply)),
         Ok(Err(error)) => Completion::Failed(Box::new(error)),
         Err(panic) => Completion::Panicked(panic_message(&*panic)),

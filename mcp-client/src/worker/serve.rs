@@ -8,8 +8,8 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use foldhash::fast::RandomState;
 use mcp_proto::{
-    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Credit, ErrorCode, ErrorInfo, Frame,
-    Goaway, Hello, MCP_VERSION, Message, NodeId, Route, Subject, WorkerHello,
+    Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Chunk, Credit, ErrorCode, ErrorInfo,
+    Frame, Goaway, Hello, MCP_VERSION, Message, NodeId, Route, Subject, WorkerHello,
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempts::{Attempts, Completion, Emitted, Routed, Sign, Signed, Start};
 use super::handler::Handler;
+use super::inlet::Told;
 use super::job::Job;
 use super::line::Line;
 use super::run::{begin, resume, run};
@@ -302,6 +303,12 @@ enum Event {
         next_seq: u32,
         limit_bytes: u64,
     },
+    Input {
+        id: AttemptId,
+        seq: u32,
+        is_last: bool,
+        body: Bytes,
+    },
     Pong(u64),
     /// Nothing that concerns a worker.
     Other,
@@ -311,9 +318,10 @@ impl Registration {
     fn look_into(self: &Arc<Self>, received: Received, arrived_at: Instant) -> Event {
         match received {
             Received::Frame(Frame { message: Message::Route(route), body }) => {
-                let Route { attempt_id: id, attempt, ttl_ms, task, stream_window_bytes } = route;
+                let Route { attempt_id: id, attempt, ttl_ms, task, .. } = route;
+                let Route { stream_window_bytes, input_follows, .. } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
-                let line = Line::new(self, id, stream_window_bytes > 0);
+                let line = Line::new(self, id, stream_window_bytes > 0, input_follows);
                 let job = task.decode().map(|task| {
                     let task = Box::new(task);
                     Job { task, body, deadline, attempt, line }
@@ -329,6 +337,14 @@ impl Registration {
                 message: Message::Credit(Credit { of: Subject::Attempt(id), next_seq, limit_bytes }),
                 ..
             }) => Event::Credit { id, next_seq, limit_bytes },
+            Received::Frame(Frame {
+                message: Message::Chunk(Chunk { of: Subject::Attempt(id), seq, last, .. }),
+                body,
+            }) => {
+                // Apart from the read buffer, which a handler that does not read would hold on to.
+                let body = Bytes::copy_from_slice(&body);
+                Event::Input { id, seq, is_last: last, body }
+            }
             Received::Frame(Frame { message: Message::Pong(seq), .. }) => Event::Pong(seq),
             Received::TooLarge(Message::Route(route), bytes) => {
                 Event::RouteTooLarge(route.attempt_id, bytes)
@@ -351,6 +367,7 @@ impl Registration {
             Event::Credit { id, next_seq, limit_bytes } => {
                 attempts.credit(id, next_seq, limit_bytes)
             }
+            Event::Input { id, seq, is_last, body } => attempts.input(id, seq, is_last, body),
             Event::Pong(seq) => attempts.pong(seq),
             Event::Other => {}
         }
@@ -427,6 +444,14 @@ impl Registration {
             state.flush_soon();
             emitted
         })
+    }
+
+    /// A handler has read some of its input.
+    pub(super) fn credit_input(&self, id: AttemptId, told: Told) {
+        let state = self.lock();
+        let State { attempts, link, .. } = &*state;
+        attempts.credit_input(id, told, link.as_deref());
+        state.flush_soon();
     }
 
     fn complete(

@@ -71,6 +71,33 @@ wire_enum! {
     }
 }
 
+/// How long an input is that comes in chunks, the body of SEND or ROUTE included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputLength {
+    /// Its client does not say.
+    Unknown,
+    /// So many bytes.
+    Bytes(u64),
+}
+
+impl InputLength {
+    fn from_fields(follows: bool, bytes: u64) -> Option<Self> {
+        match bytes {
+            _ if !follows => None,
+            0 => Some(InputLength::Unknown),
+            bytes => Some(InputLength::Bytes(bytes)),
+        }
+    }
+
+    /// Its two fields, of which this is the first.
+    fn write(self, first: u32, to: &mut Writer<'_>) {
+        to.uint(first, 1);
+        if let InputLength::Bytes(bytes) = self {
+            to.uint(first + 1, bytes);
+        }
+    }
+}
+
 /// A task for the broker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Send {
@@ -80,22 +107,27 @@ pub struct Send {
     pub ttl_ms: u64,
     /// Bytes of chunks that the client takes before it gives credit; 0: none.
     pub stream_window_bytes: u32,
+    /// Set when the body is only the beginning of the input: chunks with the rest follow.
+    pub input_follows: Option<InputLength>,
 }
 
 impl Send {
-    /// A task whose client wants no chunks.
+    /// A task whose body is all of its input, and whose client wants no chunks.
     pub fn new(task: EncodedTask, ttl_ms: u64) -> Self {
-        Self { task, ttl_ms, stream_window_bytes: 0 }
+        Self { task, ttl_ms, stream_window_bytes: 0, input_follows: None }
     }
 
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let (mut task, mut ttl_ms, mut stream_window_bytes) = (Bytes::new(), 0, 0);
+        let (mut follows, mut input_bytes) = (false, 0);
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
                 1 => task = part(frame, field.bytes()?),
                 2 => ttl_ms = field.uint()?,
                 3 => stream_window_bytes = field.uint()?.min(u32::MAX.into()) as u32,
+                4 => follows = field.uint()? != 0,
+                5 => input_bytes = field.uint()?,
                 _ => {}
             }
         }
@@ -106,13 +138,17 @@ impl Send {
             let problem = format!("is {ttl_ms}; 1 to {MAX_TTL_MS} ms are allowed");
             return Err(at.invalid("ttl_ms", problem).into());
         }
-        Ok(Self { task, ttl_ms, stream_window_bytes })
+        let input_follows = InputLength::from_fields(follows, input_bytes);
+        Ok(Self { task, ttl_ms, stream_window_bytes, input_follows })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
         to.bytes(1, &self.task.0);
         to.uint(2, self.ttl_ms);
         to.uint(3, self.stream_window_bytes.into());
+        if let Some(length) = self.input_follows {
+            length.write(4, to);
+        }
     }
 }
 
@@ -129,6 +165,8 @@ pub struct Route {
     pub task: EncodedTask,
     /// Bytes of chunks that the worker may send before it gets credit; 0: none.
     pub stream_window_bytes: u32,
+    /// See [`Send::input_follows`].
+    pub input_follows: Option<InputLength>,
 }
 
 /// What a [`Route`] says besides the task.
@@ -142,12 +180,14 @@ pub struct RouteHead {
     pub ttl_ms: u64,
     /// See [`Route::stream_window_bytes`].
     pub stream_window_bytes: u32,
+    /// See [`Send::input_follows`].
+    pub input_follows: Option<InputLength>,
 }
 
 impl Route {
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, WireError> {
         let (mut attempt_id, mut attempt, mut ttl_ms, mut task) = (0, 0, 0, &[][..]);
-        let mut stream_window_bytes = 0;
+        let (mut stream_window_bytes, mut follows, mut input_bytes) = (0, false, 0);
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -156,16 +196,20 @@ impl Route {
                 3 => ttl_ms = field.uint()?.min(MAX_TTL_MS),
                 4 => task = field.bytes()?,
                 5 => stream_window_bytes = field.uint()?.min(u32::MAX.into()) as u32,
+                6 => follows = field.uint()? != 0,
+                7 => input_bytes = field.uint()?,
                 _ => {}
             }
         }
         let (attempt_id, task) = (AttemptId(attempt_id), EncodedTask(part(frame, task)));
-        Ok(Self { attempt_id, attempt, ttl_ms, task, stream_window_bytes })
+        let input_follows = InputLength::from_fields(follows, input_bytes);
+        Ok(Self { attempt_id, attempt, ttl_ms, task, stream_window_bytes, input_follows })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
-        let Self { attempt_id, attempt, ttl_ms, stream_window_bytes, .. } = *self;
-        RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes }.write(&self.task.0, to);
+        let Self { attempt_id, attempt, ttl_ms, stream_window_bytes, input_follows, .. } = *self;
+        RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes, input_follows }
+            .write(&self.task.0, to);
     }
 }
 
@@ -176,6 +220,9 @@ impl RouteHead {
         to.uint(3, self.ttl_ms);
         to.bytes(4, task);
         to.uint(5, self.stream_window_bytes.into());
+        if let Some(length) = self.input_follows {
+            length.write(6, to);
+        }
     }
 }
 

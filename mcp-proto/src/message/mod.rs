@@ -22,8 +22,8 @@ use crate::id::{AttemptId, TaskId};
 use crate::wire::{Reader, WireError, Writer, part};
 
 pub use dispatch::{
-    Cancel, CancelReason, Deliver, Executed, Nack, Outcome, ResultHeaders, Route, RouteHead, Send,
-    TaskResult, TaskState,
+    Cancel, CancelReason, Deliver, Executed, InputLength, Nack, Outcome, ResultHeaders, Route,
+    RouteHead, Send, TaskResult, TaskState,
 };
 pub use retry::Retry;
 pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
@@ -64,7 +64,8 @@ pub enum Message {
     Cancel(Cancel),
     /// Worker: hands an attempt back that it did not start.
     Nack(Nack),
-    /// Worker, and from the broker to the client: a part of a result. Body: the part.
+    /// A part of a result, from the worker to the broker to the client; or of an input, the other
+    /// way. Body: the part.
     Chunk(Chunk),
     /// Client: send chunks again.
     Resume(Resume),
@@ -72,7 +73,7 @@ pub enum Message {
     Fetch(TaskId),
     /// Broker: answers FETCH for a task without an outcome.
     Status(TaskId, TaskState),
-    /// Client, and from the broker to the worker: more chunks may come.
+    /// Against the direction of chunks: more of them may come.
     Credit(Credit),
     /// Worker: a handler that waits gives its slot back.
     Park(Park),

@@ -92,20 +92,28 @@ impl Progress {
     }
 }
 
-/// A part of a result, before its end.
+/// A part of a result, from a worker or to a client; or of an input, from a client or to a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
     /// Of what.
     pub of: Subject,
-    /// From 0, in each attempt.
+    /// From 0, in each attempt's result and in each input.
     pub seq: u32,
-    /// Chunks before this one are missing, and will not come.
+    /// To a client: chunks before this one are missing, and will not come.
     pub gap: bool,
+    /// Of an input: no other follows.
+    pub last: bool,
 }
 
 impl Chunk {
+    /// One that follows the one before it, and is not the last.
+    pub fn new(of: Subject, seq: u32) -> Self {
+        Self { of, seq, gap: false, last: false }
+    }
+
     pub(super) fn parse(it: &[u8]) -> Result<Self, Failure> {
         let (mut of, mut seq, mut gap) = (SubjectFields::default(), 0, false);
+        let mut last = false;
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -114,16 +122,18 @@ impl Chunk {
                 3 => of.attempt = field.uint()? as u32,
                 4 => seq = field.uint()? as u32,
                 5 => gap = field.uint()? != 0,
+                6 => last = field.uint()? != 0,
                 _ => {}
             }
         }
-        Ok(Self { of: of.parse(MessageKind::Chunk)?, seq, gap })
+        Ok(Self { of: of.parse(MessageKind::Chunk)?, seq, gap, last })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
         self.of.write(to);
         to.uint(4, self.seq.into());
         to.uint(5, self.gap.into());
+        to.uint(6, self.last.into());
     }
 }
 
@@ -134,7 +144,7 @@ pub struct Credit {
     pub of: Subject,
     /// All chunks before this one are done with.
     pub next_seq: u32,
-    /// Bytes that may come in all, from the attempt's start.
+    /// Bytes that may come in all, from the first chunk on.
     pub limit_bytes: u64,
 }
 

@@ -97,6 +97,8 @@ impl Metrics {
             ("sessions", "Client sessions, detached ones included", stats.sessions),
             ("streams", "Results on their way in parts", stats.streams),
             ("stream_kept_bytes", "Parts of results kept for their readers", stats.stream_bytes),
+            ("uploads", "Inputs on their way in parts", stats.uploads),
+            ("upload_bytes", "Set aside for parts of inputs", stats.upload_bytes),
             ("connections", "Connections", stats.connections),
         ] {
             to.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
@@ -117,6 +119,7 @@ impl Metrics {
             joined,
             attempts,
             chunks,
+            input_chunks,
             nacked,
             put_off,
             redispatched,
@@ -139,6 +142,8 @@ impl Metrics {
             sessions: _,
             streams: _,
             stream_bytes: _,
+            uploads: _,
+            upload_bytes: _,
             connections: _,
         } = &self.stats;
         for (name, help, value) in [
@@ -150,6 +155,7 @@ impl Metrics {
             ("attempts_put_off", "Attempts handed back to be tried again later", put_off),
             ("attempts_redispatched", "Attempts after a task's first", redispatched),
             ("chunks", "Parts of results that workers sent", chunks),
+            ("input_chunks", "Parts of inputs that clients sent", input_chunks),
             ("attempts_timed_out", "Attempts that gave no sign of life", timed_out),
             ("retries", "Failures and time-outs that were followed by another attempt", retried),
             ("retries_refused", "Those that were not: no retry budget left", retries_refused),

@@ -38,6 +38,7 @@ impl Default for LimitsConfig {
             max_body_bytes: MAX_BODY_BYTES as u32,
             max_session_tasks: 65_536,
             max_agent_attempts: MAX_AGENT_ATTEMPTS,
+            max_input_bytes: 1024 * 1024 * 1024,
             max_tasks: 4_000_000,
             max_queue_tasks: 1_000_000,
             max_queue_bytes: 1024 * 1024 * 1024,
@@ -48,6 +49,7 @@ impl Default for LimitsConfig {
             max_detached_bytes: 16 * 1024 * 1024,
             kept_results: 10_000,
             kept_result_bytes: 64 * 1024 * 1024,
+            max_upload_bytes: 64 * 1024 * 1024,
             max_nacks: 8,
             retry_budget_percent: 20,
         }

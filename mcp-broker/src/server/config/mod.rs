@@ -110,6 +110,9 @@ pub struct LimitsConfig {
     pub max_session_tasks: u32,
     /// Largest slots + prefetch of one worker, at most 4,096: the default.
     pub max_agent_attempts: u32,
+    /// Longest input that comes in chunks: of tasks whose input does not fit a frame. 0: such tasks
+    /// are rejected. 1 GiB.
+    pub max_input_bytes: u64,
 
     /// Tasks without an outcome, of all actions together.
     pub max_tasks: usize,
@@ -131,6 +134,10 @@ pub struct LimitsConfig {
     pub kept_results: usize,
     /// Bytes of the results kept after delivery.
     pub kept_result_bytes: usize,
+    /// Bytes set aside for inputs on their way in chunks, of all tasks together: 64 KiB for each that
+    /// waits for a worker or runs, and 256 KiB while less than half is taken. Beyond them, QUEUE_FULL.
+    /// 64 MiB.
+    pub max_upload_bytes: usize,
     /// How often workers may hand a task back before it fails.
     pub max_nacks: u32,
     /// The retry budget: attempts after a failure or a time-out, in percent of the tasks taken
@@ -244,6 +251,7 @@ impl Config {
             max_body_bytes: self.limits.max_body_bytes,
             max_session_tasks: self.limits.max_session_tasks,
             max_agent_attempts: self.limits.max_agent_attempts,
+            max_input_bytes: self.limits.max_input_bytes,
         }
     }
 
@@ -272,6 +280,7 @@ impl Config {
             max_detached_bytes: limits.max_detached_bytes,
             kept_results: limits.kept_results,
             kept_result_bytes: limits.kept_result_bytes,
+            max_upload_bytes: limits.max_upload_bytes,
             max_nacks: limits.max_nacks,
             retry_budget_percent: limits.retry_budget_percent,
             ..CoreConfig::new(broker_id, epoch, seed)

@@ -1,10 +1,12 @@
 use std::path::Path;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
+use mcp_proto::InputLength;
 
 use super::*;
 use crate::backend::testing::{call, job, job_of, until_emitted};
-use crate::worker::complete;
+use crate::worker::{Line, complete};
 
 fn sh(script: &str) -> Exec {
     Exec::new("sh", ["-c", script])
@@ -118,4 +120,18 @@ async fn output_is_emitted_while_the_program_runs() {
     std::fs::write(&path, "").unwrap();
     let reply = running.await.unwrap().unwrap();
     assert_eq!(complete(&line, reply).body, "two");
+}
+
+#[tokio::test]
+async fn a_long_input_goes_in_as_it_comes() {
+    let job = Job { line: Line::dead_with_input(InputLength::Unknown), ..job("one\n") };
+    let line = job.line.clone();
+    let script = "while read -r word; do echo got $word; done";
+    let running = tokio::spawn(sh(script).call(job));
+    until_emitted(&line, "got one\n").await;
+    line.chunk(0, false, "two\n");
+    until_emitted(&line, "got two\n").await;
+    line.chunk(1, true, "three\n");
+    running.await.unwrap().unwrap();
+    assert_eq!(complete(&line, HandlerReply::default()).body, "got three\n");
 }

@@ -1,6 +1,9 @@
+use mcp_proto::InputLength;
+
 use super::*;
 use crate::backend::testing::server::HttpServer;
 use crate::backend::testing::{call, job, job_of, soon, until_emitted};
+use crate::worker::Line;
 
 #[tokio::test]
 async fn bodies_and_content_types_go_both_ways() {
@@ -81,4 +84,21 @@ async fn dropped_it_closes_its_connection_at_once() {
         running.abort();
         exchange.until_closed().await;
     }
+}
+
+#[tokio::test]
+async fn a_long_input_is_posted_as_it_comes() {
+    let server = HttpServer::start().await;
+    let http = Http::new(&server.url("/")).unwrap();
+    let job = Job { line: Line::dead_with_input(InputLength::Bytes(16)), ..job("once ") };
+    let line = job.line.clone();
+    line.chunk(0, false, "upon ");
+    line.chunk(1, true, "a time");
+    let (reply, ()) = tokio::join!(call(&http, job), async {
+        let mut exchange = server.accept().await;
+        assert_eq!(exchange.header("content-length"), Some("16"));
+        assert_eq!(&exchange.body[..], b"once upon a time");
+        exchange.answer("200 OK", "done").await;
+    });
+    assert_eq!(reply.unwrap().body, "done");
 }

@@ -2,14 +2,13 @@
 
 mod result;
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use mcp_client::{ActionName, Client, Outcome, Priority, Retry, TaskBuilder, TaskEnd, TaskId};
-use mcp_proto::limits::MAX_DISCARDED_FRAME_BYTES;
+use tokio::fs::File;
 use tokio_util::sync::CancellationToken;
 
 use result::Parts;
@@ -24,6 +23,7 @@ Examples:
   mcpctl call upper --data hello
   mcpctl call summarize --file report.txt --ttl 2m > summary.txt
   git diff | mcpctl call review - --idempotent --label gpu=a100
+  mcpctl call transcribe --file talk.wav --ttl 1h > talk.txt
   mcpctl call embed --file page.txt --idempotent --retry 3 --attempt-timeout 10s
   mcpctl call review --file report.txt --trace
   mcpctl call upper --data hello -o json | jq .context_trace";
@@ -44,7 +44,8 @@ pub(crate) struct Call {
     #[arg(long, value_name = "TEXT", group = "input")]
     data: Option<String>,
 
-    /// File with the task's input
+    /// File with the task's input, of any length that the broker takes (1 GiB when its operator does
+    /// not say otherwise); it is read as the worker does
     #[arg(long, value_name = "FILE", group = "input")]
     file: Option<PathBuf>,
 
@@ -136,7 +137,7 @@ impl From<PriorityArg> for Priority {
 impl Call {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let endpoint = global.endpoint()?;
-        let body = self.body()?;
+        let input = self.input().await?;
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
         let (worker, traced) = (self.worker(), self.trace.then(|| self.action.clone()));
@@ -144,7 +145,7 @@ impl Call {
             Output::Table if !self.no_stream => Parts::Written,
             Output::Table | Output::Json => Parts::Collected,
         };
-        let end = self.send(&client, body, parts, &interrupted).await;
+        let end = self.send(&client, input, parts, &interrupted).await;
         let Ok(end) = end else {
             // So that a cancel arrives.
             client.close().await;
@@ -170,28 +171,30 @@ impl Call {
         format!("--action {}{}", self.action, labels.collect::<String>())
     }
 
-    fn body(&self) -> Result<Vec<u8>, Failure> {
+    /// Opened before there is a connection, so that a wrong name is told at once.
+    async fn input(&self) -> Result<Input, Failure> {
         match (&self.data, &self.file, &self.stdin) {
-            (Some(data), _, _) => Ok(data.clone().into_bytes()),
-            (None, Some(path), _) if path.as_os_str() != "-" => File::open(path)
-                .and_then(read)
-                .map_err(|error| cannot_read(&path.display().to_string(), &error)),
-            (None, Some(_), _) | (None, None, Some(_)) => {
-                read(io::stdin()).map_err(|error| cannot_read("stdin", &error))
+            (Some(data), _, _) => Ok(Input::Data(data.clone())),
+            (None, Some(path), _) if path.as_os_str() != "-" => {
+                Input::open(path).await.map_err(|error| {
+                    let path = path.display();
+                    Failure::usage(format_args!("cannot read the input from {path}: {error}"))
+                })
             }
-            (None, None, None) => Ok(Vec::new()),
+            (None, Some(_), _) | (None, None, Some(_)) => Ok(Input::Stdin),
+            (None, None, None) => Ok(Input::Data(String::new())),
         }
     }
 
     async fn send(
         self,
         client: &Client,
-        body: Vec<u8>,
+        input: Input,
         parts: Parts,
         interrupted: &CancellationToken,
     ) -> Result<TaskEnd, Failure> {
         let sent = tokio::select! {
-            sent = self.task(client, body).stream() => sent,
+            sent = self.task(client, input).stream() => sent,
             () = interrupted.cancelled() => return Err(Failure::cancelled()),
         };
         match sent {
@@ -200,10 +203,9 @@ impl Call {
         }
     }
 
-    fn task(self, client: &Client, body: Vec<u8>) -> TaskBuilder {
-        let mut task = client
-            .task(self.action)
-            .body(body)
+    fn task(self, client: &Client, input: Input) -> TaskBuilder {
+        let mut task = input
+            .of(client.task(self.action))
             .ttl(self.ttl)
             .idempotent(self.idempotent)
             .priority(self.priority.into());
@@ -235,18 +237,34 @@ impl Call {
     }
 }
 
-/// Reads to the end, but not more than any broker would look at.
-fn read(from: impl Read) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    let read = from.take(MAX_DISCARDED_FRAME_BYTES as u64 + 1).read_to_end(&mut body)?;
-    if read > MAX_DISCARDED_FRAME_BYTES {
-        return Err(io::Error::other(format!("longer than {MAX_DISCARDED_FRAME_BYTES} bytes")));
-    }
-    Ok(body)
+/// Where the task's input comes from.
+enum Input {
+    Data(String),
+    /// And how long it is, if it says.
+    File(File, Option<u64>),
+    Stdin,
 }
 
-fn cannot_read(what: &str, error: &io::Error) -> Failure {
-    Failure::usage(format_args!("cannot read the input from {what}: {error}"))
+impl Input {
+    async fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path).await?;
+        let about = file.metadata().await?;
+        if about.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        // Of a pipe, and of what the system makes up as it is read, it says nothing.
+        let bytes = Some(about.len()).filter(|bytes| about.is_file() && *bytes > 0);
+        Ok(Input::File(file, bytes))
+    }
+
+    fn of(self, task: TaskBuilder) -> TaskBuilder {
+        match self {
+            Input::Data(data) => task.body(data),
+            Input::File(file, None) => task.input_reader(file),
+            Input::File(file, Some(bytes)) => task.input_reader(file).input_bytes(bytes),
+            Input::Stdin => task.input_reader(tokio::io::stdin()),
+        }
+    }
 }
 
 fn print(end: &TaskEnd, output: Output) -> io::Result<()> {

@@ -32,6 +32,7 @@ use mcp_proto::{
 };
 
 use super::incoming::{Incoming, Told, WINDOW_BYTES};
+use super::outgoing::{Outgoing, Pushed};
 use crate::connection::Outbox;
 use crate::task::Delivered;
 
@@ -65,6 +66,8 @@ pub(super) struct Submission<W> {
     pub(super) is_idempotent: bool,
     /// Set when the result is taken in parts.
     pub(super) incoming: Option<Arc<Incoming>>,
+    /// Set when the body is only the beginning of the input.
+    pub(super) outgoing: Option<Box<Outgoing>>,
     pub(super) waiter: W,
 }
 
@@ -91,6 +94,8 @@ struct Entry<W> {
     more_waiters: Vec<W>,
     /// See [`Submission::incoming`].
     incoming: Option<Arc<Incoming>>,
+    /// See [`Submission::outgoing`].
+    outgoing: Option<Box<Outgoing>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,18 +139,21 @@ impl<W> Pending<W> {
         mut out: impl Outbox,
         ended: &mut Vec<Ended<W>>,
     ) -> bool {
-        let Submission { id, task, body, deadline, is_idempotent, incoming, waiter } = submission;
+        let Submission { id, task, body, deadline, is_idempotent, waiter, .. } = submission;
+        let Submission { incoming, outgoing, .. } = submission;
         let vacant = match self.tasks.entry(id) {
             hash_map::Entry::Vacant(vacant) => vacant,
             hash_map::Entry::Occupied(mut occupied) => {
                 let entry = occupied.get_mut();
-                let is_in_parts = incoming.is_some() || entry.incoming.is_some();
+                let is_in_parts = [&incoming, &entry.incoming].into_iter().any(Option::is_some)
+                    || [&outgoing, &entry.outgoing].into_iter().any(Option::is_some);
                 if !is_in_parts && is_same(entry, &task, &body) {
                     entry.interested += 1;
                     entry.more_waiters.push(waiter);
                 } else {
                     let message = if is_in_parts {
-                        "a task with this id is in flight, and a result in parts has one reader"
+                        "a task with this id is in flight, and what goes in parts has one sender and \
+                         one reader"
                     } else {
                         "another task with this id, and another action or body, is in flight: \
                          give it an id of its own"
@@ -171,6 +179,7 @@ impl<W> Pending<W> {
             waiter: Some(waiter),
             more_waiters: Vec::new(),
             incoming,
+            outgoing,
         });
         self.next_order += 1;
         if self.is_accepting {
@@ -188,6 +197,9 @@ impl<W> Pending<W> {
             return;
         }
         entry.is_cancelled = true;
+        if let Some(outgoing) = &mut entry.outgoing {
+            outgoing.stop();
+        }
         match entry.state {
             State::Unsent => {
                 let error = ErrorInfo::new(ErrorCode::Cancelled, "cancelled before it was sent");
@@ -235,6 +247,9 @@ impl<W> Pending<W> {
                         let resume = Resume { task_id, attempt, next_seq, limit_bytes };
                         out.push(&Message::Resume(resume), &Bytes::new());
                     }
+                    if let Some(outgoing) = &mut entry.outgoing {
+                        outgoing.interrupt();
+                    }
                     out.push(&Message::Fetch(id.clone()), &Bytes::new());
                     // After FETCH: a session that does not wait for a task can't cancel it.
                     if entry.is_cancelled {
@@ -278,6 +293,7 @@ impl<W> Pending<W> {
             && sends_again
             && let Some(entry) = self.tasks.get_mut(&deliver.task_id)
             && !entry.is_cancelled
+            && entry.can_begin_again()
             && now < entry.deadline
         {
             if entry.state != State::Unsent {
@@ -338,6 +354,51 @@ impl<W> Pending<W> {
         Some((self.tasks.get(id)?.incoming.as_deref()?, *attempt))
     }
 
+    /// CREDIT.
+    pub(super) fn credit(
+        &mut self,
+        of: &Subject,
+        next_seq: u32,
+        limit_bytes: u64,
+        mut out: impl Outbox,
+    ) {
+        let Subject::Task(id, _) = of else { return };
+        if let Some(outgoing) = self.tasks.get_mut(id).and_then(|entry| entry.outgoing.as_mut()) {
+            outgoing.credit(next_seq, limit_bytes, &mut out);
+        }
+    }
+
+    /// More of a task's input: sends as much as it may, from the front of `part`.
+    pub(super) fn push_input(
+        &mut self,
+        id: &TaskId,
+        part: &mut Bytes,
+        is_last: bool,
+        mut out: impl Outbox,
+    ) -> Pushed {
+        match self.tasks.get_mut(id).and_then(|entry| entry.outgoing.as_mut()) {
+            Some(_) if !self.is_connected => Pushed::NoCredit,
+            Some(outgoing) => outgoing.push(part, is_last, &mut out),
+            None => Pushed::Over,
+        }
+    }
+
+    /// A task's input can't be had: the task is cancelled, and whoever waits is told why.
+    pub(super) fn fail_input(
+        &mut self,
+        id: &TaskId,
+        problem: &str,
+        out: impl Outbox,
+        ended: &mut Vec<Ended<W>>,
+    ) {
+        let Some(entry) = self.tasks.get_mut(id) else { return };
+        let message = format!("its input could not be read: {problem}");
+        let error = ErrorInfo::new(ErrorCode::Cancelled, message);
+        let end = local_end(id.clone(), Outcome::Cancelled, entry.executed(), error);
+        entry.resolve(end, ended);
+        self.cancel(id, out, ended);
+    }
+
     /// STATUS. Returns whether the next time-out is earlier than it was.
     pub(super) fn status(
         &mut self,
@@ -357,7 +418,9 @@ impl<W> Pending<W> {
                 let error = ErrorInfo::new(ErrorCode::Cancelled, message);
                 self.end(id, Outcome::Cancelled, Executed::Maybe, error, ended);
             }
-            TaskState::Unknown if entry.is_idempotent && now < entry.deadline => {
+            TaskState::Unknown
+                if entry.is_idempotent && entry.can_begin_again() && now < entry.deadline =>
+            {
                 entry.may_have_run = true;
                 if self.is_accepting {
                     send(entry, now, &mut out);
@@ -369,8 +432,12 @@ impl<W> Pending<W> {
                 }
             }
             TaskState::Unknown => {
-                let message = "the connection to the broker broke, and the broker does not know \
-                               the task: it may have run; mark it idempotent if it may run twice";
+                let message = if entry.is_idempotent {
+                    "the broker does not know the task any more, and its input can't be had again"
+                } else {
+                    "the connection to the broker broke, and the broker does not know the task: it \
+                     may have run; mark it idempotent if it may run twice"
+                };
                 let error = ErrorInfo::new(ErrorCode::BrokerLost, message);
                 self.end(id, Outcome::Lost, Executed::Maybe, error, ended);
             }
@@ -494,6 +561,11 @@ impl<W> Entry<W> {
         }
     }
 
+    /// Whether all of its input is there to be sent once more.
+    fn can_begin_again(&self) -> bool {
+        self.outgoing.as_ref().is_none_or(|outgoing| outgoing.can_begin())
+    }
+
     fn resolve(&mut self, end: Delivered, ended: &mut Vec<Ended<W>>) {
         for waiter in self.more_waiters.drain(..) {
             ended.push((waiter, end.clone()));
@@ -512,14 +584,18 @@ fn send<W>(entry: &mut Entry<W>, now: Instant, out: &mut impl Outbox) {
             WINDOW_BYTES
         }
     };
+    let input_follows = entry.outgoing.as_ref().map(|outgoing| outgoing.length());
     // Lent: a clone would allocate.
     let task = mem::replace(&mut entry.task, EncodedTask(Bytes::new()));
-    let message = Message::Send(Send { task, ttl_ms, stream_window_bytes });
+    let message = Message::Send(Send { task, ttl_ms, stream_window_bytes, input_follows });
     out.push(&message, &entry.body);
     if let Message::Send(Send { task, .. }) = message {
         entry.task = task;
     }
     entry.state = State::Sent;
+    if let Some(outgoing) = &mut entry.outgoing {
+        outgoing.begin(out);
+    }
 }
 
 /// Whether action and body are the same: what the broker goes by.

@@ -53,6 +53,7 @@ impl Fixture {
             deadline: self.now + TTL,
             is_idempotent,
             incoming: None,
+            outgoing: None,
             waiter,
         };
         self.pending.submit(submission, self.now, &mut self.wire, &mut self.ended);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 use mcp_proto::{
-    Ack, Chunk, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, MCP_VERSION, Message,
+    Ack, Chunk, Credit, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, MCP_VERSION, Message,
     MessageKind, Outcome,
 };
 
@@ -29,6 +29,7 @@ impl Peer for Session {
 
     fn connected(self: &Arc<Self>, link: &Arc<Link>, ack: &Ack) {
         self.max_body_bytes.store(ack.limits.max_body_bytes, Ordering::Relaxed);
+        self.max_input_bytes.store(ack.limits.max_input_bytes, Ordering::Relaxed);
         let mut state = self.lock();
         self.give_room(&mut state, &ack.limits);
         state.broker_id = Some(ack.broker_id.clone());
@@ -132,8 +133,12 @@ impl Session {
                 }
             }
             Received::Frame(Frame { message: Message::Chunk(chunk), body }) => {
-                let Chunk { of, seq, gap } = chunk;
+                let Chunk { of, seq, gap, .. } = chunk;
                 pending.chunk(&of, seq, gap, body, ended);
+            }
+            Received::Frame(Frame { message: Message::Credit(credit), .. }) => {
+                let Credit { of, next_seq, limit_bytes } = credit;
+                pending.credit(&of, next_seq, limit_bytes, link.as_deref());
             }
             Received::Frame(Frame { message: Message::Progress(progress), .. }) => {
                 pending.progress(progress);

@@ -30,11 +30,12 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 use mcp_proto::{
-    Ack, AttemptId, CancelReason, ErrorCode, ErrorInfo, Executed, InvalidMessage, Message, Nack,
-    Outcome, Ping, Readiness, TaskResult,
+    Ack, AttemptId, CancelReason, Credit, ErrorCode, ErrorInfo, Executed, InvalidMessage, Message,
+    Nack, Outcome, Ping, Readiness, Subject, TaskResult,
 };
 
 use super::handler::Handler;
+use super::inlet::Told;
 use super::job::Job;
 use super::line::Line;
 use super::stats::WorkerStats;
@@ -197,6 +198,9 @@ impl Attempts {
         for (id, attempt) in &self.held {
             if let Some(parts) = attempt.parts.as_ref().filter(|_| keep.contains(id)) {
                 parts.resend(*id, &mut out);
+            }
+            if let Some(inlet) = attempt.line.inlet().filter(|_| keep.contains(id)) {
+                push_input_credit(*id, inlet.told(), &mut out);
             }
         }
         self.park_again(&mut out);
@@ -395,6 +399,21 @@ impl Attempts {
         }
     }
 
+    /// CHUNK: more of an attempt's input.
+    pub(super) fn input(&self, id: AttemptId, seq: u32, is_last: bool, body: Bytes) {
+        // Unknown: it is finished.
+        if let Some(inlet) = self.held.get(&id).and_then(|attempt| attempt.line.inlet()) {
+            inlet.chunk(seq, is_last, body);
+        }
+    }
+
+    /// A handler has read some of its input. Without a connection it is told once there is one.
+    pub(super) fn credit_input(&self, id: AttemptId, told: Told, mut out: impl Outbox) {
+        if self.connection.is_some() && self.held.contains_key(&id) {
+            push_input_credit(id, told, &mut out);
+        }
+    }
+
     /// A handler ended.
     pub(super) fn complete(
         &mut self,
@@ -567,6 +586,12 @@ impl Attempts {
             self.abandon(id);
         }
     }
+}
+
+fn push_input_credit(id: AttemptId, told: Told, out: &mut impl Outbox) {
+    let Told { next_seq, limit_bytes } = told;
+    let credit = Credit { of: Subject::Attempt(id), next_seq, limit_bytes };
+    out.push(&Message::Credit(credit), &Bytes::new());
 }
 
 /// Has a job started, and tells so where the broker waits for a sign of life.

@@ -1,4 +1,6 @@
-use mcp_proto::{ActionName, Frame, Limits, NodeId, Park, Progress, Subject, Task, TaskId};
+use mcp_proto::{
+    ActionName, Frame, InputLength, Limits, NodeId, Park, Progress, Subject, Task, TaskId,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -67,6 +69,10 @@ impl Fixture {
     }
 
     fn route_task(&mut self, id: u64, task: Task, ttl: Duration, is_served: bool) {
+        self.route_line(id, task, ttl, is_served, Line::dead());
+    }
+
+    fn route_line(&mut self, id: u64, task: Task, ttl: Duration, is_served: bool, line: Line) {
         let routed = Routed {
             id: AttemptId(id),
             job: Ok(Job {
@@ -74,7 +80,7 @@ impl Fixture {
                 body: Bytes::new(),
                 deadline: self.now + ttl,
                 attempt: 1,
-                line: Line::dead(),
+                line,
             }),
             handler: is_served.then(handler),
             arrived_at: self.now,
@@ -147,6 +153,9 @@ impl Fixture {
             }
             Message::Park(it) if it.parked => format!("{} parks", it.attempt_id.0),
             Message::Park(it) => format!("{} goes on", it.attempt_id.0),
+            Message::Credit(Credit { of: Subject::Attempt(id), next_seq, limit_bytes }) => {
+                format!("{} credit {next_seq} {limit_bytes}", id.0)
+            }
             Message::Ping(Ping { readiness: None, .. }) => "probe".to_owned(),
             Message::Ping(it) => {
                 let mut held: Vec<_> = it.held.iter().map(|id| id.0).collect();
@@ -914,4 +923,42 @@ fn on_a_new_connection_the_broker_is_told_again_what_is_parked() {
     it.connect(&[1]);
     assert!(it.sent().is_empty());
     it.stopped(2);
+}
+
+#[test]
+fn an_input_reaches_its_handler_and_its_credit_is_told_again_after_a_break() {
+    let mut it = Fixture::new(1, 1);
+    let task =
+        |id: &str| Task::new(TaskId::try_from(id).unwrap(), ActionName::try_from("upper").unwrap());
+    for id in [1, 2] {
+        it.route_line(
+            id,
+            task(&format!("t{id}")),
+            TTL,
+            true,
+            Line::dead_with_input(InputLength::Unknown),
+        );
+    }
+    assert_eq!(it.started(), [1]);
+    let body = || Bytes::from_static(b"part");
+    // Also for one that waits, and for one that is not known.
+    for id in [1, 2, 3] {
+        it.attempts.input(AttemptId(id), 0, false, body());
+    }
+    let told = Told { next_seq: 1, limit_bytes: 1_000 };
+    it.attempts.credit_input(AttemptId(1), told, &mut it.wire);
+    it.attempts.credit_input(AttemptId(3), told, &mut it.wire);
+    assert_eq!(it.sent(), ["1 credit 1 1000"]);
+    it.attempts.disconnected();
+    it.attempts.credit_input(AttemptId(1), told, &mut it.wire);
+    assert_eq!(it.sent(), [""; 0]);
+    it.connect(&[1]);
+    assert_eq!(it.sent(), ["1 credit 0 262144"]);
+    // Of the other, the handler never hears.
+    let line = it.running[&1].clone();
+    it.cancel(1, CancelReason::Client);
+    let inlet = line.inlet().unwrap();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let over = crate::worker::InputError::Over;
+    assert_eq!(inlet.poll(&mut cx).0, std::task::Poll::Ready(Some(Err(over))));
 }

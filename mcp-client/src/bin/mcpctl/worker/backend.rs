@@ -13,7 +13,7 @@ use mcp_client::backend::http::Http;
 use mcp_client::backend::kserve::KServe;
 use mcp_client::backend::openai::OpenAi;
 use mcp_client::worker::HandlerFuture;
-use mcp_client::{Handler, HandlerReply, Job};
+use mcp_client::{Handler, HandlerError, HandlerReply, Job};
 
 use crate::exit::Failure;
 
@@ -79,11 +79,18 @@ impl Handler for Backend {
             Backend::Http(http) => http.call(job),
             Backend::OpenAi(openai) => openai.call(job),
             Backend::KServe(kserve) => kserve.call(job),
-            Backend::Echo => Box::pin(async move {
-                Ok(HandlerReply::new(job.body).content_type(job.task.content_type))
-            }),
+            Backend::Echo => Box::pin(echo(job)),
         }
     }
+}
+
+async fn echo(job: Job) -> Result<HandlerReply, HandlerError> {
+    let mut input = job.input();
+    let mut last = job.body.clone();
+    while let Some(part) = input.next().await {
+        job.emit(std::mem::replace(&mut last, part?)).await?;
+    }
+    Ok(HandlerReply::new(last).content_type(job.task.content_type))
 }
 
 impl BackendArgs {
