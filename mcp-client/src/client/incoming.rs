@@ -91,8 +91,10 @@ impl Incoming {
                 return state.take_held();
             }
             let received_bytes = state.received_bytes + body.len() as u64 + CHUNK_OVERHEAD_BYTES;
-            // Neither twice, nor more than there was credit for.
-            if seq < state.next_seq || seq == u32::MAX || received_bytes > state.told_limit_bytes {
+            // Neither twice, nor more than there was credit for: after a gap, the broker takes a window
+            // to be free.
+            let most = state.told_limit_bytes + u64::from(WINDOW_BYTES);
+            if seq < state.next_seq || seq == u32::MAX || received_bytes > most {
                 return None;
             }
             state.next_seq += 1;

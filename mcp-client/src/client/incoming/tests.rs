@@ -126,13 +126,13 @@ fn the_broker_is_told_when_half_of_the_window_is_read_and_at_the_end() {
 }
 
 #[test]
-fn more_than_the_window_is_not_kept() {
+fn more_than_two_windows_are_not_kept() {
     let it = Incoming::new();
     for seq in 0..1000 {
         it.chunk(1, seq, false, vec![7; 16 * 1024].into());
     }
     let (events, _) = read(&it);
-    assert_eq!((events.len(), events.last()), (16, Some(&StreamEvent::Gap)));
+    assert_eq!((events.len(), events.last()), (32, Some(&StreamEvent::Gap)));
 }
 
 #[test]
