@@ -7,6 +7,7 @@
 mod tests;
 
 use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -104,17 +105,13 @@ impl Incoming {
         })
     }
 
-    /// PROGRESS: only the latest matters.
+    /// PROGRESS.
     pub(super) fn progress(&self, progress: Progress) {
         self.change(|state| {
-            let event = StreamEvent::Progress {
+            state.push(StreamEvent::Progress {
                 fraction: progress.permille.map(|permille| f32::from(permille) / 1000.0),
                 message: progress.message,
-            };
-            match state.events.back_mut() {
-                Some((_, last @ StreamEvent::Progress { .. })) => *last = event,
-                Some(_) | None => state.push(event),
-            }
+            });
         });
     }
 
@@ -204,11 +201,15 @@ impl State {
     }
 
     fn push(&mut self, event: StreamEvent) {
-        // Two gaps are one.
-        if event == StreamEvent::Gap && matches!(self.events.back(), Some((_, StreamEvent::Gap))) {
-            return;
+        // Without a part between them, two gaps are one, and of progress the latest matters.
+        let is_part = |event: &StreamEvent| matches!(event, StreamEvent::Part(_));
+        let mut since_part = self.events.iter_mut().rev().take_while(|(_, it)| !is_part(it));
+        let is_alike = |it: &StreamEvent| discriminant(it) == discriminant(&event);
+        let alike = since_part.find(|(_, it)| !is_part(&event) && is_alike(it));
+        match alike {
+            Some(alike) => *alike = (self.next_seq, event),
+            None => self.events.push_back((self.next_seq, event)),
         }
-        self.events.push_back((self.next_seq, event));
     }
 
     /// The parts of an attempt begin, if they have not.

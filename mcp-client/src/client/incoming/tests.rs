@@ -147,6 +147,17 @@ fn only_the_latest_progress_is_kept() {
 }
 
 #[test]
+fn what_is_not_read_has_a_bound_whatever_comes() {
+    let it = Incoming::new();
+    for seq in 1..1000 {
+        it.chunk(1, seq, true, Bytes::new());
+        let of = Subject::Task(TaskId::try_from("t").unwrap(), 1);
+        it.progress(Progress { of, permille: Some(1), message: "busy".into() });
+    }
+    assert_eq!(read(&it).0.len(), 2);
+}
+
+#[test]
 fn a_task_that_is_sent_anew_begins_again() {
     let it = Incoming::new();
     chunk(&it, 3, 0, "old");
