@@ -38,6 +38,8 @@ struct State {
     told_limit_bytes: u64,
     /// The broker has no more of this attempt than what came.
     is_cut: bool,
+    /// Parts can come after the end on this connection: it was asked for them.
+    is_resumed: bool,
     /// What is to be read, each with the number of the part that follows it.
     events: VecDeque<(u32, StreamEvent)>,
     reader: Option<Waker>,
@@ -63,6 +65,7 @@ impl Incoming {
             told_seq: 0,
             told_limit_bytes: WINDOW_BYTES.into(),
             is_cut: false,
+            is_resumed: false,
             events: VecDeque::new(),
             reader: None,
             held: None,
@@ -135,14 +138,14 @@ impl Incoming {
     pub(super) fn restart(&self) {
         self.change(|state| {
             state.clear();
-            state.attempt = 0;
+            (state.attempt, state.is_resumed) = (0, false);
         });
     }
 
     /// Where to go on, on another connection.
     pub(super) fn resume(&self) -> Told {
         let mut state = self.lock();
-        state.is_cut = false;
+        (state.is_cut, state.is_resumed) = (false, true);
         let next_seq = state.next_seq;
         state.tell(next_seq)
     }
@@ -238,7 +241,7 @@ impl State {
     fn take_held(&mut self) -> Option<Delivered> {
         let Delivered { deliver, .. } = self.held.as_ref()?;
         let (attempt, chunks) = (deliver.attempt, deliver.chunks);
-        if chunks == 0 || self.is_cut {
+        if chunks == 0 || self.is_cut || !self.is_resumed {
             // None is to come. Perhaps none came of this attempt.
             self.begin(attempt);
         } else if attempt > self.attempt || self.next_seq < chunks {
