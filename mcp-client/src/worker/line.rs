@@ -22,7 +22,7 @@ struct Shared {
     /// Whether the client takes the result in parts.
     is_streamed: bool,
     is_over: AtomicBool,
-    /// The attempt is over, or there is more credit. A `CancellationToken`, which can have children,
+    /// The attempt is over, or its credit has changed. A `CancellationToken`, which can have children,
     /// costs several times as much.
     changed: Notify,
     /// Parts of the result, for a client that takes none.
@@ -65,8 +65,8 @@ impl Line {
         self.0.changed.notify_waiters();
     }
 
-    /// There is more credit.
-    pub(super) fn credited(&self) {
+    /// There is more credit, or none will come: whoever waits for it looks again.
+    pub(super) fn wake(&self) {
         self.0.changed.notify_waiters();
     }
 
@@ -150,7 +150,7 @@ impl Drop for Parked<'_> {
     }
 }
 
-/// Tells when an attempt is over.
+/// Tells when an attempt is cancelled or its time to live has run out. A handler's own end is neither.
 #[derive(Debug, Clone)]
 pub struct Cancellation(Line);
 
@@ -159,12 +159,12 @@ impl Cancellation {
         Self(line)
     }
 
-    /// Whether the attempt is over.
+    /// Whether that is so.
     pub fn is_cancelled(&self) -> bool {
         self.0.is_over()
     }
 
-    /// Waits until the attempt is over. Cancel-safe.
+    /// Waits until that is so. Cancel-safe.
     pub async fn wait(&self) {
         self.0.ended().await;
     }
