@@ -216,9 +216,11 @@ pub enum CallError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PartsError {
-    /// The connection broke, and the broker no longer had all of them.
+    /// The connection broke, and the broker no longer had all of them; or they went to another
+    /// client, which sent the same task before.
     #[error(
-        "parts of the result are missing: the connection broke, and the broker no longer had them"
+        "parts of the result are missing: the connection broke and the broker no longer had them, \
+         or another client that sent the same task has them"
     )]
     Missing,
     /// They are more than the caller takes.

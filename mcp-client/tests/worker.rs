@@ -8,9 +8,9 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use mcp_client::{
-    ErrorCode, Executed, HandlerError, Job, Outcome, Worker, WorkerExit, WorkerStatus,
+    EmitError, ErrorCode, Executed, HandlerError, Job, Outcome, Worker, WorkerExit, WorkerStatus,
 };
-use mcp_proto::{AttemptId, Cancel, CancelReason, Message, Readiness, Subject};
+use mcp_proto::{AttemptId, Cancel, CancelReason, Message, Readiness, Route, Subject, Task};
 use support::{FakeBroker, Peer, ack, close_code, soon};
 use tokio::sync::Semaphore;
 
@@ -333,4 +333,33 @@ async fn with_one_thread_handlers_that_block_it_all_have_their_turn() {
         assert_eq!(result.outcome, Outcome::Ok);
         assert!(ended.insert(result.attempt_id));
     }
+}
+
+#[tokio::test]
+async fn what_a_handler_left_behind_does_not_wait_for_credit_for_ever() {
+    let broker = FakeBroker::start();
+    let (tell, mut told) = tokio::sync::mpsc::channel(1);
+    let gate = gate();
+    let starting = Worker::builder(broker.endpoint())
+        .handler("leave", move |job: Job| {
+            let tell = tell.clone();
+            async move {
+                let emitting = job.clone();
+                tokio::spawn(async move { tell.send(emitting.emit("12345678").await).await });
+                gate.acquire().await?.forget();
+                Ok::<_, HandlerError>(())
+            }
+        })
+        .start();
+    let (worker, mut peer) = tokio::join!(soon(starting), broker.accept_open());
+    let _worker = worker.unwrap();
+    let task = Task::new("t".try_into().unwrap(), "leave".try_into().unwrap()).encode();
+    // Room for half of it.
+    let (attempt_id, stream_window_bytes) = (AttemptId(1), 64 + 4);
+    let route = Route { attempt_id, attempt: 1, ttl_ms: TTL_MS, task, stream_window_bytes };
+    peer.send(Message::Route(route), "").await;
+    assert_eq!(peer.recv().await.body, "1234");
+    gate.add_permits(1);
+    assert_eq!(peer.recv_result().await.0.chunks, 1);
+    assert_eq!(soon(told.recv()).await, Some(Err(EmitError::Over)));
 }

@@ -38,8 +38,12 @@ pub const MAX_CAUSES: usize = 8;
 /// Most labels of a worker, or required by a task.
 pub const MAX_LABELS: usize = 64;
 
-/// Most headers of a task.
+/// Most headers of a task or result.
 pub const MAX_HEADERS: usize = 64;
+
+/// Most bytes of the keys and values of a result's headers together: DELIVER has them in one frame
+/// header with the longest error and trace.
+pub const MAX_RESULT_HEADER_BYTES: usize = 8 * 1024;
 
 /// Most actions that one worker serves.
 pub const MAX_ACTIONS: usize = 256;

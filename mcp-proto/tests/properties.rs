@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 use bytes::{BufMut, Bytes, BytesMut};
 use mcp_proto::json::{JSON_CONTENT_TYPE, JsonTask};
 use mcp_proto::limits::{
-    MAX_AGENT_ATTEMPTS, MAX_ATTEMPTS, MAX_HOPS, MAX_RETRY_WAIT_MS, MAX_TRACE_BYTES, MAX_TTL_MS,
+    self, MAX_AGENT_ATTEMPTS, MAX_ATTEMPTS, MAX_HOPS, MAX_RETRY_WAIT_MS, MAX_TRACE_BYTES,
+    MAX_TTL_MS,
 };
 use mcp_proto::{
     Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, Child, Chunk,
@@ -143,6 +144,68 @@ proptest! {
 }
 
 /// A child in a child in a child, as deep as a frame can say.
+/// Each field of an outcome is at its limit, and yet a frame has room for it.
+#[test]
+fn the_longest_outcome_fits_into_a_frame() {
+    let node: NodeId = "n".repeat(limits::MAX_ID_BYTES).try_into().unwrap();
+    let id: TaskId = "t".repeat(limits::MAX_TASK_ID_BYTES).try_into().unwrap();
+    let message = "m".repeat(limits::MAX_ERROR_MESSAGE_BYTES);
+    let code = ErrorCode::AttemptTimeout;
+    let mut error = ErrorInfo::new(code, message.clone()).task(id.clone()).node(node.clone());
+    error.retry_after_ms = Some(u64::MAX);
+    error.causes = vec![Cause { code, message, node_id: Some(node.clone()) }; limits::MAX_CAUSES];
+    let hop = Hop {
+        node_id: node.clone(),
+        event: HopEvent::Completed,
+        attempt: u32::MAX,
+        queue_us: u64::MAX,
+        network_us: u64::MAX,
+        worker_queue_us: u64::MAX,
+        work_us: u64::MAX,
+        policy: "p".repeat(20).into(),
+        candidates: u32::MAX,
+        reason: "r".repeat(20).into(),
+    };
+    let trace = ContextTrace {
+        broker_id: Some(node),
+        total_us: u64::MAX,
+        queue_us: u64::MAX,
+        hops: vec![hop; limits::MAX_HOPS],
+        children: Vec::new(),
+        truncated: true,
+    };
+    let value = "v".repeat(limits::MAX_RESULT_HEADER_BYTES / limits::MAX_HEADERS - 2);
+    let headers = (10..10 + limits::MAX_HEADERS).map(|key| (key.to_string(), value.clone()));
+    let deliver = Message::Deliver(Box::new(Deliver {
+        content_type: "c".repeat(limits::MAX_TEXT_BYTES).into(),
+        error: Some(Box::new(error)),
+        trace: trace.into(),
+        chunks: u32::MAX,
+        attempt: u32::MAX,
+        headers: Some(Box::new(headers.collect())),
+        ..Deliver::new(id, Outcome::Failed, Executed::Maybe)
+    }));
+    let bytes = encoded(deliver.clone());
+    assert!(bytes.len() <= limits::MAX_HEADER_BYTES);
+    match (decoded(&bytes), deliver) {
+        (Message::Deliver(got), Message::Deliver(sent)) => assert_eq!(got.headers, sent.headers),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn headers_that_would_not_fit_are_refused() {
+    let header = |n: usize| (format!("{n:01024}"), "v".repeat(1024));
+    for (count, is_taken) in [(4, true), (5, false)] {
+        let headers: BTreeMap<_, _> = (0..count).map(header).collect();
+        let result = TaskResult::new(AttemptId(7), Outcome::Ok, Executed::Yes);
+        let mut bytes =
+            encoded(Message::Result(TaskResult { headers: Some(Box::new(headers)), ..result }));
+        let got = FrameCodec::new(&Limits::default()).decode(&mut bytes).unwrap().unwrap();
+        assert_eq!(matches!(got, Incoming::Frame(_)), is_taken, "{got:?}");
+    }
+}
+
 #[test]
 fn a_hostile_depth_is_survived() {
     let mut trace = Vec::new();

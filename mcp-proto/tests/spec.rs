@@ -143,6 +143,7 @@ fn the_limits_table_has_exactly_the_limits() {
         ("MAX_CAUSES", limits::MAX_CAUSES as u64),
         ("MAX_LABELS", limits::MAX_LABELS as u64),
         ("MAX_HEADERS", limits::MAX_HEADERS as u64),
+        ("MAX_RESULT_HEADER_BYTES", limits::MAX_RESULT_HEADER_BYTES as u64),
         ("MAX_ACTIONS", limits::MAX_ACTIONS as u64),
         ("MAX_FEATURES", limits::MAX_FEATURES as u64),
         ("MAX_ATTEMPTS", u64::from(limits::MAX_ATTEMPTS)),

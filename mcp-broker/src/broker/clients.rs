@@ -54,13 +54,17 @@ impl Core {
             let message = format!("session {} belongs to another identity", session.id);
             return Err((ErrorCode::IdentityMismatch, message));
         }
-        let old = session.connection.replace(connection);
+        // None until its ACK is about to be sent: what ends now is held until after that.
+        let old = session.connection.take();
         if let Some(timer) = session.timer.take() {
             self.timers.cancel(timer);
         }
         self.stats.sessions_resumed += 1;
         if let Some(old) = old {
             self.displace_connection(now, old);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.connection = Some(connection);
         }
         Ok(())
     }

@@ -225,8 +225,16 @@ impl Core {
             Some(peer) => peer.identity,
             None => return Ok(()),
         };
+        let resumed = match &hello.session_id {
+            Some(id) if roles.client => self.sessions.find(id),
+            Some(_) | None => None,
+        };
+        let is_its = |key: &SessionKey| {
+            self.sessions.get(*key).is_some_and(|session| session.identity == identity)
+        };
+        let resumed = resumed.filter(is_its);
         let worker = match hello.worker {
-            Some(worker) => Some(self.register(now, id, identity, worker)?),
+            Some(worker) => Some(self.register(now, id, identity, worker, resumed)?),
             None => None,
         };
         // Known at once: should the other role be refused, this one ends with the connection.

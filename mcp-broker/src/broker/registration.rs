@@ -6,18 +6,19 @@ use mcp_proto::{AttemptId, ErrorCode, WorkerHello};
 
 use super::peers::Refusal;
 use super::registry::{Agent, AgentKey, Membership, Presence};
-use super::sessions::IdentityKey;
+use super::sessions::{IdentityKey, SessionKey};
 use super::{ConnectionId, Core, Event, Mono, Now};
 
 impl Core {
     /// Registers a worker, or lets it resume. It gets no task before [`Core::activate`]. Returns
-    /// the attempts that it shall go on with.
+    /// the attempts that it shall go on with. `session` is the one that it resumes as a client.
     pub(super) fn register(
         &mut self,
         now: Now,
         connection: ConnectionId,
         identity: IdentityKey,
         hello: WorkerHello,
+        session: Option<SessionKey>,
     ) -> Result<(AgentKey, Vec<AttemptId>), Refusal> {
         let max = self.config.limits.max_agent_attempts;
         if hello.slots + hello.prefetch > max {
@@ -32,9 +33,9 @@ impl Core {
                 return Err((ErrorCode::IdentityMismatch, message));
             }
             if agent.instance == hello.instance_id {
-                return Ok(self.resume(now, connection, key, hello));
+                return Ok(self.resume(now, connection, key, hello, session));
             }
-            self.displace(now, key);
+            self.displace(now, key, session);
         } else if self.registry.len() >= self.config.max_agents {
             let message = format!("this broker has {} agents, its limit", self.registry.len());
             return Err((ErrorCode::LimitExceeded, message));
@@ -114,62 +115,85 @@ impl Core {
         connection: ConnectionId,
         key: AgentKey,
         mut hello: WorkerHello,
+        session: Option<SessionKey>,
     ) -> (AgentKey, Vec<AttemptId>) {
         hello.held.sort_unstable();
         self.leave_pools(key);
         let generation = self.registry.next_generation();
         self.registry.set_presence(key, Presence::Online);
         let Some(agent) = self.registry.get_mut(key) else { return (key, Vec::new()) };
-        let old = agent.connection.replace(connection);
+        // None until its ACK is about to be sent: nothing may come before that.
+        let old = agent.connection.take();
         agent.generation = generation;
         agent.routes = 0;
         // It says again what is parked.
         agent.parked = 0;
         let held = agent.attempts.clone();
         if let Some(old) = old.filter(|old| *old != connection) {
-            self.forget_agent_of(now, old);
+            self.forget_agent_of(now, old, session);
         }
 
-        let mut keep = Vec::new();
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for attempt_key in held {
-            let id = self.attempt_ids.id(attempt_key);
-            let is_held = hello.held.binary_search(&id).is_ok();
             let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
             attempt.route = 0;
             attempt.is_parked = false;
-            if is_held && attempt.task.is_some() {
-                keep.push(id);
-            } else if let Some(attempt) = self.release(attempt_key)
+            let id = self.attempt_ids.id(attempt_key);
+            let is_held = hello.held.binary_search(&id).is_ok();
+            if is_held { &mut known } else { &mut unknown }.push(attempt_key);
+        }
+        for attempt in unknown {
+            if let Some(attempt) = self.release(attempt)
                 && let Some(task) = attempt.task
             {
                 // It never arrived, or its process no longer knows it.
                 self.attempt_is_lost(now, task, attempt);
             }
         }
+        // What that ended may have been among them.
+        let is_wanted = |it: &Self, key| it.attempts.get(key).is_some_and(|it| it.task.is_some());
+        let mut keep = Vec::new();
+        for attempt in known {
+            if is_wanted(self, attempt) {
+                keep.push(self.attempt_ids.id(attempt));
+            } else {
+                self.release(attempt);
+            }
+        }
         let agent_id = hello.agent_id.clone();
         self.declare(key, hello);
+        if let Some(agent) = self.registry.get_mut(key) {
+            agent.connection = Some(connection);
+        }
         self.stats.agents_resumed += 1;
         self.event(Event::AgentResumed { agent_id, kept: keep.len() });
         (key, keep)
     }
 
-    /// A resumed worker's old connection. What else it carries goes on as if it had broken.
-    fn forget_agent_of(&mut self, now: Now, old: ConnectionId) {
+    /// A resumed worker's old connection. What else it carries goes on as if it had broken, but for
+    /// a session that is resumed with the worker.
+    fn forget_agent_of(&mut self, now: Now, old: ConnectionId, resumed: Option<SessionKey>) {
         let Some(peer) = self.peers.get_mut(&old) else { return };
         peer.agent = None;
         let client = peer.client.take();
         self.send_away(old, ErrorCode::Replaced, "this agent has a newer connection", false);
-        if let Some(session) = client {
-            self.detach_session(now, session);
+        match client {
+            Some(session) if resumed == client => {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.connection = None;
+                }
+            }
+            Some(session) => self.detach_session(now, session),
+            None => {}
         }
     }
 
     /// Another process has registered under the same name.
-    fn displace(&mut self, now: Now, key: AgentKey) {
+    fn displace(&mut self, now: Now, key: AgentKey, session: Option<SessionKey>) {
         let connection = self.registry.get(key).and_then(|agent| agent.connection);
         self.end_registration(now, key, "another process registered under its name");
         if let Some(connection) = connection {
-            self.forget_agent_of(now, connection);
+            self.forget_agent_of(now, connection, session);
         }
     }
 

@@ -13,7 +13,8 @@ use super::sessions::SessionKey;
 use super::streams::{BadChunk, Stream, StreamKey, Taken};
 use super::{ConnectionId, Core, Now, Output};
 
-/// PROGRESS of a task is forwarded at most so often, but for the last: a person reads it.
+/// PROGRESS of a task is forwarded at most so often, but for the first that says that all is done: a
+/// person reads it.
 const PROGRESS_INTERVAL_US: u64 = 50_000;
 
 /// All is done.
@@ -105,13 +106,13 @@ impl Core {
         let stream = self.tasks.get(task).and_then(|task| task.stream);
         let Some(stream) = stream.and_then(|key| self.streams.get_mut(key)) else { return };
         let says_something = progress.permille.is_some() || !progress.message.is_empty();
-        let is_last = progress.permille == Some(ALL_PERMILLE);
+        let is_all = progress.permille == Some(ALL_PERMILLE);
         let is_soon =
             stream.progress_at.is_some_and(|at| now.mono.since(at) < PROGRESS_INTERVAL_US);
-        if !says_something || (is_soon && !is_last) {
+        if !says_something || (is_soon && (!is_all || stream.is_all_told)) {
             return;
         }
-        stream.progress_at = Some(now.mono);
+        (stream.progress_at, stream.is_all_told) = (Some(now.mono), is_all);
         let of = Subject::Task(stream.task_id().clone(), stream.attempt);
         let reader = stream.reader.and_then(|reader| self.sessions.get(reader));
         if let Some(to) = reader.and_then(|reader| reader.connection) {
@@ -188,12 +189,23 @@ impl Core {
             return self.send_gap(to, Subject::Task(task_id, attempt), next_seq);
         };
         let Some(stream) = self.streams.get_mut(key) else { return };
+        let is_sent_here = stream.reader == Some(session) && stream.sent_on == Some(to);
         stream.reader = Some(session);
         stream.sent_on = Some(to);
-        let is_of_this_attempt = attempt == stream.attempt;
-        let from = if is_of_this_attempt { next_seq } else { 0 };
+        // Of another attempt it takes a window, from its first chunk on.
+        let (from, limit_bytes) = match attempt == stream.attempt {
+            true => (next_seq, limit_bytes),
+            false => (0, stream.window_bytes()),
+        };
+        if is_sent_here {
+            return self.take_credit(key, from, limit_bytes);
+        }
         let of = Subject::Task(task_id, stream.attempt);
         let mut gap = stream.first_kept() > from;
+        let from = from.max(stream.first_kept());
+        if gap {
+            stream.skip(limit_bytes);
+        }
         let all = stream.next_seq;
         let mut chunks = Vec::new();
         for (seq, body) in stream.kept_from(from) {
@@ -205,9 +217,7 @@ impl Core {
         if gap {
             self.send_gap(to, of, all);
         }
-        if is_of_this_attempt {
-            self.take_credit(key, from, limit_bytes);
-        }
+        self.take_credit(key, from, limit_bytes);
     }
 
     fn send_gap(&mut self, to: ConnectionId, of: Subject, seq: u32) {
@@ -231,12 +241,17 @@ impl Core {
             return;
         }
         for key in self.streams.keys() {
-            let Some(stream) = self.streams.get_mut(key) else { continue };
-            if stream.reader == Some(session) {
-                stream.reader = None;
-                self.drop_unread(key);
-                self.streams.remove_if_over(key);
-            }
+            self.leave_stream(session, key);
+        }
+    }
+
+    /// A session reads a stream no more, if it did.
+    pub(super) fn leave_stream(&mut self, session: SessionKey, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.reader == Some(session) {
+            stream.reader = None;
+            self.drop_unread(key);
+            self.streams.remove_if_over(key);
         }
     }
 }

@@ -50,11 +50,15 @@ pub(super) struct Stream {
     received_bytes: u64,
     /// What may come of this attempt.
     pub(super) limit_bytes: u64,
+    /// What the chunks count that the reader misses: it can't know that.
+    missing_bytes: u64,
     /// The chunks before `next_seq`, as far back as they are kept.
     kept: VecDeque<Bytes>,
     kept_bytes: u64,
     /// When PROGRESS was forwarded last.
     pub(super) progress_at: Option<Mono>,
+    /// Whether that said that all is done.
+    pub(super) is_all_told: bool,
 }
 
 /// What is wrong with a chunk.
@@ -82,6 +86,11 @@ fn counted(chunk: &Bytes) -> u64 {
 impl Stream {
     pub(super) fn task_id(&self) -> &TaskId {
         &self.task_id
+    }
+
+    /// What a reader takes before it gives credit.
+    pub(super) fn window_bytes(&self) -> u64 {
+        self.window_bytes.into()
     }
 
     /// The first chunk that is kept.
@@ -122,12 +131,19 @@ impl Stream {
         }
     }
 
+    /// The reader is told that the chunks before the first kept one are missing. It takes so much as
+    /// `limit_bytes` says by what it has counted: that shall be a window from here on.
+    pub(super) fn skip(&mut self, limit_bytes: u64) {
+        let window = self.received_bytes - self.kept_bytes + u64::from(self.window_bytes);
+        self.missing_bytes = window.saturating_sub(limit_bytes);
+    }
+
     /// Takes what the reader says, and returns whether the worker is to be told.
     pub(super) fn credit(&mut self, next_seq: u32, limit_bytes: u64) -> bool {
         self.done_seq = self.done_seq.max(next_seq.min(self.next_seq));
         let most = self.received_bytes + u64::from(MAX_STREAM_WINDOW_BYTES)
             - self.kept_bytes.min(MAX_STREAM_WINDOW_BYTES.into());
-        let limit = limit_bytes.min(most);
+        let limit = limit_bytes.saturating_add(self.missing_bytes).min(most);
         let grows = limit > self.limit_bytes;
         self.limit_bytes = self.limit_bytes.max(limit);
         grows
@@ -196,9 +212,11 @@ impl Streams {
             done_seq: 0,
             received_bytes: 0,
             limit_bytes: 0,
+            missing_bytes: 0,
             kept: VecDeque::new(),
             kept_bytes: 0,
             progress_at: None,
+            is_all_told: false,
         };
         let key = self.slab.insert(stream);
         let slab = &self.slab;
@@ -242,7 +260,8 @@ impl Streams {
         stream.kept_bytes = 0;
         (stream.attempt, stream.source) = (attempt, Some(source));
         (stream.next_seq, stream.done_seq, stream.received_bytes) = (0, 0, 0);
-        stream.limit_bytes = stream.window_bytes.into();
+        (stream.limit_bytes, stream.missing_bytes) = (stream.window_bytes.into(), 0);
+        stream.is_all_told = false;
         stream.window_bytes
     }
 

@@ -260,7 +260,10 @@ impl Core {
     fn leave_task(&mut self, now: Now, session: SessionKey, key: TaskKey) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.waiters.retain(|waiter| *waiter != session);
-        let hops = task.hops.clone();
+        let (hops, stream) = (task.hops.clone(), task.stream);
+        if let Some(stream) = stream {
+            self.leave_stream(session, stream);
+        }
         let mut deliver = self.outcome_of(now, key, BY_CLIENT.end(Executed::Maybe), hops);
         if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
             error.message = "cancelled; other clients wait for it, so it goes on".into();

@@ -2,8 +2,8 @@
 
 use mcp_broker::broker::{ConnectionId, Disconnect, Identity, Record};
 use mcp_proto::{
-    ActionName, Cancel, CancelReason, Child, ContextTrace, Delivery, ErrorCode, Executed, HopEvent,
-    Message, Outcome, Readiness, Task, TaskState, WorkerHello, limits,
+    ActionName, AttemptId, Cancel, CancelReason, Child, ContextTrace, Delivery, ErrorCode,
+    Executed, Hello, HopEvent, Message, Outcome, Readiness, Task, TaskState, WorkerHello, limits,
 };
 
 use crate::fixture::{
@@ -430,4 +430,46 @@ fn a_silent_worker_that_is_heard_again_has_parked_what_it_had() {
     it.expect_route(worker);
     assert_eq!((it.in_flight("w"), it.parked("w")), (1, 1));
     it.discard();
+}
+
+/// A client and a worker on one connection, which sends a task to itself.
+fn both_in_one() -> (Fixture, ConnectionId, AttemptId) {
+    let mut it = Fixture::new();
+    let both = it.connect();
+    it.give(both, both_hello(Vec::new()));
+    it.expect_ack(both);
+    it.send_task(both, Task { cancel_on_disconnect: true, ..task("t") }, 60_000);
+    let attempt = it.expect_route(both).attempt_id;
+    (it, both, attempt)
+}
+
+fn both_hello(held: Vec<AttemptId>) -> Message {
+    let worker = Some(WorkerHello { held, ..worker_hello("w", 1) });
+    Message::Hello(Box::new(Hello { worker, ..client_hello(Some("s")) }))
+}
+
+#[test]
+fn a_connection_that_is_resumed_in_both_roles_cancels_nothing() {
+    let (mut it, old, attempt) = both_in_one();
+    let new = it.connect();
+    it.give(new, both_hello(vec![attempt]));
+    it.expect_goaway(old);
+    it.expect_close(old);
+    let ack = it.expect_ack(new);
+    assert!(ack.resumed);
+    assert_eq!(ack.keep, [attempt]);
+    it.result(new, attempt);
+    assert_eq!(it.expect_end(new, "t").0, Outcome::Ok);
+}
+
+#[test]
+fn nothing_is_sent_to_a_worker_that_comes_back_before_its_ack() {
+    let (mut it, old, attempt) = both_in_one();
+    // As a worker only: its session is detached, and the task with it cancelled.
+    let new = it.connect();
+    it.give(new, hello_of(WorkerHello { held: vec![attempt], ..worker_hello("w", 1) }));
+    it.expect_goaway(old);
+    it.expect_close(old);
+    assert!(it.expect_ack(new).keep.is_empty());
+    it.expect_nothing();
 }

@@ -2,8 +2,8 @@
 
 use mcp_broker::broker::{ConnectionId, Disconnect, Identity};
 use mcp_proto::{
-    AttemptId, CancelReason, Chunk, Credit, ErrorCode, Executed, Message, Outcome, Progress,
-    Resume, Route, Send, Subject, Task, TaskResult, WorkerHello,
+    AttemptId, Cancel, CancelReason, Chunk, Credit, ErrorCode, Executed, Message, Outcome,
+    Progress, Resume, Route, Send, Subject, Task, TaskResult, WorkerHello,
 };
 
 use crate::fixture::{Fixture, client_hello, ok_result, task, task_id, worker_hello};
@@ -208,6 +208,7 @@ fn what_there_is_no_room_for_is_said_to_be_missing() {
     let (client, _) = it.client_of(Some("s"));
     resume(&mut it, client, 0, 0);
     assert_eq!(expect_chunk(&mut it, client, "t"), (1, 3, true, "y".to_owned()));
+    expect_credit(&mut it, worker, route.attempt_id);
     result(&mut it, worker, &route, 4);
     assert_eq!(it.expect_deliver(client, "t").chunks, 4);
 }
@@ -334,5 +335,103 @@ fn progress_reaches_the_reader_but_not_too_often() {
     report(&mut it, Some(1000));
     assert_eq!(expect(&mut it), Some(1000));
     result(&mut it, worker, &route, 0);
+    it.expect_deliver(client, "t");
+}
+
+#[test]
+fn progress_that_is_done_again_and_again_is_told_once() {
+    let (mut it, client, worker, route) = streaming();
+    let of = Subject::Attempt(route.attempt_id);
+    for _ in 0..3 {
+        let progress = Progress { of: of.clone(), permille: Some(1000), message: "done".into() };
+        it.give(worker, Message::Progress(progress));
+    }
+    assert!(matches!(it.next_for(client), Some((Message::Progress(_), _))));
+    it.expect_nothing();
+    result(&mut it, worker, &route, 0);
+    it.expect_deliver(client, "t");
+}
+
+#[test]
+fn a_reader_that_cancels_for_itself_alone_holds_nobody_up() {
+    let (mut it, client, worker, route) = streaming();
+    let other = it.client();
+    it.send_task(other, task("t"), 60_000);
+    chunk(&mut it, worker, route.attempt_id, 0, "a");
+    expect_chunk(&mut it, client, "t");
+    it.give(client, Message::Cancel(Cancel::Task(task_id("t"))));
+    it.expect_end(client, "t");
+    let (next_seq, limit) = expect_credit(&mut it, worker, route.attempt_id);
+    assert!(next_seq == 1 && limit >= 256 * 1024);
+    result(&mut it, worker, &route, 1);
+    assert_eq!(it.expect_deliver(other, "t").chunks, 1);
+    assert_eq!(it.core.stats().streams, 0);
+}
+
+/// Chunks were dropped, so it can't know how much they counted.
+#[test]
+fn a_reader_that_misses_some_can_give_credit_all_the_same() {
+    // Of the attempt that it knows, and of one that it has heard nothing of.
+    for attempt in [1, 0] {
+        let (mut it, client, worker, route) = streaming();
+        chunk(&mut it, worker, route.attempt_id, 0, "a");
+        expect_chunk(&mut it, client, "t");
+        it.disconnect(client, Disconnect::Orderly);
+        let mut limit = expect_credit(&mut it, worker, route.attempt_id).1;
+        for seq in 1..4 {
+            chunk(&mut it, worker, route.attempt_id, seq, LONG);
+            limit = expect_credit(&mut it, worker, route.attempt_id).1;
+        }
+        let client = it.client();
+        resume(&mut it, client, attempt, attempt);
+        assert_eq!(expect_chunk(&mut it, client, "t"), (1, 4, true, String::new()));
+        // All that was given out is used up by now.
+        let mut sent = 65 + 3 * (937 + OVERHEAD);
+        let mut seq = 4;
+        while sent + 937 + OVERHEAD <= limit {
+            chunk(&mut it, worker, route.attempt_id, seq, LONG);
+            expect_chunk(&mut it, client, "t");
+            (sent, seq) = (sent + 937 + OVERHEAD, seq + 1);
+        }
+        // What it has read counts less than what the worker has sent by those.
+        let known = u64::from(attempt) * 65 + u64::from(seq - 4) * (937 + OVERHEAD);
+        credit(&mut it, client, 1, seq, known + u64::from(WINDOW));
+        assert_eq!(
+            expect_credit(&mut it, worker, route.attempt_id),
+            (seq, sent + u64::from(WINDOW))
+        );
+        result(&mut it, worker, &route, seq);
+        it.expect_nothing();
+    }
+}
+
+/// Its worker has used up all credit, and what it sent is no longer there.
+#[test]
+fn a_reader_that_missed_all_of_a_window_is_sent_what_follows() {
+    let fixture = Fixture::with(|config| config.stream_bytes = 100);
+    let (mut it, client, worker, route) = streaming_of(fixture, task("t"));
+    it.disconnect(client, Disconnect::Broken);
+    chunk(&mut it, worker, route.attempt_id, 0, &LONG[1..]);
+    let (client, _) = it.client_of(Some("s"));
+    resume(&mut it, client, 0, 0);
+    assert_eq!(expect_chunk(&mut it, client, "t"), (1, 1, true, String::new()));
+    assert_eq!(expect_credit(&mut it, worker, route.attempt_id), (1, 2 * u64::from(WINDOW)));
+    result(&mut it, worker, &route, 1);
+    it.expect_deliver(client, "t");
+}
+
+#[test]
+fn what_comes_already_is_not_sent_again() {
+    let (mut it, client, worker, route) = streaming();
+    chunk(&mut it, worker, route.attempt_id, 0, "a");
+    expect_chunk(&mut it, client, "t");
+    for _ in 0..2 {
+        resume(&mut it, client, 0, 0);
+    }
+    it.expect_nothing();
+    // What it says of credit counts.
+    resume(&mut it, client, 1, 1);
+    assert_eq!(expect_credit(&mut it, worker, route.attempt_id), (1, 1065));
+    result(&mut it, worker, &route, 1);
     it.expect_deliver(client, "t");
 }

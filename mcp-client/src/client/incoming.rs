@@ -7,6 +7,7 @@
 mod tests;
 
 use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -37,6 +38,8 @@ struct State {
     told_limit_bytes: u64,
     /// The broker has no more of this attempt than what came.
     is_cut: bool,
+    /// Parts can come after the end on this connection: it was asked for them.
+    is_resumed: bool,
     /// What is to be read, each with the number of the part that follows it.
     events: VecDeque<(u32, StreamEvent)>,
     reader: Option<Waker>,
@@ -62,6 +65,7 @@ impl Incoming {
             told_seq: 0,
             told_limit_bytes: WINDOW_BYTES.into(),
             is_cut: false,
+            is_resumed: false,
             events: VecDeque::new(),
             reader: None,
             held: None,
@@ -91,8 +95,10 @@ impl Incoming {
                 return state.take_held();
             }
             let received_bytes = state.received_bytes + body.len() as u64 + CHUNK_OVERHEAD_BYTES;
-            // Neither twice, nor more than there was credit for.
-            if seq < state.next_seq || seq == u32::MAX || received_bytes > state.told_limit_bytes {
+            // Neither twice, nor more than there was credit for: after a gap, the broker takes a window
+            // to be free.
+            let most = state.told_limit_bytes + u64::from(WINDOW_BYTES);
+            if seq < state.next_seq || seq == u32::MAX || received_bytes > most {
                 return None;
             }
             state.next_seq += 1;
@@ -102,17 +108,13 @@ impl Incoming {
         })
     }
 
-    /// PROGRESS: only the latest matters.
+    /// PROGRESS.
     pub(super) fn progress(&self, progress: Progress) {
         self.change(|state| {
-            let event = StreamEvent::Progress {
+            state.push(StreamEvent::Progress {
                 fraction: progress.permille.map(|permille| f32::from(permille) / 1000.0),
                 message: progress.message,
-            };
-            match state.events.back_mut() {
-                Some((_, last @ StreamEvent::Progress { .. })) => *last = event,
-                Some(_) | None => state.push(event),
-            }
+            });
         });
     }
 
@@ -136,14 +138,14 @@ impl Incoming {
     pub(super) fn restart(&self) {
         self.change(|state| {
             state.clear();
-            state.attempt = 0;
+            (state.attempt, state.is_resumed) = (0, false);
         });
     }
 
     /// Where to go on, on another connection.
     pub(super) fn resume(&self) -> Told {
         let mut state = self.lock();
-        state.is_cut = false;
+        (state.is_cut, state.is_resumed) = (false, true);
         let next_seq = state.next_seq;
         state.tell(next_seq)
     }
@@ -202,11 +204,15 @@ impl State {
     }
 
     fn push(&mut self, event: StreamEvent) {
-        // Two gaps are one.
-        if event == StreamEvent::Gap && matches!(self.events.back(), Some((_, StreamEvent::Gap))) {
-            return;
+        // Without a part between them, two gaps are one, and of progress the latest matters.
+        let is_part = |event: &StreamEvent| matches!(event, StreamEvent::Part(_));
+        let mut since_part = self.events.iter_mut().rev().take_while(|(_, it)| !is_part(it));
+        let is_alike = |it: &StreamEvent| discriminant(it) == discriminant(&event);
+        let alike = since_part.find(|(_, it)| !is_part(&event) && is_alike(it));
+        match alike {
+            Some(alike) => *alike = (self.next_seq, event),
+            None => self.events.push_back((self.next_seq, event)),
         }
-        self.events.push_back((self.next_seq, event));
     }
 
     /// The parts of an attempt begin, if they have not.
@@ -235,7 +241,7 @@ impl State {
     fn take_held(&mut self) -> Option<Delivered> {
         let Delivered { deliver, .. } = self.held.as_ref()?;
         let (attempt, chunks) = (deliver.attempt, deliver.chunks);
-        if chunks == 0 || self.is_cut {
+        if chunks == 0 || self.is_cut || !self.is_resumed {
             // None is to come. Perhaps none came of this attempt.
             self.begin(attempt);
         } else if attempt > self.attempt || self.next_seq < chunks {

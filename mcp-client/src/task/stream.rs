@@ -43,7 +43,7 @@ pub enum StreamEvent {
     /// came before are void.
     Restarted,
     /// Parts are missing here, and will not come: the connection broke, and the broker no longer
-    /// had them.
+    /// had them; or they went to another client, which sent the same task before.
     Gap,
 }
 

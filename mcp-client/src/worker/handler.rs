@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt;
-use mcp_proto::limits::{MAX_CAUSES, MAX_HEADERS, MAX_TEXT_BYTES};
+use mcp_proto::limits::{MAX_CAUSES, MAX_HEADERS, MAX_RESULT_HEADER_BYTES, MAX_TEXT_BYTES};
 use mcp_proto::{Cause, ErrorCode, ErrorInfo};
 
 use super::Job;
@@ -48,13 +48,14 @@ where
 /// The result of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HandlerReply {
-    /// What the client gets. At most what the broker accepts, 64 KiB; with more the task ends
-    /// failed(BODY_TOO_LARGE).
+    /// What the client gets, behind what was [emitted](Job::emit). At most what the broker accepts,
+    /// 64 KiB, together with that: with more the task ends failed(BODY_TOO_LARGE). To a client that
+    /// takes the result in parts it goes in parts, however long it is.
     pub body: Bytes,
     /// Of the body.
     pub content_type: ByteString,
     /// What else there is to know about it, such as what it cost. At most 64, each text at most
-    /// 1024 bytes. They do not travel to the client yet.
+    /// 1024 bytes and all together at most 8 KiB; those that are over it are left out.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -70,17 +71,34 @@ impl HandlerReply {
         self
     }
 
-    /// Adds a header. One that would be over the limits is left out: 64 headers, 1024 bytes for
-    /// each key and value.
+    /// Adds a [header](Self::headers).
     pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        let (key, value) = (key.into(), value.into());
-        let is_room = self.headers.len() < MAX_HEADERS || self.headers.contains_key(&key);
-        if is_room && key.len().max(value.len()) <= MAX_TEXT_BYTES {
-            self.headers.insert(key, value);
-        } else {
-            tracing::warn!(key_bytes = key.len(), "a result's header is over the limits");
-        }
+        self.headers.insert(key.into(), value.into());
         self
+    }
+
+    /// Leaves out what a RESULT has no room for.
+    pub(super) fn cut(&mut self) {
+        if self.content_type.len() > MAX_TEXT_BYTES {
+            self.content_type = ByteString::new();
+        }
+        let before = self.headers.len();
+        let (mut count, mut bytes) = (0, 0);
+        self.headers.retain(|key, value| {
+            let with_it = bytes + key.len() + value.len();
+            let fits = !key.is_empty()
+                && key.len().max(value.len()) <= MAX_TEXT_BYTES
+                && count < MAX_HEADERS
+                && with_it <= MAX_RESULT_HEADER_BYTES;
+            if fits {
+                (count, bytes) = (count + 1, with_it);
+            }
+            fits
+        });
+        let left_out = before - self.headers.len();
+        if left_out > 0 {
+            tracing::warn!(left_out, "headers of a result are over the limits");
+        }
     }
 }
 
@@ -229,14 +247,20 @@ mod tests {
 
     #[test]
     fn headers_over_the_limits_are_left_out() {
+        let cut = |mut reply: HandlerReply| {
+            reply.cut();
+            reply.headers
+        };
         let long = "x".repeat(MAX_TEXT_BYTES + 1);
-        let mut reply = HandlerReply::default().header("a", &long).header(&long, "a");
-        assert_eq!(reply.headers.len(), 0);
+        let odd = HandlerReply::default().header("a", &long).header(&long, "a").header("", "a");
+        assert!(cut(odd).is_empty());
+        let (mut many, mut large) = (HandlerReply::default(), HandlerReply::default());
         for number in 0..=MAX_HEADERS {
-            reply = reply.header(number.to_string(), &long[1..]);
+            many = many.header(number.to_string(), "v");
+            large = large.header(number.to_string(), &long[1..]);
         }
-        assert_eq!(reply.headers.len(), MAX_HEADERS);
-        assert_eq!(reply.header("0", "again").headers["0"], "again");
+        assert_eq!(cut(many).len(), MAX_HEADERS);
+        assert_eq!(cut(large).len(), MAX_RESULT_HEADER_BYTES / long.len());
     }
 
     #[test]

@@ -25,7 +25,7 @@ struct Shared {
     /// Set when more of the input follows.
     inlet: Option<Box<Inlet>>,
     is_over: AtomicBool,
-    /// The attempt is over, or there is more credit. A `CancellationToken`, which can have children,
+    /// The attempt is over, or its credit has changed. A `CancellationToken`, which can have children,
     /// costs several times as much.
     changed: Notify,
     /// Parts of the result, for a client that takes none.
@@ -107,8 +107,8 @@ impl Line {
         }
     }
 
-    /// There is more credit.
-    pub(super) fn credited(&self) {
+    /// There is more credit, or none will come: whoever waits for it looks again.
+    pub(super) fn wake(&self) {
         self.0.changed.notify_waiters();
     }
 
@@ -192,7 +192,7 @@ impl Drop for Parked<'_> {
     }
 }
 
-/// Tells when an attempt is over.
+/// Tells when an attempt is cancelled or its time to live has run out. A handler's own end is neither.
 #[derive(Debug, Clone)]
 pub struct Cancellation(Line);
 
@@ -201,12 +201,12 @@ impl Cancellation {
         Self(line)
     }
 
-    /// Whether the attempt is over.
+    /// Whether that is so.
     pub fn is_cancelled(&self) -> bool {
         self.0.is_over()
     }
 
-    /// Waits until the attempt is over. Cancel-safe.
+    /// Waits until that is so. Cancel-safe.
     pub async fn wait(&self) {
         self.0.ended().await;
     }

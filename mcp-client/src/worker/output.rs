@@ -21,7 +21,7 @@ pub enum EmitError {
         /// The limit.
         max_bytes: usize,
     },
-    /// The attempt is over: cancelled, or its time to live ran out.
+    /// The attempt is over: its handler is done, it was cancelled, or its time to live ran out.
     #[error("the attempt is over")]
     Over,
 }

@@ -12,7 +12,7 @@ use super::{Failure, LazyTrace, MessageKind};
 use crate::error::{ErrorInfo, InvalidMessage};
 use crate::generated as wire;
 use crate::id::{AttemptId, TaskId};
-use crate::limits::{MAX_HEADERS, MAX_TTL_MS};
+use crate::limits::{MAX_HEADERS, MAX_RESULT_HEADER_BYTES, MAX_TTL_MS};
 use crate::wire::{Reader, WireError, Writer, part};
 
 wire_enum! {
@@ -335,7 +335,14 @@ fn parse_headers(at: &In, headers: &[(&[u8], &[u8])]) -> Result<ResultHeaders, I
     if headers.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Box::new(at.text_map("headers", headers, MAX_HEADERS)?)))
+    let headers = at.text_map("headers", headers, MAX_HEADERS)?;
+    let bytes: usize = headers.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > MAX_RESULT_HEADER_BYTES {
+        let problem =
+            format!("has {bytes} bytes; at most {MAX_RESULT_HEADER_BYTES} are allowed together");
+        return Err(at.invalid("headers", problem));
+    }
+    Ok(Some(Box::new(headers)))
 }
 
 fn write_headers(to: &mut Writer<'_>, field: u32, headers: &ResultHeaders) {

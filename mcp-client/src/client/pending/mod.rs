@@ -308,6 +308,14 @@ impl<W> Pending<W> {
         if deliver.executed == Executed::No && entry.may_have_run {
             deliver.executed = Executed::Maybe;
         }
+        if entry.incoming.is_none() && deliver.outcome == Outcome::Ok && deliver.chunks > 0 {
+            let message = "its result went in parts to another client, which sent the same task \
+                           before: give it an id of its own";
+            let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
+            let executed = deliver.executed;
+            self.undeliverable(&deliver.task_id, Outcome::Failed, executed, error, ended);
+            return false;
+        }
         let delivered = Delivered { deliver, body };
         let complete = match &entry.incoming {
             None => Some(delivered),

@@ -395,6 +395,19 @@ fn giving_up_ends_all_and_says_which_may_have_run() {
     assert_eq!(ends, [(1, Outcome::Lost, MAYBE), (2, Outcome::Lost, NO)]);
 }
 
+/// Another client sent the same task before, and takes its result in parts.
+#[test]
+fn the_last_part_of_a_result_is_not_taken_for_all_of_it() {
+    let mut it = Fixture::connected();
+    it.submit("t", 1, false);
+    let deliver = Deliver { chunks: 2, ..Deliver::new(id("t"), Outcome::Ok, Executed::Yes) };
+    it.pending.delivered(deliver.into(), "end".into(), it.now, true, &mut it.ended);
+    let (_, end) = it.ended.pop().unwrap();
+    assert_eq!((end.deliver.outcome, end.deliver.executed), (Outcome::Failed, Executed::Yes));
+    assert!(end.body.is_empty());
+    assert_eq!(it.sent(), ["SEND t"]);
+}
+
 /// However connections come and go and whatever the broker says, each task ends exactly once, and
 /// one that may run only once is sent again only after the broker said that it did not take it.
 mod any_order {

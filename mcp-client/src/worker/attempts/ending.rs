@@ -1,7 +1,5 @@
 //! How attempts end.
 
-use bytestring::ByteString;
-use mcp_proto::limits::MAX_TEXT_BYTES;
 use mcp_proto::{CancelReason, ErrorCode, ErrorInfo, Outcome};
 
 use crate::worker::handler::{HandlerError, HandlerReply};
@@ -59,9 +57,7 @@ impl Completion {
                 Verdict { permanent: true, ..failed }
             }
             (Completion::Reply(mut reply), _) => {
-                if reply.content_type.len() > MAX_TEXT_BYTES {
-                    reply.content_type = ByteString::new();
-                }
+                reply.cut();
                 Verdict { outcome: Outcome::Ok, error: None, permanent: false, reply }
             }
             (Completion::Panicked(message), _) => {

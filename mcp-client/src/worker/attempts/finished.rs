@@ -40,6 +40,13 @@ pub(super) struct Ended {
     pub(super) parts: Option<Box<Parts>>,
 }
 
+impl Ended {
+    /// What it keeps besides itself.
+    fn bytes(&self) -> usize {
+        self.body.len() + self.parts.as_ref().map_or(0, |parts| parts.kept_bytes())
+    }
+}
+
 impl Finished {
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -56,7 +63,7 @@ impl Finished {
     }
 
     pub(super) fn add(&mut self, ended: Ended) {
-        let bytes = ended.body.len();
+        let bytes = ended.bytes();
         self.bytes += bytes;
         self.items_since_ping += 1;
         self.bytes_since_ping += bytes;
@@ -68,7 +75,7 @@ impl Finished {
 
     fn drop_oldest(&mut self) {
         if let Some(item) = self.items.pop_front() {
-            self.bytes -= item.body.len();
+            self.bytes -= item.bytes();
             self.gone += 1;
         }
     }
@@ -133,6 +140,21 @@ mod tests {
 
     fn ended(id: u64, body: Bytes) -> Ended {
         Ended { id: AttemptId(id), message: Message::Pong(id), body, parts: None }
+    }
+
+    #[test]
+    fn parts_that_are_kept_count() {
+        let mut it = Finished::default();
+        let mut parts = Parts::new(u32::MAX);
+        let mut large = Bytes::from(vec![0; PING_AFTER_BYTES]);
+        while !large.is_empty() {
+            parts.emit(AttemptId(1), &mut large, &mut Vec::new());
+        }
+        it.add(Ended { parts: Some(Box::new(parts)), ..ended(1, Bytes::new()) });
+        assert!(it.wants_ping());
+        let seq = it.ping();
+        it.pong(seq);
+        assert_eq!(it.bytes, 0);
     }
 
     fn ids(finished: &Finished) -> Vec<u64> {

@@ -395,7 +395,7 @@ impl Attempts {
         // Unknown: it is finished.
         if let Some(Attempt { parts: Some(parts), line, .. }) = self.held.get_mut(&id) {
             parts.credit(next_seq, limit_bytes);
-            line.credited();
+            line.wake();
         }
     }
 
@@ -425,6 +425,10 @@ impl Attempts {
     ) {
         let Some(mut attempt) = self.held.remove(&id) else { return };
         self.leave_slot(id, mem::take(&mut attempt.slot));
+        if attempt.parts.is_some() {
+            // What the handler left behind may wait for credit.
+            attempt.line.wake();
+        }
         if matches!(completion, Completion::Panicked(_)) {
             self.stats.panics += 1;
         }

@@ -42,6 +42,11 @@ impl Parts {
         self.next_seq
     }
 
+    /// Bytes of those that were sent and are not done with.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept.iter().map(Bytes::len).sum()
+    }
+
     /// Sends as much from the front of `part` as there is credit for, up to a frame.
     pub(super) fn emit(
         &mut self,

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use mcp_client::{Outcome, StreamEvent, TaskEnd, TaskStream};
+use mcp_client::{Outcome, PartsError, StreamEvent, TaskEnd, TaskStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
@@ -92,9 +92,7 @@ impl Reader {
             }
             StreamEvent::Restarted => self.restart()?,
             StreamEvent::Gap => {
-                let problem = "parts of the result are missing: the connection broke, and the \
-                               broker no longer had them";
-                return Err(Failure::new(Exit::Failed, problem));
+                return Err(Failure::new(Exit::Failed, PartsError::Missing));
             }
             StreamEvent::Progress { fraction, message } => self.note(fraction, &message)?,
             _ => {}
