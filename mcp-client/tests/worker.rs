@@ -356,7 +356,14 @@ async fn what_a_handler_left_behind_does_not_wait_for_credit_for_ever() {
     let task = Task::new("t".try_into().unwrap(), "leave".try_into().unwrap()).encode();
     // Room for half of it.
     let (attempt_id, stream_window_bytes) = (AttemptId(1), 64 + 4);
-    let route = Route { attempt_id, attempt: 1, ttl_ms: TTL_MS, task, stream_window_bytes };
+    let route = Route {
+        attempt_id,
+        attempt: 1,
+        ttl_ms: TTL_MS,
+        task,
+        stream_window_bytes,
+        input_follows: None,
+    };
     peer.send(Message::Route(route), "").await;
     assert_eq!(peer.recv().await.body, "1234");
     gate.add_permits(1);

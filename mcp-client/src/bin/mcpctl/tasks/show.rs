@@ -87,7 +87,7 @@ mod tests {
         ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed, HopEvent, TaskStatus,
     };
 
-    use super::super::tests::summary;
+    use super::super::ls::tests::summary;
     use super::*;
 
     fn hop(attempt: u32) -> Hop {
