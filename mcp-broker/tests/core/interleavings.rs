@@ -23,9 +23,6 @@ use crate::fixture::{
 
 const WORKERS: usize = 3;
 
-/// What all of the uploads may have: that of four long ones.
-const MAX_UPLOAD_BYTES: usize = 1024 * 1024;
-
 const CHUNK: &[u8] = &[7; 8 * 1024];
 const CHUNK_COUNTS: u64 = CHUNK.len() as u64 + CHUNK_OVERHEAD_BYTES;
 const CLIENTS: usize = 2;
@@ -198,12 +195,12 @@ struct World {
 }
 
 impl World {
-    fn new(policy: Policy, retry_budget_percent: u32) -> Self {
+    fn new(policy: Policy, retry_budget_percent: u32, max_upload_bytes: usize) -> Self {
         let mut world = World {
             it: Fixture::with(|config| {
                 config.policy = policy;
                 config.retry_budget_percent = retry_budget_percent;
-                config.max_upload_bytes = MAX_UPLOAD_BYTES;
+                config.max_upload_bytes = max_upload_bytes;
             }),
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
@@ -562,8 +559,12 @@ impl World {
     /// A client goes on with one of its inputs, as far as it has credit.
     fn upload(&mut self, client: usize, index: usize, chunks: u32, is_end: bool) {
         let Some(connection) = self.clients[client].connection else { return };
-        let mut its = self.uploads.iter_mut().filter(|(_, upload)| upload.client == client);
-        let Some((id, upload)) = its.nth_back(index) else { return };
+        let waits = &self.clients[client].waits;
+        let is_its = |id: &str, it: &Upload| it.client == client && waits.contains(id);
+        let its = self.uploads.iter_mut().filter(|(id, upload)| is_its(id, upload));
+        let mut its: Vec<_> = its.collect();
+        let count = its.len().max(1);
+        let Some((id, upload)) = its.get_mut(index % count) else { return };
         let of = Subject::Task(task_id(id), 0);
         let Some(mut seq) = upload.next else { return };
         for number in 0..chunks {
@@ -613,7 +614,7 @@ impl World {
             charged += u64::from(agent.in_flight);
         }
         assert_eq!(charged, self.it.core.stats().in_flight);
-        assert!(self.it.core.stats().upload_bytes <= MAX_UPLOAD_BYTES as u64);
+        assert!(self.it.core.stats().upload_bytes <= self.it.core.config().max_upload_bytes as u64);
         self.check_gauges();
         for (id, asks) in &self.sent {
             let started = self.started.get(id).copied().unwrap_or(0);
@@ -654,9 +655,11 @@ proptest! {
         ops in prop::collection::vec(op(), 1..160),
         is_round_robin in any::<bool>(),
         retry_budget_percent in prop_oneof![Just(0u32), Just(1_000)],
+        // Enough for some with much room, or for few with little.
+        max_upload_bytes in prop_oneof![Just(1024 * 1024_usize), Just(300 * 1024)],
     ) {
         let policy = if is_round_robin { Policy::RoundRobin } else { Policy::LeastLoaded };
-        let mut world = World::new(policy, retry_budget_percent);
+        let mut world = World::new(policy, retry_budget_percent, max_upload_bytes);
         for op in ops {
             world.apply(op);
         }
