@@ -1,6 +1,7 @@
 //! Whatever happens, in whatever order: each task has one outcome, a slot comes back once, no worker
 //! holds more than its slots and prefetch, a task that may not run twice does not, and one that is
-//! tried again is so after its wait, no more often than it asked for, and as its trace tells.
+//! tried again is so after its wait, no more often than it asked for, and as its trace tells. An input
+//! in chunks reaches each attempt in order, from its beginning, within bounds.
 //!
 //! Clients and workers are models: frames wait unread in their connection, are lost when it breaks,
 //! and a worker lists what it holds when it comes back.
@@ -8,9 +9,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use mcp_broker::broker::{ActionMetrics, ConnectionId, Disconnect, Mono, Policy};
+use mcp_proto::limits::{CHUNK_OVERHEAD_BYTES, INPUT_WINDOW_BYTES, MAX_STREAM_WINDOW_BYTES};
 use mcp_proto::{
-    AttemptId, Cancel, Deliver, Executed, HopEvent, Message, Nack, Outcome, Progress, Readiness,
-    Retry, Subject, Task, TaskResult, TaskState, WorkerHello,
+    AttemptId, Cancel, Chunk, Credit, Deliver, ErrorCode, Executed, HopEvent, InputLength, Message,
+    Nack, Outcome, Progress, Readiness, Retry, Send, Subject, Task, TaskResult, TaskState,
+    WorkerHello,
 };
 use proptest::prelude::*;
 
@@ -19,6 +22,9 @@ use crate::fixture::{
 };
 
 const WORKERS: usize = 3;
+
+const CHUNK: &[u8] = &[7; 8 * 1024];
+const CHUNK_COUNTS: u64 = CHUNK.len() as u64 + CHUNK_OVERHEAD_BYTES;
 const CLIENTS: usize = 2;
 
 #[derive(Debug, Clone)]
@@ -26,6 +32,8 @@ enum Op {
     Send { client: usize, asks: Asks, ttl_ms: u64 },
     SendAgain { client: usize, task: usize },
     ClientReads { client: usize },
+    Upload { client: usize, task: usize, chunks: u32, is_end: bool },
+    ReadInput { worker: usize, held: usize },
     Cancel { client: usize, task: usize },
     WorkerReads { worker: usize },
     Finish { worker: usize, held: usize, how: How },
@@ -50,12 +58,20 @@ struct Asks {
     is_idempotent: bool,
     retry: Option<Retry>,
     attempt_timeout_ms: u32,
+    /// Its input comes in chunks.
+    is_upload: bool,
 }
 
 impl Asks {
     fn task(&self, id: &str) -> Task {
-        let Asks { is_idempotent: idempotent, retry, attempt_timeout_ms } = *self;
+        let Asks { is_idempotent: idempotent, retry, attempt_timeout_ms, .. } = *self;
         Task { idempotent, retry, attempt_timeout_ms, ..task(id) }
+    }
+
+    fn send(&self, it: &mut Fixture, from: ConnectionId, id: &str, ttl_ms: u64) {
+        let input_follows = self.is_upload.then_some(InputLength::Unknown);
+        let send = Send { input_follows, ..Send::new(self.task(id).encode(), ttl_ms) };
+        it.give_body(from, Message::Send(send), "input");
     }
 }
 
@@ -67,11 +83,13 @@ fn asks() -> impl Strategy<Value = Asks> {
         cap_ms: 400,
     };
     let retry = prop::option::of((1..4u32).prop_map(retry));
-    (any::<bool>(), retry, prop_oneof![2 => Just(0u32), 1 => Just(30), 1 => Just(1_000)]).prop_map(
-        |(is_idempotent, retry, attempt_timeout_ms)| Asks {
+    let timeout = prop_oneof![2 => Just(0u32), 1 => Just(30), 1 => Just(1_000)];
+    (any::<bool>(), retry, timeout, prop::bool::weighted(0.4)).prop_map(
+        |(is_idempotent, retry, attempt_timeout_ms, is_upload)| Asks {
             is_idempotent,
             retry,
             attempt_timeout_ms,
+            is_upload,
         },
     )
 }
@@ -92,6 +110,10 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(client, asks, ttl_ms)| Op::Send { client, asks, ttl_ms }),
         1 => (c.clone(), n.clone()).prop_map(|(client, task)| Op::SendAgain { client, task }),
         3 => c.clone().prop_map(|client| Op::ClientReads { client }),
+        4 => (c.clone(), n.clone(), 1..20u32, prop::bool::weighted(0.2)).prop_map(
+            |(client, task, chunks, is_end)| Op::Upload { client, task, chunks, is_end }
+        ),
+        3 => (w.clone(), n.clone()).prop_map(|(worker, held)| Op::ReadInput { worker, held }),
         2 => (c.clone(), n.clone()).prop_map(|(client, task)| Op::Cancel { client, task }),
         6 => w.clone().prop_map(|worker| Op::WorkerReads { worker }),
         5 => (w.clone(), n.clone(), prop_oneof![
@@ -133,6 +155,8 @@ struct Worker {
     routes: u64,
     /// Started attempts, the task of each, and its number.
     held: BTreeMap<AttemptId, (String, u32)>,
+    /// The chunk of its input that each attempt gets next.
+    inputs: HashMap<AttemptId, u32>,
     last_result: Option<AttemptId>,
 }
 
@@ -142,6 +166,17 @@ struct Client {
     unread: VecDeque<(Message, bool)>,
     /// Tasks that it sent and has no outcome of.
     waits: HashSet<String>,
+}
+
+/// What a client has sent of an input.
+#[derive(Default)]
+struct Upload {
+    client: usize,
+    /// The next chunk; none until the broker has said where to go on.
+    next: Option<u32>,
+    /// With this one it ends.
+    last: Option<u32>,
+    limit_bytes: u64,
 }
 
 struct World {
@@ -156,14 +191,16 @@ struct World {
     /// By how much an attempt was put off, ms.
     put_off: HashMap<(String, u32), u64>,
     outcomes: HashMap<String, Outcome>,
+    uploads: BTreeMap<String, Upload>,
 }
 
 impl World {
-    fn new(policy: Policy, retry_budget_percent: u32) -> Self {
+    fn new(policy: Policy, retry_budget_percent: u32, max_upload_bytes: usize) -> Self {
         let mut world = World {
             it: Fixture::with(|config| {
                 config.policy = policy;
                 config.retry_budget_percent = retry_budget_percent;
+                config.max_upload_bytes = max_upload_bytes;
             }),
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
@@ -172,6 +209,7 @@ impl World {
             routed: HashMap::new(),
             put_off: HashMap::new(),
             outcomes: HashMap::new(),
+            uploads: BTreeMap::new(),
         };
         for index in 0..WORKERS {
             let (slots, prefetch) = (index as u32 + 1, index as u32 % 2);
@@ -232,6 +270,9 @@ impl World {
         client.connection = Some(connection);
         client.unread.clear();
         let waits: Vec<_> = client.waits.iter().cloned().collect();
+        for upload in self.uploads.values_mut().filter(|upload| upload.client == index) {
+            upload.next = None;
+        }
         self.sort();
         for id in waits {
             self.it.give(connection, Message::Fetch(task_id(&id)));
@@ -244,6 +285,8 @@ impl World {
                 Message::Deliver(deliver) => {
                     let id = deliver.task_id.to_string();
                     assert_eq!(deliver.outcome == Outcome::Ok, has_output);
+                    let code = deliver.error.as_ref().map(|error| error.code);
+                    assert_ne!(code, Some(ErrorCode::LimitExceeded), "a client kept to the rules");
                     self.check_trace(&deliver);
                     if self.clients[index].waits.remove(&id) {
                         // Whoever cancelled while another waits has an outcome of its own.
@@ -258,6 +301,12 @@ impl World {
                 Message::Status(id, TaskState::Unknown) => {
                     // Its SEND was lost, or its outcome is no longer kept: the SDK says lost.
                     self.clients[index].waits.remove(id.as_str());
+                }
+                Message::Credit(Credit { of: Subject::Task(id, 0), next_seq, limit_bytes }) => {
+                    let upload = self.uploads.get_mut(id.as_str()).unwrap();
+                    assert_eq!(upload.client, index);
+                    upload.next.get_or_insert(next_seq);
+                    upload.limit_bytes = upload.limit_bytes.max(limit_bytes);
                 }
                 Message::Status(..) | Message::Pong(_) | Message::Goaway(_) => {}
                 other => panic!("a client got {other:?}"),
@@ -320,6 +369,9 @@ impl World {
                     worker.routes += 1;
                     let id = route.task.decode().unwrap().id.to_string();
                     worker.held.insert(route.attempt_id, (id.clone(), route.attempt));
+                    if route.input_follows.is_some() {
+                        worker.inputs.insert(route.attempt_id, 0);
+                    }
                     assert!(worker.held.len() as u32 <= worker.slots + worker.prefetch);
                     *self.started.entry(id).or_default() += 1;
                 }
@@ -328,6 +380,12 @@ impl World {
                         self.it.give(connection, Message::Result(cancelled_result(id)));
                         self.sort();
                     }
+                }
+                Message::Chunk(Chunk { of: Subject::Attempt(id), seq, .. }) => {
+                    // Some may come once more.
+                    let next = worker.inputs.get_mut(&id).unwrap();
+                    assert!(seq <= *next, "{seq} came for {next}");
+                    *next = (seq + 1).max(*next);
                 }
                 Message::Ping(ping) => {
                     self.it.give(connection, Message::Pong(ping.seq));
@@ -350,10 +408,14 @@ impl World {
             Op::Send { client, asks, ttl_ms } => {
                 let id = format!("t{}", self.sent.len());
                 if let Some(connection) = self.clients[client].connection {
-                    let task = asks.task(&id);
                     self.sent.push((id.clone(), asks));
+                    if asks.is_upload {
+                        let limit_bytes = INPUT_WINDOW_BYTES.into();
+                        let upload = Upload { client, next: Some(0), last: None, limit_bytes };
+                        self.uploads.insert(id.clone(), upload);
+                    }
+                    asks.send(&mut self.it, connection, &id, ttl_ms);
                     self.clients[client].waits.insert(id);
-                    self.it.send_task(connection, task, ttl_ms);
                 }
             }
             Op::SendAgain { client, task: index } => {
@@ -363,12 +425,25 @@ impl World {
                     && self.outcomes.get(&id).is_none_or(|it| *it != Outcome::Rejected)
                     && (self.it.core.stats().rejected == 0)
                 {
-                    let task = asks.task(&id);
+                    asks.send(&mut self.it, connection, &id, 60_000);
                     self.clients[client].waits.insert(id);
-                    self.it.send_task(connection, task, 60_000);
                 }
             }
             Op::ClientReads { client } => self.client_reads(client),
+            Op::Upload { client, task, chunks, is_end } => {
+                self.upload(client, task, chunks, is_end);
+            }
+            Op::ReadInput { worker, held } => {
+                if let Some((connection, attempt)) = self.held(worker, held)
+                    && let Some(next_seq) = self.workers[worker].inputs.get(&attempt).copied()
+                {
+                    let window = u64::from(MAX_STREAM_WINDOW_BYTES);
+                    let limit_bytes = window + u64::from(next_seq) * CHUNK_COUNTS;
+                    let of = Subject::Attempt(attempt);
+                    let credit = Credit { of, next_seq, limit_bytes };
+                    self.it.give(connection, Message::Credit(credit));
+                }
+            }
             Op::Cancel { client, task: index } => {
                 let mut waits: Vec<_> = self.clients[client].waits.iter().cloned().collect();
                 waits.sort();
@@ -481,6 +556,33 @@ impl World {
         self.check();
     }
 
+    /// A client goes on with one of its inputs, as far as it has credit.
+    fn upload(&mut self, client: usize, index: usize, chunks: u32, is_end: bool) {
+        let Some(connection) = self.clients[client].connection else { return };
+        let waits = &self.clients[client].waits;
+        let is_its = |id: &str, it: &Upload| it.client == client && waits.contains(id);
+        let its = self.uploads.iter_mut().filter(|(id, upload)| is_its(id, upload));
+        let mut its: Vec<_> = its.collect();
+        let count = its.len().max(1);
+        let Some((id, upload)) = its.get_mut(index % count) else { return };
+        let of = Subject::Task(task_id(id), 0);
+        let Some(mut seq) = upload.next else { return };
+        for number in 0..chunks {
+            let is_over = upload.last.is_some_and(|last| seq > last);
+            if is_over || u64::from(seq + 1) * CHUNK_COUNTS > upload.limit_bytes {
+                break;
+            }
+            if is_end && number + 1 == chunks {
+                upload.last.get_or_insert(seq);
+            }
+            let last = upload.last == Some(seq);
+            let chunk = Chunk { last, ..Chunk::new(of.clone(), seq) };
+            self.it.give_bytes(connection, Message::Chunk(chunk), CHUNK.into());
+            seq += 1;
+        }
+        upload.next = Some(seq);
+    }
+
     fn end_worker(&mut self, index: usize, how: Disconnect) {
         if let Some(connection) = self.workers[index].connection.take() {
             self.workers[index].unread.clear();
@@ -512,6 +614,7 @@ impl World {
             charged += u64::from(agent.in_flight);
         }
         assert_eq!(charged, self.it.core.stats().in_flight);
+        assert!(self.it.core.stats().upload_bytes <= self.it.core.config().max_upload_bytes as u64);
         self.check_gauges();
         for (id, asks) in &self.sent {
             let started = self.started.get(id).copied().unwrap_or(0);
@@ -539,6 +642,7 @@ impl World {
         let stats = self.it.core.stats();
         let left = (stats.queued, stats.delayed, stats.running, stats.in_flight);
         assert_eq!(left, (0, 0, 0, 0));
+        assert_eq!((stats.uploads, stats.upload_bytes), (0, 0));
         assert!(self.it.core.agents(self.it.now, true).is_empty());
     }
 }
@@ -551,9 +655,11 @@ proptest! {
         ops in prop::collection::vec(op(), 1..160),
         is_round_robin in any::<bool>(),
         retry_budget_percent in prop_oneof![Just(0u32), Just(1_000)],
+        // Enough for some with much room, or for few with little.
+        max_upload_bytes in prop_oneof![Just(1024 * 1024_usize), Just(300 * 1024)],
     ) {
         let policy = if is_round_robin { Policy::RoundRobin } else { Policy::LeastLoaded };
-        let mut world = World::new(policy, retry_budget_percent);
+        let mut world = World::new(policy, retry_budget_percent, max_upload_bytes);
         for op in ops {
             world.apply(op);
         }
