@@ -180,9 +180,10 @@ fn a_worker_that_left_is_found_by_its_name() {
     it.expect_route(worker);
     it.disconnect(worker, Disconnect::Orderly);
     it.expect_end(client, "t");
-    let row = &operator.answer(&mut it, LIST, &json!({"agent": "w"}))["tasks"][0];
+    let row = operator.answer(&mut it, LIST, &json!({"agent": "w"}))["tasks"][0].take();
     assert_eq!((&row["task_id"], &row["error_code"]), (&json!("t"), &json!("WORKER_LOST")));
     assert!(row["node_id"].as_str().unwrap().starts_with("n-") && row["agent_id"].is_null());
+    assert_eq!(operator.ids(&mut it, &json!({"agent": row["node_id"]})), "t");
 }
 
 #[test]

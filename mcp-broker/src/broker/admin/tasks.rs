@@ -67,7 +67,8 @@ enum Found<'a> {
 /// The worker that tasks are asked for, which may be gone.
 struct AskedAgent {
     key: Option<AgentKey>,
-    node_id: Option<NodeId>,
+    /// Its node, and the one that it was asked for by: of a worker that is gone, one of them is it.
+    nodes: [Option<NodeId>; 2],
 }
 
 impl Core {
@@ -149,7 +150,9 @@ impl Core {
         let is_asked_for = |kept: &&Kept| {
             filter.action.as_ref().is_none_or(|action| kept.action.as_str() == action)
                 && outcome.is_none_or(|outcome| kept.outcome == outcome)
-                && agent.is_none_or(|agent| kept.node_id.is_some() && kept.node_id == agent.node_id)
+                && agent.is_none_or(|agent| {
+                    kept.node_id.is_some() && agent.nodes.contains(&kept.node_id)
+                })
         };
         let mut newest = self.finished.newest(outcome);
         let looked_at = newest.by_ref().take(LOOKED_AT);
@@ -160,18 +163,17 @@ impl Core {
     /// A worker by its own name or its node's. One that is gone is known by the node that it would
     /// be again.
     fn asked_agent(&self, name: &str) -> AskedAgent {
-        let node = NodeId::try_from(name).ok();
-        let agent_id = match node.as_ref().and_then(|node| self.registry.agent_at(node)) {
+        let asked = NodeId::try_from(name).ok();
+        let agent_id = match asked.as_ref().and_then(|node| self.registry.agent_at(node)) {
             Some(agent_id) => Some(agent_id.clone()),
             None => AgentId::try_from(name).ok(),
         };
         let key = agent_id.as_ref().and_then(|id| self.registry.find(id));
-        let node_id = match (key.and_then(|key| self.registry.get(key)), agent_id) {
-            (Some(agent), _) => Some(agent.node_id.clone()),
-            (None, Some(agent_id)) => Some(self.registry.node_id(&agent_id)),
-            (None, None) => node,
+        let node_id = match key.and_then(|key| self.registry.get(key)) {
+            Some(agent) => Some(agent.node_id.clone()),
+            None => agent_id.map(|agent_id| self.registry.node_id(&agent_id)),
         };
-        AskedAgent { key, node_id }
+        AskedAgent { key, nodes: [node_id, asked] }
     }
 
     pub(super) fn show_task(&self, now: Now, named: &Named) -> Result<Vec<u8>, ErrorInfo> {
