@@ -55,6 +55,30 @@ async fn a_handlers_failure_shows_the_tail_of_its_errors() {
 }
 
 #[tokio::test]
+async fn what_came_before_a_failure_is_no_result() {
+    let broker = BrokerProcess::start().await;
+    let script = "echo some; echo that went wrong >&2; exit 7";
+    let _worker = broker.worker("w", 1, &["sh", "-c", script]).await;
+    // The second time it is asked of what the broker keeps.
+    for _ in 0..2 {
+        let output = run(&broker, &["call", "work", "--no-stream", "--id", "t"]).await;
+        assert_eq!((code(&output), output.stdout.len()), (Some(1), 0));
+        assert!(stderr(&output).contains("that went wrong"), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_result_that_went_elsewhere_in_parts_is_told_as_missing() {
+    let broker = BrokerProcess::start().await;
+    let _worker = broker.worker("w", 1, &["echo", "some"]).await;
+    let call = ["call", "work", "--id", "t"];
+    assert_eq!(run(&broker, &call).await.stdout, b"some\n");
+    let output = run(&broker, &call).await;
+    assert_eq!((code(&output), output.stdout.len()), (Some(1), 0));
+    assert!(stderr(&output).contains("another client"), "{output:?}");
+}
+
+#[tokio::test]
 async fn a_call_tries_again_when_it_is_told_to() {
     let broker = BrokerProcess::start().await;
     let script = "test $MCP_ATTEMPT = 3 && echo done";

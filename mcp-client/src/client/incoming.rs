@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use mcp_proto::Progress;
 use mcp_proto::limits::{CHUNK_OVERHEAD_BYTES, MAX_STREAM_WINDOW_BYTES};
+use mcp_proto::{Outcome, Progress};
 
 use crate::task::{Delivered, StreamEvent};
 
@@ -240,7 +240,8 @@ impl State {
     /// The end, if nothing that belongs before it can still come.
     fn take_held(&mut self) -> Option<Delivered> {
         let Delivered { deliver, .. } = self.held.as_ref()?;
-        let (attempt, chunks) = (deliver.attempt, deliver.chunks);
+        let (attempt, chunks, is_ok) =
+            (deliver.attempt, deliver.chunks, deliver.outcome == Outcome::Ok);
         if chunks == 0 || self.is_cut || !self.is_resumed {
             // None is to come. Perhaps none came of this attempt.
             self.begin(attempt);
@@ -249,7 +250,10 @@ impl State {
         }
         if self.next_seq < chunks {
             self.next_seq = chunks;
-            self.push(StreamEvent::Gap);
+            // Nothing is missing of a result that there is not.
+            if is_ok {
+                self.push(StreamEvent::Gap);
+            }
         }
         self.held.take()
     }

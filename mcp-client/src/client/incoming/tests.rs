@@ -108,6 +108,12 @@ fn the_end_does_not_wait_for_parts_that_nothing_brings() {
     let it = Incoming::new();
     assert!(it.end(end(1, 2)).is_some());
     assert_eq!(read(&it).0, [StreamEvent::Gap]);
+    // A failure stands, whatever came before it.
+    let it = Incoming::new();
+    let mut failed = end(1, 2);
+    failed.deliver.outcome = Outcome::Failed;
+    assert!(it.end(failed).is_some());
+    assert!(read(&it).0.is_empty());
     // Sent anew on a connection on which it was asked for first.
     let it = Incoming::new();
     it.resume();

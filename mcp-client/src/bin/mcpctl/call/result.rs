@@ -48,7 +48,8 @@ pub(super) async fn read(
             }
             to.end_line()?;
         }
-        Parts::Collected if !to.whole.is_empty() => {
+        // What a handler gave out before it failed is no result.
+        Parts::Collected if end.outcome == Outcome::Ok && !to.whole.is_empty() => {
             to.whole.extend_from_slice(&end.body);
             end.body = to.whole.into();
         }
@@ -107,12 +108,16 @@ impl Reader {
             return Ok(());
         }
         if !io::stdout().is_terminal() {
-            let problem = "its worker was lost and the task runs again, but a part of the result \
-                           was written already\nthe result is put together first with --no-stream";
+            let problem = "an attempt was lost or failed and the task runs again, but a part of \
+                           the result was written already\nthe result is put together first with \
+                           --no-stream";
             return Err(Failure::new(Exit::Failed, problem));
         }
         self.end_line()?;
-        writeln!(io::stderr(), "--- its worker was lost; again from the beginning: ---")?;
+        writeln!(
+            io::stderr(),
+            "--- that attempt was lost or failed; again from the beginning: ---"
+        )?;
         Ok(())
     }
 
