@@ -382,8 +382,8 @@ fn expected() -> Vec<Frame> {
             }),
             "",
         ),
-        frame(Message::Chunk(Chunk { of: attempt, seq: 0, gap: false }), "once"),
-        frame(Message::Chunk(Chunk { of: task_of.clone(), seq: 1, gap: false }), " upon"),
+        frame(Message::Chunk(Chunk { of: attempt, seq: 0, gap: None }), "once"),
+        frame(Message::Chunk(Chunk { of: task_of.clone(), seq: 1, gap: None }), " upon"),
         frame(Message::Credit(Credit { of: task_of, next_seq: 2, limit_bytes: 262_281 }), ""),
         frame(
             Message::Resume(Resume {

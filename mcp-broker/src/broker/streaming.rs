@@ -10,7 +10,7 @@ use super::ending::End;
 use super::inflight::{AttemptKey, TaskKey};
 use super::registry::AgentKey;
 use super::sessions::SessionKey;
-use super::streams::{BadChunk, Stream, StreamKey, Taken};
+use super::streams::{BadChunk, Stream, StreamKey, Taken, counted};
 use super::{ConnectionId, Core, Now, Output};
 
 /// PROGRESS of a task is forwarded at most so often, but for the last: a person reads it.
@@ -60,7 +60,7 @@ impl Core {
             Some(Some(to)) if stream.sent_on == Some(to) => {
                 if let Some((_, body)) = stream.kept_from(seq).next() {
                     let of = Subject::Task(stream.task_id().clone(), stream.attempt);
-                    let (chunk, body) = (Chunk { of, seq, gap: false }, body.clone());
+                    let (chunk, body) = (Chunk { of, seq, gap: None }, body.clone());
                     self.outputs.push_back(Output::Chunk { to, chunk, body });
                 }
             }
@@ -185,7 +185,7 @@ impl Core {
         let Some(key) =
             self.stream_of(session, &task_id).filter(|key| self.may_read(session, *key))
         else {
-            return self.send_gap(to, Subject::Task(task_id, attempt), next_seq);
+            return self.send_gap(to, Subject::Task(task_id, attempt), next_seq, 0);
         };
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.reader = Some(session);
@@ -193,25 +193,33 @@ impl Core {
         let is_of_this_attempt = attempt == stream.attempt;
         let from = if is_of_this_attempt { next_seq } else { 0 };
         let of = Subject::Task(task_id, stream.attempt);
-        let mut gap = stream.first_kept() > from;
-        let all = stream.next_seq;
+        let mut gap = (stream.first_kept() > from).then(|| stream.forgotten_bytes());
+        let (all, all_bytes) = (stream.next_seq, stream.received_bytes());
         let mut chunks = Vec::new();
         for (seq, body) in stream.kept_from(from) {
-            let chunk = Chunk { of: of.clone(), seq, gap: std::mem::take(&mut gap) };
+            // With a gap it would say that there are no more.
+            if let Some(before_bytes) = &mut gap
+                && body.is_empty()
+            {
+                *before_bytes += counted(body);
+                continue;
+            }
+            let chunk = Chunk { of: of.clone(), seq, gap: gap.take() };
             chunks.push(Output::Chunk { to, chunk, body: body.clone() });
         }
         self.outputs.extend(chunks);
         // None is left of those that it does not have.
-        if gap {
-            self.send_gap(to, of, all);
+        if gap.is_some() {
+            self.send_gap(to, of, all, all_bytes);
         }
         if is_of_this_attempt {
             self.take_credit(key, from, limit_bytes);
         }
     }
 
-    fn send_gap(&mut self, to: ConnectionId, of: Subject, seq: u32) {
-        let chunk = Chunk { of, seq, gap: true };
+    /// Says that there are no chunks before `seq`, which count so many bytes.
+    fn send_gap(&mut self, to: ConnectionId, of: Subject, seq: u32, before_bytes: u64) {
+        let chunk = Chunk { of, seq, gap: Some(before_bytes) };
         self.outputs.push_back(Output::Chunk { to, chunk, body: Bytes::new() });
     }
 
@@ -231,12 +239,17 @@ impl Core {
             return;
         }
         for key in self.streams.keys() {
-            let Some(stream) = self.streams.get_mut(key) else { continue };
-            if stream.reader == Some(session) {
-                stream.reader = None;
-                self.drop_unread(key);
-                self.streams.remove_if_over(key);
-            }
+            self.leave_stream(session, key);
+        }
+    }
+
+    /// A session takes no more of a stream. If it was the reader, there is none any more.
+    pub(super) fn leave_stream(&mut self, session: SessionKey, key: StreamKey) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        if stream.reader == Some(session) {
+            stream.reader = None;
+            self.drop_unread(key);
+            self.streams.remove_if_over(key);
         }
     }
 }

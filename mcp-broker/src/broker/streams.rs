@@ -75,7 +75,8 @@ pub(super) enum Taken {
     New,
 }
 
-fn counted(chunk: &Bytes) -> u64 {
+/// What a chunk counts.
+pub(super) fn counted(chunk: &Bytes) -> u64 {
     chunk.len() as u64 + CHUNK_OVERHEAD_BYTES
 }
 
@@ -87,6 +88,16 @@ impl Stream {
     /// The first chunk that is kept.
     pub(super) fn first_kept(&self) -> u32 {
         self.next_seq - self.kept.len() as u32
+    }
+
+    /// What came of this attempt, in bytes.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// What came of it before the first chunk that is kept.
+    pub(super) fn forgotten_bytes(&self) -> u64 {
+        self.received_bytes - self.kept_bytes
     }
 
     /// The kept chunks from `seq` on, or from the first after it, with their numbers.
@@ -242,8 +253,11 @@ impl Streams {
         stream.kept_bytes = 0;
         (stream.attempt, stream.source) = (attempt, Some(source));
         (stream.next_seq, stream.done_seq, stream.received_bytes) = (0, 0, 0);
-        stream.limit_bytes = stream.window_bytes.into();
-        stream.window_bytes
+        // When nobody reads, nobody gives credit either.
+        let window_bytes =
+            if stream.reader.is_some() { stream.window_bytes } else { MAX_STREAM_WINDOW_BYTES };
+        stream.limit_bytes = window_bytes.into();
+        window_bytes
     }
 
     /// Keeps a chunk, and forgets others when there is no room for it.

@@ -246,7 +246,7 @@ impl Core {
     fn leave_task(&mut self, now: Now, session: SessionKey, key: TaskKey) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.waiters.retain(|waiter| *waiter != session);
-        let hops = task.hops.clone();
+        let (hops, stream) = (task.hops.clone(), task.stream);
         let mut deliver = self.outcome_of(now, key, BY_CLIENT.end(Executed::Maybe), hops);
         if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
             error.message = "cancelled; other clients wait for it, so it goes on".into();
@@ -256,6 +256,9 @@ impl Core {
         }
         if let Some(deliver) = deliver {
             self.tell(session, &deliver, Bytes::new());
+        }
+        if let Some(stream) = stream {
+            self.leave_stream(session, stream);
         }
     }
 

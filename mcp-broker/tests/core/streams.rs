@@ -2,8 +2,8 @@
 
 use mcp_broker::broker::{ConnectionId, Disconnect, Identity};
 use mcp_proto::{
-    AttemptId, CancelReason, Chunk, Credit, ErrorCode, Executed, Message, Outcome, Progress,
-    Resume, Route, Send, Subject, Task, TaskResult, WorkerHello,
+    AttemptId, Cancel, CancelReason, Chunk, Credit, ErrorCode, Executed, Message, Outcome,
+    Progress, Resume, Route, Subject, Task, TaskResult, WorkerHello,
 };
 
 use crate::fixture::{Fixture, client_hello, ok_result, task, task_id, worker_hello};
@@ -13,13 +13,8 @@ const WINDOW: u32 = 1000;
 /// What a chunk counts besides its body.
 const OVERHEAD: u64 = 64;
 
-fn send(it: &mut Fixture, from: ConnectionId, task: Task) {
-    let send = Send { stream_window_bytes: WINDOW, ..Send::new(task.encode(), 60_000) };
-    it.give_body(from, Message::Send(send), "input");
-}
-
 fn chunk(it: &mut Fixture, from: ConnectionId, attempt: AttemptId, seq: u32, body: &'static str) {
-    let chunk = Chunk { of: Subject::Attempt(attempt), seq, gap: false };
+    let chunk = Chunk { of: Subject::Attempt(attempt), seq, gap: None };
     it.give_body(from, Message::Chunk(chunk), body);
 }
 
@@ -28,7 +23,7 @@ fn expect_chunk(it: &mut Fixture, to: ConnectionId, id: &str) -> (u32, u32, bool
     match it.next_for(to) {
         Some((Message::Chunk(Chunk { of: Subject::Task(task, attempt), seq, gap }), body)) => {
             assert_eq!(task, task_id(id));
-            (attempt, seq, gap, String::from_utf8(body.to_vec()).unwrap())
+            (attempt, seq, gap.is_some(), String::from_utf8(body.to_vec()).unwrap())
         }
         other => panic!("CHUNK expected, got {other:?}"),
     }
@@ -56,8 +51,7 @@ fn resume(it: &mut Fixture, from: ConnectionId, attempt: u32, next_seq: u32) {
 }
 
 fn result(it: &mut Fixture, from: ConnectionId, route: &Route, chunks: u32) {
-    let result = TaskResult { chunks, ..ok_result(route.attempt_id) };
-    it.give_body(from, Message::Result(result), "output");
+    it.give_result(from, TaskResult { chunks, ..ok_result(route.attempt_id) });
 }
 
 /// A client with a session, a worker with a slot, and the ROUTE of a task between them.
@@ -68,7 +62,7 @@ fn streaming() -> (Fixture, ConnectionId, ConnectionId, Route) {
 fn streaming_of(mut it: Fixture, task: Task) -> (Fixture, ConnectionId, ConnectionId, Route) {
     let (client, _) = it.client_of(Some("s"));
     let worker = it.worker("w", 1);
-    send(&mut it, client, task);
+    it.send_in_parts(client, task, 60_000, WINDOW);
     let route = it.expect_route(worker);
     assert_eq!(route.stream_window_bytes, WINDOW);
     (it, client, worker, route)
@@ -213,6 +207,41 @@ fn what_there_is_no_room_for_is_said_to_be_missing() {
 }
 
 #[test]
+fn what_is_missing_counts_and_that_is_said() {
+    let fixture = Fixture::with(|config| config.stream_bytes = 150);
+    let (mut it, client, worker, route) = streaming_of(fixture, task("t"));
+    it.disconnect(client, Disconnect::Broken);
+    // All that the worker has credit for.
+    chunk(&mut it, worker, route.attempt_id, 0, &LONG[1..]);
+    let (client, _) = it.client_of(Some("s"));
+    resume(&mut it, client, 0, 0);
+    let Some((Message::Chunk(missing), _)) = it.next_for(client) else { panic!("no CHUNK") };
+    assert_eq!((missing.seq, missing.gap), (1, Some(WINDOW.into())));
+    credit(&mut it, client, 1, 1, 2 * u64::from(WINDOW));
+    assert_eq!(expect_credit(&mut it, worker, route.attempt_id), (1, 2 * u64::from(WINDOW)));
+    chunk(&mut it, worker, route.attempt_id, 1, "x");
+    assert_eq!(expect_chunk(&mut it, client, "t"), (1, 1, false, "x".to_owned()));
+    result(&mut it, worker, &route, 2);
+    it.expect_deliver(client, "t");
+}
+
+#[test]
+fn a_chunk_without_a_body_does_not_say_what_is_missing() {
+    let fixture = Fixture::with(|config| config.stream_bytes = 150);
+    let (mut it, client, worker, route) = streaming_of(fixture, task("t"));
+    it.disconnect(client, Disconnect::Broken);
+    for (seq, body) in [(0, "x"), (1, "x"), (2, "x"), (3, ""), (4, "y")] {
+        chunk(&mut it, worker, route.attempt_id, seq, body);
+    }
+    let (client, _) = it.client_of(Some("s"));
+    // It would be taken for the word that there are no more.
+    resume(&mut it, client, 0, 0);
+    assert_eq!(expect_chunk(&mut it, client, "t"), (1, 4, true, "y".to_owned()));
+    result(&mut it, worker, &route, 5);
+    it.expect_deliver(client, "t");
+}
+
+#[test]
 fn another_attempt_begins_anew_and_says_so() {
     let idempotent = Task { idempotent: true, ..task("t") };
     let (mut it, client, worker, route) = streaming_of(Fixture::new(), idempotent);
@@ -274,6 +303,39 @@ fn a_result_that_nobody_reads_does_not_hold_its_worker_up() {
 }
 
 #[test]
+fn an_attempt_that_begins_when_nobody_reads_needs_no_credit() {
+    let (mut it, client, worker, route) = streaming();
+    it.disconnect(client, Disconnect::Orderly);
+    expect_credit(&mut it, worker, route.attempt_id);
+    it.nack(worker, route.attempt_id);
+    let again = it.expect_route(worker);
+    assert_eq!((again.attempt, again.stream_window_bytes), (2, 256 * 1024));
+    chunk(&mut it, worker, again.attempt_id, 0, LONG);
+    expect_credit(&mut it, worker, again.attempt_id);
+    result(&mut it, worker, &again, 1);
+}
+
+#[test]
+fn who_cancels_while_others_wait_reads_no_more() {
+    let (mut it, client, worker, route) = streaming();
+    chunk(&mut it, worker, route.attempt_id, 0, "a");
+    expect_chunk(&mut it, client, "t");
+    let other = it.client();
+    it.send_in_parts(other, task("t"), 60_000, WINDOW);
+    it.give(client, Message::Cancel(Cancel::Task(task_id("t"))));
+    assert_eq!(it.expect_end(client, "t").0, Outcome::Cancelled);
+    let (next_seq, limit) = expect_credit(&mut it, worker, route.attempt_id);
+    assert!(next_seq == 1 && limit >= 256 * 1024);
+    // The other one may.
+    resume(&mut it, other, 0, 0);
+    assert_eq!(expect_chunk(&mut it, other, "t"), (1, 1, true, String::new()));
+    chunk(&mut it, worker, route.attempt_id, 1, "b");
+    assert_eq!(expect_chunk(&mut it, other, "t"), (1, 1, false, "b".to_owned()));
+    result(&mut it, worker, &route, 2);
+    it.expect_deliver(other, "t");
+}
+
+#[test]
 fn another_session_reads_on_only_when_the_reader_is_gone() {
     let (mut it, client, worker, route) = streaming();
     chunk(&mut it, worker, route.attempt_id, 0, "a");
@@ -302,7 +364,7 @@ fn chunks_of_a_worker_that_does_not_hold_the_attempt_are_refused() {
     let other = it.worker("v", 1);
     chunk(&mut it, other, route.attempt_id, 0, "x");
     assert_eq!(it.expect_error(other).code, ErrorCode::UnknownAttempt);
-    let nameless = Chunk { of: Subject::Task(task_id("t"), 1), seq: 0, gap: false };
+    let nameless = Chunk { of: Subject::Task(task_id("t"), 1), seq: 0, gap: None };
     it.give(worker, Message::Chunk(nameless));
     assert_eq!(it.expect_error(worker).code, ErrorCode::InvalidMessage);
     result(&mut it, worker, &route, 0);

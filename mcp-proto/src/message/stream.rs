@@ -99,13 +99,15 @@ pub struct Chunk {
     pub of: Subject,
     /// From 0, in each attempt.
     pub seq: u32,
-    /// Chunks before this one are missing, and will not come.
-    pub gap: bool,
+    /// Chunks before this one are missing, and will not come. All before it, the missing ones
+    /// included, count so many bytes; 0: the sender does not know.
+    pub gap: Option<u64>,
 }
 
 impl Chunk {
     pub(super) fn parse(it: &[u8]) -> Result<Self, Failure> {
-        let (mut of, mut seq, mut gap) = (SubjectFields::default(), 0, false);
+        let (mut of, mut seq) = (SubjectFields::default(), 0);
+        let (mut gap, mut before_bytes) = (false, 0);
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -114,16 +116,18 @@ impl Chunk {
                 3 => of.attempt = field.uint()? as u32,
                 4 => seq = field.uint()? as u32,
                 5 => gap = field.uint()? != 0,
+                6 => before_bytes = field.uint()?,
                 _ => {}
             }
         }
-        Ok(Self { of: of.parse(MessageKind::Chunk)?, seq, gap })
+        Ok(Self { of: of.parse(MessageKind::Chunk)?, seq, gap: gap.then_some(before_bytes) })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
         self.of.write(to);
         to.uint(4, self.seq.into());
-        to.uint(5, self.gap.into());
+        to.uint(5, self.gap.is_some().into());
+        to.uint(6, self.gap.unwrap_or(0));
     }
 }
 

@@ -82,7 +82,7 @@ impl Parts {
 }
 
 fn frame(id: AttemptId, seq: u32) -> Message {
-    Message::Chunk(Chunk { of: Subject::Attempt(id), seq, gap: false })
+    Message::Chunk(Chunk { of: Subject::Attempt(id), seq, gap: None })
 }
 
 #[cfg(test)]
