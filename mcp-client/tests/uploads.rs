@@ -35,7 +35,7 @@ async fn recv_send(peer: &mut Peer) -> (TaskId, Option<InputLength>, Bytes) {
 async fn recv_chunks(peer: &mut Peer, next: &mut u32, all: &mut Vec<u8>, up_to: usize) -> bool {
     while all.len() < up_to {
         match peer.recv().await {
-            Frame { message: Message::Chunk(Chunk { of, seq, gap: false, last }), body } => {
+            Frame { message: Message::Chunk(Chunk { of, seq, gap: None, last }), body } => {
                 assert!(matches!(of, Subject::Task(..)));
                 assert_eq!(seq, *next);
                 *next += 1;

@@ -378,8 +378,8 @@ fn running() -> BoxedStrategy<Message> {
     };
     let progress = (of(), option::of(0..=1000u16), text())
         .prop_map(|(of, permille, message)| Message::Progress(Progress { of, permille, message }));
-    let chunk = (of(), any::<u32>(), any::<(bool, bool)>())
-        .prop_map(|(of, seq, (gap, last))| Message::Chunk(Chunk { of, seq, gap, last }));
+    let chunk = (of(), any::<u32>(), option::of(any::<u64>()), any::<bool>())
+        .prop_map(|(of, seq, gap, last)| Message::Chunk(Chunk { of, seq, gap, last }));
     let credit = (of(), any::<u32>(), any::<u64>()).prop_map(|(of, next_seq, limit_bytes)| {
         Message::Credit(Credit { of, next_seq, limit_bytes })
     });

@@ -10,7 +10,7 @@ use super::ending::End;
 use super::inflight::{AttemptKey, TaskKey};
 use super::registry::AgentKey;
 use super::sessions::SessionKey;
-use super::streams::{BadChunk, Stream, StreamKey, Taken};
+use super::streams::{BadChunk, Stream, StreamKey, Taken, counted};
 use super::{ConnectionId, Core, Now, Output};
 
 /// PROGRESS of a task is forwarded at most so often, but for the first that says that all is done: a
@@ -186,7 +186,7 @@ impl Core {
         let Some(key) =
             self.stream_of(session, &task_id).filter(|key| self.may_read(session, *key))
         else {
-            return self.send_gap(to, Subject::Task(task_id, attempt), next_seq);
+            return self.send_gap(to, Subject::Task(task_id, attempt), next_seq, 0);
         };
         let Some(stream) = self.streams.get_mut(key) else { return };
         let is_sent_here = stream.reader == Some(session) && stream.sent_on == Some(to);
@@ -201,27 +201,31 @@ impl Core {
             return self.take_credit(key, from, limit_bytes);
         }
         let of = Subject::Task(task_id, stream.attempt);
-        let mut gap = stream.first_kept() > from;
-        let from = from.max(stream.first_kept());
-        if gap {
-            stream.skip(limit_bytes);
-        }
-        let all = stream.next_seq;
+        let mut gap = (stream.first_kept() > from).then(|| stream.forgotten_bytes());
+        let (all, all_bytes) = (stream.next_seq, stream.received_bytes());
         let mut chunks = Vec::new();
         for (seq, body) in stream.kept_from(from) {
-            let chunk = Chunk { gap: std::mem::take(&mut gap), ..Chunk::new(of.clone(), seq) };
+            // With a gap it would say that there are no more.
+            if let Some(before_bytes) = &mut gap
+                && body.is_empty()
+            {
+                *before_bytes += counted(body);
+                continue;
+            }
+            let chunk = Chunk { gap: gap.take(), ..Chunk::new(of.clone(), seq) };
             chunks.push(Output::Chunk { to, chunk, body: body.clone() });
         }
         self.outputs.extend(chunks);
         // None is left of those that it does not have.
-        if gap {
-            self.send_gap(to, of, all);
+        if gap.is_some() {
+            self.send_gap(to, of, all, all_bytes);
         }
         self.take_credit(key, from, limit_bytes);
     }
 
-    fn send_gap(&mut self, to: ConnectionId, of: Subject, seq: u32) {
-        let chunk = Chunk { gap: true, ..Chunk::new(of, seq) };
+    /// Says that there are no chunks before `seq`, which count so many bytes.
+    fn send_gap(&mut self, to: ConnectionId, of: Subject, seq: u32, before_bytes: u64) {
+        let chunk = Chunk { gap: Some(before_bytes), ..Chunk::new(of, seq) };
         self.outputs.push_back(Output::Chunk { to, chunk, body: Bytes::new() });
     }
 
@@ -245,7 +249,7 @@ impl Core {
         }
     }
 
-    /// A session reads a stream no more, if it did.
+    /// A session takes no more of a stream. If it was the reader, there is none any more.
     pub(super) fn leave_stream(&mut self, session: SessionKey, key: StreamKey) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         if stream.reader == Some(session) {

@@ -50,8 +50,6 @@ pub(super) struct Stream {
     received_bytes: u64,
     /// What may come of this attempt.
     pub(super) limit_bytes: u64,
-    /// What the chunks count that the reader misses: it can't know that.
-    missing_bytes: u64,
     /// The chunks before `next_seq`, as far back as they are kept.
     kept: VecDeque<Bytes>,
     kept_bytes: u64,
@@ -79,7 +77,8 @@ pub(super) enum Taken {
     New,
 }
 
-fn counted(chunk: &Bytes) -> u64 {
+/// What a chunk counts.
+pub(super) fn counted(chunk: &Bytes) -> u64 {
     chunk.len() as u64 + CHUNK_OVERHEAD_BYTES
 }
 
@@ -96,6 +95,16 @@ impl Stream {
     /// The first chunk that is kept.
     pub(super) fn first_kept(&self) -> u32 {
         self.next_seq - self.kept.len() as u32
+    }
+
+    /// What came of this attempt, in bytes.
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// What came of it before the first chunk that is kept.
+    pub(super) fn forgotten_bytes(&self) -> u64 {
+        self.received_bytes - self.kept_bytes
     }
 
     /// The kept chunks from `seq` on, or from the first after it, with their numbers.
@@ -131,19 +140,12 @@ impl Stream {
         }
     }
 
-    /// The reader is told that the chunks before the first kept one are missing. It takes so much as
-    /// `limit_bytes` says by what it has counted: that shall be a window from here on.
-    pub(super) fn skip(&mut self, limit_bytes: u64) {
-        let window = self.received_bytes - self.kept_bytes + u64::from(self.window_bytes);
-        self.missing_bytes = window.saturating_sub(limit_bytes);
-    }
-
     /// Takes what the reader says, and returns whether the worker is to be told.
     pub(super) fn credit(&mut self, next_seq: u32, limit_bytes: u64) -> bool {
         self.done_seq = self.done_seq.max(next_seq.min(self.next_seq));
         let most = self.received_bytes + u64::from(MAX_STREAM_WINDOW_BYTES)
             - self.kept_bytes.min(MAX_STREAM_WINDOW_BYTES.into());
-        let limit = limit_bytes.saturating_add(self.missing_bytes).min(most);
+        let limit = limit_bytes.min(most);
         let grows = limit > self.limit_bytes;
         self.limit_bytes = self.limit_bytes.max(limit);
         grows
@@ -212,7 +214,6 @@ impl Streams {
             done_seq: 0,
             received_bytes: 0,
             limit_bytes: 0,
-            missing_bytes: 0,
             kept: VecDeque::new(),
             kept_bytes: 0,
             progress_at: None,
@@ -260,9 +261,12 @@ impl Streams {
         stream.kept_bytes = 0;
         (stream.attempt, stream.source) = (attempt, Some(source));
         (stream.next_seq, stream.done_seq, stream.received_bytes) = (0, 0, 0);
-        (stream.limit_bytes, stream.missing_bytes) = (stream.window_bytes.into(), 0);
+        // When nobody reads, nobody gives credit either.
+        let window_bytes =
+            if stream.reader.is_some() { stream.window_bytes } else { MAX_STREAM_WINDOW_BYTES };
+        stream.limit_bytes = window_bytes.into();
         stream.is_all_told = false;
-        stream.window_bytes
+        window_bytes
     }
 
     /// Keeps a chunk, and forgets others when there is no room for it.

@@ -30,6 +30,8 @@ pub(crate) struct Fixture {
     pub(crate) records: Vec<(u64, Record)>,
     /// When each attempt was routed.
     pub(crate) routed: HashMap<AttemptId, Mono>,
+    /// All that the core put out, if that is wanted.
+    pub(crate) transcript: Option<Vec<String>>,
 }
 
 impl Fixture {
@@ -48,12 +50,16 @@ impl Fixture {
             events: Vec::new(),
             records: Vec::new(),
             routed: HashMap::new(),
+            transcript: None,
         }
     }
 
     /// Takes what the core wants done.
     pub(crate) fn collect(&mut self) {
         while let Some(output) = self.core.poll_output() {
+            if let Some(transcript) = &mut self.transcript {
+                transcript.push(format!("{output:?}"));
+            }
             match output {
                 Output::Event(event) => self.events.push(event),
                 Output::Journal { seq, record } => self.records.push((seq, record)),
@@ -138,12 +144,14 @@ impl Fixture {
         self.give_body(from, message, "");
     }
 
-    pub(crate) fn give_body(&mut self, from: ConnectionId, message: Message, body: &'static str) {
-        self.give_bytes(from, message, Bytes::from_static(body.as_bytes()));
-    }
-
-    pub(crate) fn give_bytes(&mut self, from: ConnectionId, message: Message, body: Bytes) {
-        self.give_incoming(from, Incoming::Frame(Frame { message, body }));
+    pub(crate) fn give_body(
+        &mut self,
+        from: ConnectionId,
+        message: Message,
+        body: impl Into<Bytes>,
+    ) {
+        let frame = Frame { message, body: body.into() };
+        self.give_incoming(from, Incoming::Frame(frame));
     }
 
     pub(crate) fn give_incoming(&mut self, from: ConnectionId, incoming: Incoming) {
@@ -178,11 +186,29 @@ impl Fixture {
     }
 
     pub(crate) fn send_task(&mut self, from: ConnectionId, task: Task, ttl_ms: u64) {
-        self.give_body(from, Message::Send(Send::new(task.encode(), ttl_ms)), "input");
+        self.send_in_parts(from, task, ttl_ms, 0);
+    }
+
+    /// A task whose result is taken in parts.
+    pub(crate) fn send_in_parts(
+        &mut self,
+        from: ConnectionId,
+        task: Task,
+        ttl_ms: u64,
+        stream_window_bytes: u32,
+    ) {
+        let send = Send { stream_window_bytes, ..Send::new(task.encode(), ttl_ms) };
+        self.give_body(from, Message::Send(send), "input");
     }
 
     pub(crate) fn result(&mut self, from: ConnectionId, attempt_id: AttemptId) {
-        self.give_body(from, Message::Result(ok_result(attempt_id)), "output");
+        self.give_result(from, ok_result(attempt_id));
+    }
+
+    /// With a body, if it is ok.
+    pub(crate) fn give_result(&mut self, from: ConnectionId, result: TaskResult) {
+        let body = if result.outcome == Outcome::Ok { "output" } else { "" };
+        self.give_body(from, Message::Result(result), body);
     }
 
     pub(crate) fn park(&mut self, from: ConnectionId, attempt_id: AttemptId, parked: bool) {

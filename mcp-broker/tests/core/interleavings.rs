@@ -577,7 +577,7 @@ impl World {
             }
             let last = upload.last == Some(seq);
             let chunk = Chunk { last, ..Chunk::new(of.clone(), seq) };
-            self.it.give_bytes(connection, Message::Chunk(chunk), CHUNK.into());
+            self.it.give_body(connection, Message::Chunk(chunk), CHUNK);
             seq += 1;
         }
         upload.next = Some(seq);

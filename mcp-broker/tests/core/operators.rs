@@ -225,7 +225,7 @@ fn a_task_is_shown_where_it_runs_and_where_it_was() {
     let two = it.worker("two", 1);
     it.advance(500);
     let second = it.expect_route(two).attempt_id;
-    let chunk = Chunk { of: Subject::Attempt(second), seq: 0, gap: false, last: false };
+    let chunk = Chunk::new(Subject::Attempt(second), 0);
     it.give_body(two, Message::Chunk(chunk), "part");
     it.advance(50);
     let shown = operator.show(&mut it, "t");

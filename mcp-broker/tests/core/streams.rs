@@ -3,7 +3,7 @@
 use mcp_broker::broker::{ConnectionId, Disconnect, Identity};
 use mcp_proto::{
     AttemptId, Cancel, CancelReason, Chunk, Credit, ErrorCode, Executed, Message, Outcome,
-    Progress, Resume, Route, Send, Subject, Task, TaskResult, WorkerHello,
+    Progress, Resume, Route, Subject, Task, TaskResult, WorkerHello,
 };
 
 use crate::fixture::{Fixture, client_hello, ok_result, task, task_id, worker_hello};
@@ -12,11 +12,6 @@ const WINDOW: u32 = 1000;
 
 /// What a chunk counts besides its body.
 const OVERHEAD: u64 = 64;
-
-fn send(it: &mut Fixture, from: ConnectionId, task: Task) {
-    let send = Send { stream_window_bytes: WINDOW, ..Send::new(task.encode(), 60_000) };
-    it.give_body(from, Message::Send(send), "input");
-}
 
 fn chunk(it: &mut Fixture, from: ConnectionId, attempt: AttemptId, seq: u32, body: &'static str) {
     let chunk = Chunk::new(Subject::Attempt(attempt), seq);
@@ -28,7 +23,7 @@ fn expect_chunk(it: &mut Fixture, to: ConnectionId, id: &str) -> (u32, u32, bool
     match it.next_for(to) {
         Some((Message::Chunk(Chunk { of: Subject::Task(task, attempt), seq, gap, .. }), body)) => {
             assert_eq!(task, task_id(id));
-            (attempt, seq, gap, String::from_utf8(body.to_vec()).unwrap())
+            (attempt, seq, gap.is_some(), String::from_utf8(body.to_vec()).unwrap())
         }
         other => panic!("CHUNK expected, got {other:?}"),
     }
@@ -56,8 +51,7 @@ fn resume(it: &mut Fixture, from: ConnectionId, attempt: u32, next_seq: u32) {
 }
 
 fn result(it: &mut Fixture, from: ConnectionId, route: &Route, chunks: u32) {
-    let result = TaskResult { chunks, ..ok_result(route.attempt_id) };
-    it.give_body(from, Message::Result(result), "output");
+    it.give_result(from, TaskResult { chunks, ..ok_result(route.attempt_id) });
 }
 
 /// A client with a session, a worker with a slot, and the ROUTE of a task between them.
@@ -68,7 +62,7 @@ fn streaming() -> (Fixture, ConnectionId, ConnectionId, Route) {
 fn streaming_of(mut it: Fixture, task: Task) -> (Fixture, ConnectionId, ConnectionId, Route) {
     let (client, _) = it.client_of(Some("s"));
     let worker = it.worker("w", 1);
-    send(&mut it, client, task);
+    it.send_in_parts(client, task, 60_000, WINDOW);
     let route = it.expect_route(worker);
     assert_eq!(route.stream_window_bytes, WINDOW);
     (it, client, worker, route)
@@ -208,9 +202,43 @@ fn what_there_is_no_room_for_is_said_to_be_missing() {
     let (client, _) = it.client_of(Some("s"));
     resume(&mut it, client, 0, 0);
     assert_eq!(expect_chunk(&mut it, client, "t"), (1, 3, true, "y".to_owned()));
-    expect_credit(&mut it, worker, route.attempt_id);
     result(&mut it, worker, &route, 4);
     assert_eq!(it.expect_deliver(client, "t").chunks, 4);
+}
+
+#[test]
+fn what_is_missing_counts_and_that_is_said() {
+    let fixture = Fixture::with(|config| config.stream_bytes = 150);
+    let (mut it, client, worker, route) = streaming_of(fixture, task("t"));
+    it.disconnect(client, Disconnect::Broken);
+    // All that the worker has credit for.
+    chunk(&mut it, worker, route.attempt_id, 0, &LONG[1..]);
+    let (client, _) = it.client_of(Some("s"));
+    resume(&mut it, client, 0, 0);
+    let Some((Message::Chunk(missing), _)) = it.next_for(client) else { panic!("no CHUNK") };
+    assert_eq!((missing.seq, missing.gap), (1, Some(WINDOW.into())));
+    credit(&mut it, client, 1, 1, 2 * u64::from(WINDOW));
+    assert_eq!(expect_credit(&mut it, worker, route.attempt_id), (1, 2 * u64::from(WINDOW)));
+    chunk(&mut it, worker, route.attempt_id, 1, "x");
+    assert_eq!(expect_chunk(&mut it, client, "t"), (1, 1, false, "x".to_owned()));
+    result(&mut it, worker, &route, 2);
+    it.expect_deliver(client, "t");
+}
+
+#[test]
+fn a_chunk_without_a_body_does_not_say_what_is_missing() {
+    let fixture = Fixture::with(|config| config.stream_bytes = 150);
+    let (mut it, client, worker, route) = streaming_of(fixture, task("t"));
+    it.disconnect(client, Disconnect::Broken);
+    for (seq, body) in [(0, "x"), (1, "x"), (2, "x"), (3, ""), (4, "y")] {
+        chunk(&mut it, worker, route.attempt_id, seq, body);
+    }
+    let (client, _) = it.client_of(Some("s"));
+    // It would be taken for the word that there are no more.
+    resume(&mut it, client, 0, 0);
+    assert_eq!(expect_chunk(&mut it, client, "t"), (1, 4, true, "y".to_owned()));
+    result(&mut it, worker, &route, 5);
+    it.expect_deliver(client, "t");
 }
 
 #[test]
@@ -272,6 +300,39 @@ fn a_result_that_nobody_reads_does_not_hold_its_worker_up() {
     result(&mut it, worker, &route, 2);
     it.expect_nothing();
     assert_eq!(it.core.stats().streams, 0);
+}
+
+#[test]
+fn an_attempt_that_begins_when_nobody_reads_needs_no_credit() {
+    let (mut it, client, worker, route) = streaming();
+    it.disconnect(client, Disconnect::Orderly);
+    expect_credit(&mut it, worker, route.attempt_id);
+    it.nack(worker, route.attempt_id);
+    let again = it.expect_route(worker);
+    assert_eq!((again.attempt, again.stream_window_bytes), (2, 256 * 1024));
+    chunk(&mut it, worker, again.attempt_id, 0, LONG);
+    expect_credit(&mut it, worker, again.attempt_id);
+    result(&mut it, worker, &again, 1);
+}
+
+#[test]
+fn who_cancels_while_others_wait_reads_no_more() {
+    let (mut it, client, worker, route) = streaming();
+    chunk(&mut it, worker, route.attempt_id, 0, "a");
+    expect_chunk(&mut it, client, "t");
+    let other = it.client();
+    it.send_in_parts(other, task("t"), 60_000, WINDOW);
+    it.give(client, Message::Cancel(Cancel::Task(task_id("t"))));
+    assert_eq!(it.expect_end(client, "t").0, Outcome::Cancelled);
+    let (next_seq, limit) = expect_credit(&mut it, worker, route.attempt_id);
+    assert!(next_seq == 1 && limit >= 256 * 1024);
+    // The other one may.
+    resume(&mut it, other, 0, 0);
+    assert_eq!(expect_chunk(&mut it, other, "t"), (1, 1, true, String::new()));
+    chunk(&mut it, worker, route.attempt_id, 1, "b");
+    assert_eq!(expect_chunk(&mut it, other, "t"), (1, 1, false, "b".to_owned()));
+    result(&mut it, worker, &route, 2);
+    it.expect_deliver(other, "t");
 }
 
 #[test]
@@ -369,57 +430,6 @@ fn a_reader_that_cancels_for_itself_alone_holds_nobody_up() {
 }
 
 /// Chunks were dropped, so it can't know how much they counted.
-#[test]
-fn a_reader_that_misses_some_can_give_credit_all_the_same() {
-    // Of the attempt that it knows, and of one that it has heard nothing of.
-    for attempt in [1, 0] {
-        let (mut it, client, worker, route) = streaming();
-        chunk(&mut it, worker, route.attempt_id, 0, "a");
-        expect_chunk(&mut it, client, "t");
-        it.disconnect(client, Disconnect::Orderly);
-        let mut limit = expect_credit(&mut it, worker, route.attempt_id).1;
-        for seq in 1..4 {
-            chunk(&mut it, worker, route.attempt_id, seq, LONG);
-            limit = expect_credit(&mut it, worker, route.attempt_id).1;
-        }
-        let client = it.client();
-        resume(&mut it, client, attempt, attempt);
-        assert_eq!(expect_chunk(&mut it, client, "t"), (1, 4, true, String::new()));
-        // All that was given out is used up by now.
-        let mut sent = 65 + 3 * (937 + OVERHEAD);
-        let mut seq = 4;
-        while sent + 937 + OVERHEAD <= limit {
-            chunk(&mut it, worker, route.attempt_id, seq, LONG);
-            expect_chunk(&mut it, client, "t");
-            (sent, seq) = (sent + 937 + OVERHEAD, seq + 1);
-        }
-        // What it has read counts less than what the worker has sent by those.
-        let known = u64::from(attempt) * 65 + u64::from(seq - 4) * (937 + OVERHEAD);
-        credit(&mut it, client, 1, seq, known + u64::from(WINDOW));
-        assert_eq!(
-            expect_credit(&mut it, worker, route.attempt_id),
-            (seq, sent + u64::from(WINDOW))
-        );
-        result(&mut it, worker, &route, seq);
-        it.expect_nothing();
-    }
-}
-
-/// Its worker has used up all credit, and what it sent is no longer there.
-#[test]
-fn a_reader_that_missed_all_of_a_window_is_sent_what_follows() {
-    let fixture = Fixture::with(|config| config.stream_bytes = 100);
-    let (mut it, client, worker, route) = streaming_of(fixture, task("t"));
-    it.disconnect(client, Disconnect::Broken);
-    chunk(&mut it, worker, route.attempt_id, 0, &LONG[1..]);
-    let (client, _) = it.client_of(Some("s"));
-    resume(&mut it, client, 0, 0);
-    assert_eq!(expect_chunk(&mut it, client, "t"), (1, 1, true, String::new()));
-    assert_eq!(expect_credit(&mut it, worker, route.attempt_id), (1, 2 * u64::from(WINDOW)));
-    result(&mut it, worker, &route, 1);
-    it.expect_deliver(client, "t");
-}
-
 #[test]
 fn what_comes_already_is_not_sent_again() {
     let (mut it, client, worker, route) = streaming();

@@ -31,14 +31,14 @@ fn part(it: &mut Fixture, from: ConnectionId, seq: u32, bytes: usize, last: bool
 
 fn part_of(it: &mut Fixture, from: ConnectionId, id: &str, seq: u32, bytes: usize, last: bool) {
     let chunk = Chunk { last, ..Chunk::new(Subject::Task(task_id(id), 0), seq) };
-    it.give_bytes(from, Message::Chunk(chunk), Bytes::from(vec![seq as u8; bytes]));
+    it.give_body(from, Message::Chunk(chunk), Bytes::from(vec![seq as u8; bytes]));
 }
 
 /// What came to the worker: numbers, and whether the last is one.
 fn received(it: &mut Fixture, worker: ConnectionId, attempt: AttemptId) -> (Vec<u32>, bool) {
     let (mut numbers, mut is_complete) = (Vec::new(), false);
     while let Some((message, body)) = it.next_for(worker) {
-        let Message::Chunk(Chunk { of, seq, gap: false, last }) = message else {
+        let Message::Chunk(Chunk { of, seq, gap: None, last }) = message else {
             panic!("CHUNK expected, got {message:?}");
         };
         assert_eq!(of, Subject::Attempt(attempt));

@@ -40,11 +40,22 @@ struct State {
     is_cut: bool,
     /// Parts can come after the end on this connection: it was asked for them.
     is_resumed: bool,
-    /// What is to be read, each with the number of the part that follows it.
-    events: VecDeque<(u32, StreamEvent)>,
+    events: VecDeque<Unread>,
+    /// What the parts among them count.
+    unread_bytes: u64,
     reader: Option<Waker>,
     /// The end, which came before all parts had.
     held: Option<Delivered>,
+}
+
+/// What is to be read.
+#[derive(Debug)]
+struct Unread {
+    /// The number of the part that follows it.
+    next_seq: u32,
+    /// What all parts before that one count.
+    received_bytes: u64,
+    event: StreamEvent,
 }
 
 /// What to tell the broker: parts before `next_seq` are read, and so much may come in all.
@@ -67,6 +78,7 @@ impl Incoming {
             is_cut: false,
             is_resumed: false,
             events: VecDeque::new(),
+            unread_bytes: 0,
             reader: None,
             held: None,
         }))
@@ -77,7 +89,7 @@ impl Incoming {
         &self,
         attempt: u32,
         seq: u32,
-        gap: bool,
+        gap: Option<u64>,
         body: Bytes,
     ) -> Option<Delivered> {
         self.change(|state| {
@@ -85,25 +97,31 @@ impl Incoming {
                 return None;
             }
             state.begin(attempt);
+            // The limit counts what is missing, too.
+            state.received_bytes = state.received_bytes.max(gap.unwrap_or(0));
             if seq > state.next_seq {
                 state.next_seq = seq;
                 state.push(StreamEvent::Gap);
             }
             // Says only that there is no more.
-            if gap && body.is_empty() {
+            if gap.is_some() && body.is_empty() {
                 state.is_cut = true;
                 return state.take_held();
             }
-            let received_bytes = state.received_bytes + body.len() as u64 + CHUNK_OVERHEAD_BYTES;
-            // Neither twice, nor more than there was credit for: after a gap, the broker takes a window
-            // to be free.
-            let most = state.told_limit_bytes + u64::from(WINDOW_BYTES);
-            if seq < state.next_seq || seq == u32::MAX || received_bytes > most {
+            // Not twice.
+            if seq < state.next_seq || seq == u32::MAX {
                 return None;
             }
+            let counted = counted(&body);
             state.next_seq += 1;
-            state.received_bytes = received_bytes;
-            state.push(StreamEvent::Part(body));
+            state.received_bytes = state.received_bytes.saturating_add(counted);
+            // A broker may have let more come while nobody read.
+            if state.unread_bytes + counted > u64::from(WINDOW_BYTES) {
+                state.push(StreamEvent::Gap);
+            } else {
+                state.unread_bytes += counted;
+                state.push(StreamEvent::Part(body));
+            }
             state.take_held()
         })
     }
@@ -153,13 +171,14 @@ impl Incoming {
     /// The next event, if there is one; and with it, what to tell the broker.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> (Poll<StreamEvent>, Option<Told>) {
         let mut state = self.lock();
-        let Some((next_seq, event)) = state.events.pop_front() else {
+        let Some(Unread { next_seq, received_bytes, event }) = state.events.pop_front() else {
             state.reader = Some(cx.waker().clone());
             return (Poll::Pending, None);
         };
         if let StreamEvent::Part(part) = &event {
-            state.read_bytes += part.len() as u64 + CHUNK_OVERHEAD_BYTES;
+            state.unread_bytes -= counted(part);
         }
+        state.read_bytes = state.read_bytes.max(received_bytes);
         let is_due = state.limit_bytes() - state.told_limit_bytes >= u64::from(WINDOW_BYTES) / 2;
         (Poll::Ready(event), is_due.then(|| state.tell(next_seq)))
     }
@@ -168,6 +187,7 @@ impl Incoming {
     pub(crate) fn finish(&self) -> Option<Told> {
         let mut state = self.lock();
         state.events.clear();
+        state.unread_bytes = 0;
         let next_seq = state.next_seq;
         (state.told_seq < next_seq).then(|| state.tell(next_seq))
     }
@@ -195,7 +215,7 @@ impl Incoming {
 impl State {
     /// What may come in all.
     fn limit_bytes(&self) -> u64 {
-        self.read_bytes + u64::from(WINDOW_BYTES)
+        self.read_bytes.saturating_add(WINDOW_BYTES.into())
     }
 
     fn tell(&mut self, next_seq: u32) -> Told {
@@ -206,12 +226,14 @@ impl State {
     fn push(&mut self, event: StreamEvent) {
         // Without a part between them, two gaps are one, and of progress the latest matters.
         let is_part = |event: &StreamEvent| matches!(event, StreamEvent::Part(_));
-        let mut since_part = self.events.iter_mut().rev().take_while(|(_, it)| !is_part(it));
-        let is_alike = |it: &StreamEvent| discriminant(it) == discriminant(&event);
-        let alike = since_part.find(|(_, it)| !is_part(&event) && is_alike(it));
+        let mut since_part = self.events.iter_mut().rev().take_while(|it| !is_part(&it.event));
+        let is_alike = |it: &Unread| discriminant(&it.event) == discriminant(&event);
+        let alike = since_part.find(|it| !is_part(&event) && is_alike(it));
+        let (next_seq, received_bytes) = (self.next_seq, self.received_bytes);
+        let unread = Unread { next_seq, received_bytes, event };
         match alike {
-            Some(alike) => *alike = (self.next_seq, event),
-            None => self.events.push_back((self.next_seq, event)),
+            Some(alike) => *alike = unread,
+            None => self.events.push_back(unread),
         }
     }
 
@@ -226,9 +248,9 @@ impl State {
     /// What came so far is void.
     fn clear(&mut self) {
         let is_restart = self.next_seq > 0;
-        self.events.retain(|(_, event)| matches!(event, StreamEvent::Restarted));
+        self.events.retain(|unread| matches!(unread.event, StreamEvent::Restarted));
         (self.next_seq, self.received_bytes) = (0, 0);
-        self.read_bytes = 0;
+        (self.read_bytes, self.unread_bytes) = (0, 0);
         (self.told_seq, self.told_limit_bytes) = (0, WINDOW_BYTES.into());
         self.is_cut = false;
         // Twice would say no more.
@@ -257,4 +279,8 @@ impl State {
         }
         self.held.take()
     }
+}
+
+fn counted(part: &Bytes) -> u64 {
+    part.len() as u64 + CHUNK_OVERHEAD_BYTES
 }

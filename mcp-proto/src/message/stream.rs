@@ -99,8 +99,9 @@ pub struct Chunk {
     pub of: Subject,
     /// From 0, in each attempt's result and in each input.
     pub seq: u32,
-    /// To a client: chunks before this one are missing, and will not come.
-    pub gap: bool,
+    /// To a client: chunks before this one are missing, and will not come. All before it, the missing
+    /// ones included, count so many bytes; 0: the sender does not know.
+    pub gap: Option<u64>,
     /// Of an input: no other follows.
     pub last: bool,
 }
@@ -108,12 +109,12 @@ pub struct Chunk {
 impl Chunk {
     /// One that follows the one before it, and is not the last.
     pub fn new(of: Subject, seq: u32) -> Self {
-        Self { of, seq, gap: false, last: false }
+        Self { of, seq, gap: None, last: false }
     }
 
     pub(super) fn parse(it: &[u8]) -> Result<Self, Failure> {
-        let (mut of, mut seq, mut gap) = (SubjectFields::default(), 0, false);
-        let mut last = false;
+        let (mut of, mut seq, mut last) = (SubjectFields::default(), 0, false);
+        let (mut gap, mut before_bytes) = (false, 0);
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -123,17 +124,20 @@ impl Chunk {
                 4 => seq = field.uint()? as u32,
                 5 => gap = field.uint()? != 0,
                 6 => last = field.uint()? != 0,
+                7 => before_bytes = field.uint()?,
                 _ => {}
             }
         }
-        Ok(Self { of: of.parse(MessageKind::Chunk)?, seq, gap, last })
+        let (of, gap) = (of.parse(MessageKind::Chunk)?, gap.then_some(before_bytes));
+        Ok(Self { of, seq, gap, last })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
         self.of.write(to);
         to.uint(4, self.seq.into());
-        to.uint(5, self.gap.into());
+        to.uint(5, self.gap.is_some().into());
         to.uint(6, self.last.into());
+        to.uint(7, self.gap.unwrap_or(0));
     }
 }
 

@@ -26,7 +26,7 @@ fn read(it: &Incoming) -> (Vec<StreamEvent>, Vec<Told>) {
 }
 
 fn chunk(it: &Incoming, attempt: u32, seq: u32, body: &'static str) -> bool {
-    it.chunk(attempt, seq, false, Bytes::from_static(body.as_bytes())).is_some()
+    it.chunk(attempt, seq, None, Bytes::from_static(body.as_bytes())).is_some()
 }
 
 #[test]
@@ -75,9 +75,33 @@ fn an_attempt_without_parts_voids_those_before_it() {
 fn what_is_missing_is_said() {
     let it = Incoming::new();
     chunk(&it, 1, 0, "a");
-    it.chunk(1, 3, true, Bytes::from_static(b"d"));
+    it.chunk(1, 3, Some(0), Bytes::from_static(b"d"));
     assert!(it.end(end(1, 4)).is_some());
     assert_eq!(read(&it).0, [part("a"), StreamEvent::Gap, part("d")]);
+}
+
+#[test]
+fn what_is_missing_counts_as_read() {
+    let it = Incoming::new();
+    chunk(&it, 1, 0, "a");
+    let before_bytes = u64::from(WINDOW_BYTES);
+    it.chunk(1, 9, Some(before_bytes), Bytes::new());
+    let (events, told) = read(&it);
+    assert_eq!(events, [part("a"), StreamEvent::Gap]);
+    assert_eq!(told, [Told { attempt: 1, next_seq: 9, limit_bytes: 2 * before_bytes }]);
+    // Whatever a broker says.
+    it.chunk(1, 10, Some(u64::MAX), Bytes::from_static(b"b"));
+    assert_eq!(read(&it).0, [StreamEvent::Gap, part("b")]);
+}
+
+#[test]
+fn the_end_does_not_wait_for_what_there_was_no_room_for() {
+    let it = Incoming::new();
+    for seq in 0..100 {
+        it.chunk(1, seq, None, vec![7; 16 * 1024].into());
+    }
+    assert!(it.end(end(1, 100)).is_some());
+    assert_eq!(read(&it).0.last(), Some(&StreamEvent::Gap));
 }
 
 #[test]
@@ -88,9 +112,9 @@ fn when_nothing_more_is_kept_the_end_does_not_wait() {
         it.resume();
         if is_first {
             assert!(it.end(end(1, 2)).is_none());
-            assert!(it.chunk(1, 1, true, Bytes::new()).is_some());
+            assert!(it.chunk(1, 1, Some(0), Bytes::new()).is_some());
         } else {
-            assert!(it.chunk(1, 1, true, Bytes::new()).is_none());
+            assert!(it.chunk(1, 1, Some(0), Bytes::new()).is_none());
             assert!(it.end(end(1, 2)).is_some());
         }
         assert_eq!(read(&it).0, [part("a"), StreamEvent::Gap]);
@@ -127,7 +151,7 @@ fn nothing_is_missing_when_all_had_come() {
     let it = Incoming::new();
     chunk(&it, 1, 0, "a");
     it.resume();
-    it.chunk(1, 1, true, Bytes::new());
+    it.chunk(1, 1, Some(0), Bytes::new());
     assert!(it.end(end(1, 1)).is_some());
     assert_eq!(read(&it).0, [part("a")]);
 }
@@ -137,7 +161,7 @@ fn the_broker_is_told_when_half_of_the_window_is_read_and_at_the_end() {
     let it = Incoming::new();
     let body = Bytes::from(vec![7; 16 * 1024]);
     for seq in 0..10 {
-        it.chunk(1, seq, false, body.clone());
+        it.chunk(1, seq, None, body.clone());
     }
     let counted = body.len() as u64 + CHUNK_OVERHEAD_BYTES;
     let (events, told) = read(&it);
@@ -149,13 +173,13 @@ fn the_broker_is_told_when_half_of_the_window_is_read_and_at_the_end() {
 }
 
 #[test]
-fn more_than_two_windows_are_not_kept() {
+fn more_than_the_window_is_not_kept() {
     let it = Incoming::new();
     for seq in 0..1000 {
-        it.chunk(1, seq, false, vec![7; 16 * 1024].into());
+        it.chunk(1, seq, None, vec![7; 16 * 1024].into());
     }
     let (events, _) = read(&it);
-    assert_eq!((events.len(), events.last()), (32, Some(&StreamEvent::Gap)));
+    assert_eq!((events.len(), events.last()), (16, Some(&StreamEvent::Gap)));
 }
 
 #[test]
@@ -173,7 +197,7 @@ fn only_the_latest_progress_is_kept() {
 fn what_is_not_read_has_a_bound_whatever_comes() {
     let it = Incoming::new();
     for seq in 1..1000 {
-        it.chunk(1, seq, true, Bytes::new());
+        it.chunk(1, seq, Some(0), Bytes::new());
         let of = Subject::Task(TaskId::try_from("t").unwrap(), 1);
         it.progress(Progress { of, permille: Some(1), message: "busy".into() });
     }

@@ -9,7 +9,7 @@ fn outgoing(keeps_all: bool) -> Outgoing {
 /// Number, length and whether it is the last, of each chunk.
 fn sent(out: &mut Vec<Frame>) -> Vec<(u32, usize, bool)> {
     let of = |frame: Frame| match frame.message {
-        Message::Chunk(Chunk { of: Subject::Task(_, 0), seq, gap: false, last }) => {
+        Message::Chunk(Chunk { of: Subject::Task(_, 0), seq, gap: None, last }) => {
             (seq, frame.body.len(), last)
         }
         other => panic!("{other:?}"),

@@ -339,7 +339,7 @@ impl<W> Pending<W> {
         &mut self,
         of: &Subject,
         seq: u32,
-        gap: bool,
+        gap: Option<u64>,
         body: Bytes,
         ended: &mut Vec<Ended<W>>,
     ) {
