@@ -20,6 +20,9 @@ pub(super) struct Worker {
     pub(super) held: BTreeMap<AttemptId, Held>,
     /// Attempts that ever were parked.
     pub(super) has_parked: BTreeSet<AttemptId>,
+    /// A handler goes on after it was parked, in this step: it takes a slot after all that was
+    /// routed in the step.
+    pub(super) goes_on: bool,
     pub(super) last_result: Option<AttemptId>,
 }
 

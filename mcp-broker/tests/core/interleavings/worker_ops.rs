@@ -167,6 +167,7 @@ impl World {
     pub(super) fn park(&mut self, worker: usize, held: usize, is_parked: bool) {
         let Some((connection, attempt)) = self.running(worker, held) else { return };
         let worker = &mut self.workers[worker];
+        worker.goes_on = !is_parked;
         if is_parked {
             worker.has_parked.insert(attempt);
         }
