@@ -9,7 +9,6 @@ mod durable;
 mod family;
 mod fixture;
 mod interleavings;
-mod interleavings_family;
 mod lost;
 mod metrics;
 mod operators;

@@ -429,7 +429,6 @@ fn a_reader_that_cancels_for_itself_alone_holds_nobody_up() {
     assert_eq!(it.core.stats().streams, 0);
 }
 
-/// Chunks were dropped, so it can't know how much they counted.
 #[test]
 fn what_comes_already_is_not_sent_again() {
     let (mut it, client, worker, route) = streaming();

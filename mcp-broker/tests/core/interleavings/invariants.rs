@@ -1,0 +1,150 @@
+//! What holds whatever happens.
+
+use mcp_broker::broker::ActionMetrics;
+use mcp_proto::{Deliver, Executed, Hop, HopEvent, Outcome};
+
+use super::client::Reading;
+use super::world::World;
+use super::{CLIENTS, WORKERS};
+
+impl World {
+    /// After each step.
+    pub(super) fn check(&self) {
+        let mut charged = 0;
+        for agent in self.it.core.agents(self.it.now, true) {
+            let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
+            let worker = &self.workers[index];
+            // A handler that goes on after it was parked takes a slot at once.
+            let max = worker.slots + worker.prefetch + worker.has_parked.len() as u32;
+            assert!(agent.in_flight <= max, "{agent:?}");
+            charged += u64::from(agent.in_flight + agent.parked);
+        }
+        let stats = self.it.core.stats();
+        assert_eq!(charged, stats.in_flight);
+        assert!(stats.stream_bytes <= self.stream_bytes as u64, "{}", stats.stream_bytes);
+        assert!(stats.upload_bytes <= self.it.core.config().max_upload_bytes as u64);
+        self.check_gauges();
+        for sent in &self.sent {
+            let is_once = sent.asks.is_idempotent || sent.started <= 1;
+            assert!(is_once, "{} ran {} times", sent.id, sent.started);
+        }
+    }
+
+    /// What is kept up to date with each step is what counting comes to.
+    fn check_gauges(&self) {
+        let metrics = self.it.core.metrics(self.it.now);
+        let online = self.it.core.agents(self.it.now, false);
+        assert_eq!(metrics.stats.agents_online, online.len() as u64);
+        assert_eq!(metrics.slots, online.iter().map(|agent| u64::from(agent.slots)).sum::<u64>());
+        let sum = |of: fn(&ActionMetrics) -> u64| metrics.actions.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|it| it.queued), metrics.stats.queued);
+        assert_eq!(sum(|it| it.delayed), metrics.stats.delayed);
+        assert_eq!(sum(|it| it.running), metrics.stats.running);
+        for action in &metrics.actions {
+            assert_eq!(action.queued > 0, action.queued_bytes > 0, "{action:?}");
+        }
+    }
+
+    /// A task was tried again after its waits and no more often than it asked for, and its trace
+    /// adds up.
+    pub(super) fn check_trace(&mut self, deliver: &Deliver) {
+        let trace = deliver.trace.decode();
+        let sent = &*self.task(deliver.task_id.as_str());
+        if trace.truncated || deliver.executed == Executed::No && trace.hops.is_empty() {
+            return;
+        }
+        let spent = |hop: &Hop| hop.network_us + hop.worker_queue_us + hop.work_us;
+        let sum: u64 = trace.hops.iter().map(|hop| hop.queue_us + spent(hop)).sum();
+        assert!(sum + trace.queue_us <= trace.total_us, "{trace:?}");
+        let is_try = |hop: &&Hop| hop.event != HopEvent::Nacked;
+        let tries = trace.hops.iter().filter(is_try).count() as u32;
+        assert!(sent.asks.retry.is_none_or(|retry| tries <= retry.max_attempts), "{trace:?}");
+        for (index, pair) in trace.hops.windows(2).enumerate() {
+            let [hop, next] = pair else { unreachable!() };
+            assert_eq!(hop.attempt + 1, next.attempt);
+            let at = |number| sent.attempts.get(&number).map(|attempt| attempt.routed);
+            // Unless its ROUTE was lost with its connection.
+            if let (Some(first), Some(second)) = (at(hop.attempt), at(next.attempt)) {
+                assert_eq!(second.since(first), spent(hop) + next.queue_us, "{trace:?}");
+            }
+            let tries = trace.hops[..=index].iter().filter(is_try).count() as u32;
+            let is_retry = hop.reason.ends_with("; tried again");
+            if let Some(retry) = sent.asks.retry.filter(|_| is_retry) {
+                assert!(next.queue_us >= retry.wait_ms(tries) * 1000, "{trace:?}");
+            }
+            let put_off = sent.attempts.get(&hop.attempt).and_then(|attempt| attempt.put_off);
+            if let Some(ms) = put_off.filter(|_| hop.event == HopEvent::Nacked) {
+                let has_waited = next.queue_us >= ms.clamp(10, 60_000) * 1000;
+                assert!(has_waited || next.node_id != hop.node_id, "{trace:?}");
+            }
+        }
+    }
+
+    /// Who was connected since an attempt began has all its parts when it ends.
+    pub(super) fn check_whole(&mut self, client: usize, deliver: &Deliver) {
+        let Some(connection) = self.clients[client].connection else { return };
+        let id = deliver.task_id.as_str();
+        let attempt = self.task(id).attempts.get(&deliver.attempt);
+        let read_on = attempt.and_then(|attempt| attempt.read_on);
+        let reading = &self.clients[client].readings[id];
+        if deliver.outcome == Outcome::Ok && read_on == Some((client, connection)) {
+            assert!(reading.is_whole(), "{id}: {} parts, {reading:?}", deliver.chunks);
+        }
+    }
+
+    /// What a client that is done did not get, nobody could keep for it.
+    pub(super) fn check_gap(&mut self, client: usize, id: &str, reading: &Reading) {
+        let is_bound = self.stream_bytes < 1_000_000;
+        let is_reader = self.task(id).reader == Some(client);
+        let can_miss = is_bound || !is_reader || reading.was_interrupted;
+        assert!(can_miss || reading.is_whole(), "{id}: {reading:?}");
+    }
+
+    /// Whoever could read all there is has read it: each handler can emit more.
+    pub(super) fn check_nobody_lacks_credit(&mut self) {
+        let online = self.it.online();
+        for (index, worker) in self.workers.iter().enumerate() {
+            if worker.connection.is_none() || !online.contains(&format!("w{index}")) {
+                continue;
+            }
+            for held in worker.held.values() {
+                let here = self.clients.iter().filter(|client| !client.has_left);
+                let mut readings = here.filter_map(|client| client.readings.get(&held.task));
+                let index: usize = held.task[1..].parse().unwrap();
+                let takes_parts = self.sent[index].asks.window_bytes > 0;
+                if takes_parts && readings.all(Reading::takes_any) {
+                    assert!(held.parts.has_credit(), "{}: {}", held.task, held.number);
+                }
+            }
+        }
+    }
+
+    /// Lets everything come to its end, and looks whether anything is left.
+    pub(super) fn settle(&mut self) {
+        (0..CLIENTS).for_each(|client| self.connect_client(client, false));
+        self.sort();
+        for _ in 0..4 {
+            (0..WORKERS).for_each(|worker| self.worker_reads(worker));
+            self.it.advance(20_000);
+            self.sort();
+        }
+        (0..CLIENTS).for_each(|client| self.client_reads(client));
+        for client in &self.clients {
+            assert!(client.waits.is_empty(), "no outcome for {:?}", client.waits);
+            assert!(client.readings.is_empty(), "no end of {:?}", client.readings);
+        }
+        let stats = self.it.core.stats();
+        assert_eq!((stats.streams, stats.stream_bytes), (0, 0));
+        (0..WORKERS).for_each(|worker| self.worker_leaves(worker));
+        (0..CLIENTS).for_each(|client| self.client_leaves(client));
+        self.it.discard();
+        self.it.advance(20_000);
+        self.it.discard();
+        let stats = self.it.core.stats();
+        let left = (stats.queued, stats.delayed, stats.running, stats.in_flight);
+        assert_eq!(left, (0, 0, 0, 0));
+        assert_eq!((stats.streams, stats.stream_bytes), (0, 0));
+        assert_eq!((stats.uploads, stats.upload_bytes), (0, 0));
+        assert!(self.it.core.agents(self.it.now, true).is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! Whatever happens, in whatever order: each task has one outcome, a slot comes back once, no worker
+//! is routed more than its slots and prefetch, a task that may not run twice does not, and one that
+//! is tried again is so after its wait, no more often than it asked for, and as its trace tells. No
+//! child outlives a parent that was cancelled or expired, nor its time to live. A result in parts
+//! reaches its reader in order, once, and whole, unless it is told what is missing; and its worker
+//! never waits for credit in vain. An input in chunks reaches each attempt in order, from its beginning,
+//! within bounds.
+//!
+//! Clients and workers are models: frames wait unread in their connection, are lost when it breaks,
+//! and a worker lists what it holds when it comes back.
+
+mod client;
+mod client_ops;
+mod invariants;
+mod ops;
+mod sent;
+mod uploads;
+mod worker;
+mod worker_ops;
+mod world;
+
+use proptest::prelude::*;
+
+use mcp_broker::broker::Policy;
+
+use ops::{Op, op};
+use world::{Setting, World};
+
+const WORKERS: usize = 3;
+const CLIENTS: usize = 2;
+
+fn setting() -> impl Strategy<Value = Setting> {
+    (
+        prop_oneof![Just(Policy::RoundRobin), Just(Policy::LeastLoaded)],
+        prop_oneof![Just(0u32), Just(1_000)],
+        prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
+        // Enough for some with much room, or for few with little.
+        prop_oneof![Just(1024 * 1024usize), Just(300 * 1024)],
+    )
+        .prop_map(|(policy, retry_budget_percent, stream_bytes, upload_bytes)| Setting {
+            policy,
+            retry_budget_percent,
+            stream_bytes,
+            upload_bytes,
+        })
+}
+
+fn happens(world: &mut World, ops: Vec<Op>) {
+    ops.into_iter().for_each(|op| world.apply(op));
+    world.settle();
+}
+
+/// So many cases, or as many as the environment asks for.
+fn config(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|asked| asked.parse().ok());
+    let cases = asked.unwrap_or(cases);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    #[test]
+    fn each_task_has_one_outcome_and_each_slot_comes_back_once(
+        setting in setting(),
+        ops in prop::collection::vec(op(), 1..200),
+    ) {
+        happens(&mut World::new(setting), ops);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(20))]
+
+    #[test]
+    fn the_same_inputs_under_the_same_seed_give_the_same_outputs(
+        setting in setting(),
+        ops in prop::collection::vec(op(), 1..200),
+    ) {
+        let outputs = |ops| {
+            let mut world = World::new(setting);
+            world.it.transcript = Some(Vec::new());
+            happens(&mut world, ops);
+            world.it.transcript.take()
+        };
+        prop_assert_eq!(outputs(ops.clone()), outputs(ops));
+    }
+}

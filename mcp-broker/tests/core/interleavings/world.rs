@@ -1,0 +1,216 @@
+//! A core with its workers and clients, to which things happen.
+
+use mcp_broker::broker::{ConnectionId, Policy};
+use mcp_proto::{Deliver, Message, Outcome, Route, TaskState};
+
+use super::client::Client;
+use super::ops::Op;
+use super::sent::{Attempt, Sent};
+use super::worker::Worker;
+use super::{CLIENTS, WORKERS};
+use crate::fixture::{Fixture, task_id};
+
+/// What differs from one world to another.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Setting {
+    pub(super) policy: Policy,
+    pub(super) retry_budget_percent: u32,
+    pub(super) stream_bytes: usize,
+    pub(super) upload_bytes: usize,
+}
+
+pub(super) struct World {
+    pub(super) it: Fixture,
+    pub(super) stream_bytes: usize,
+    pub(super) workers: Vec<Worker>,
+    pub(super) clients: Vec<Client>,
+    /// Asks only for tasks that must have ended.
+    observer: ConnectionId,
+    /// All tasks; each is named by its place.
+    pub(super) sent: Vec<Sent>,
+}
+
+impl World {
+    pub(super) fn new(setting: Setting) -> Self {
+        let Setting { policy, retry_budget_percent, stream_bytes, upload_bytes } = setting;
+        let mut it = Fixture::with(|config| {
+            config.policy = policy;
+            config.retry_budget_percent = retry_budget_percent;
+            config.stream_bytes = stream_bytes;
+            config.max_upload_bytes = upload_bytes;
+        });
+        let mut world = World {
+            observer: it.client(),
+            it,
+            stream_bytes,
+            workers: Vec::new(),
+            clients: (0..CLIENTS).map(|_| Client::default()).collect(),
+            sent: Vec::new(),
+        };
+        for index in 0..WORKERS {
+            let (slots, prefetch) = (index as u32 + 1, index as u32 % 2);
+            world.workers.push(Worker { slots, prefetch, ..Default::default() });
+            world.connect_worker(index, false);
+        }
+        (0..CLIENTS).for_each(|index| world.connect_client(index, false));
+        world
+    }
+
+    pub(super) fn task(&mut self, id: &str) -> &mut Sent {
+        let index: usize = id[1..].parse().unwrap();
+        &mut self.sent[index]
+    }
+
+    pub(super) fn attempt(&mut self, id: &str, number: u32) -> &mut Attempt {
+        self.task(id).attempts.get_mut(&number).unwrap()
+    }
+
+    pub(super) fn apply(&mut self, op: Op) {
+        match op {
+            Op::Send { client, asks } => self.send(client, None, asks),
+            Op::SendChild { client, asks, worker, held } => {
+                if let Some((_, parent)) = self.running(worker, held) {
+                    let parent = self.workers[worker].held[&parent].task.clone();
+                    self.send(client, Some(parent), asks);
+                }
+            }
+            Op::SendAgain { client, task } => self.send_again(client, task),
+            Op::Cancel { client, task } => self.cancel(client, task),
+            Op::ClientReads { client } => self.client_reads(client),
+            Op::Credit { client, task } => self.credit(client, task),
+            Op::ReadOn { client, task } => self.read_on(client, task),
+            Op::ClientBreaks { client } => self.client_breaks(client),
+            Op::ClientLeaves { client } => self.client_leaves(client),
+            Op::ClientConnects { client, resumes_later } => {
+                self.connect_client(client, resumes_later);
+            }
+            Op::ClientResumes { client } => self.client_resumes(client),
+            Op::WorkerReads { worker } => self.worker_reads(worker),
+            Op::Upload { client, task, chunks, is_end } => {
+                self.upload(client, task, chunks, is_end);
+            }
+            Op::ReadInput { worker, held } => self.read_input(worker, held),
+            Op::Emit { worker, held, bytes } => self.emit(worker, held, bytes),
+            Op::Finish { worker, held, how } => self.finish(worker, held, how),
+            Op::HandBack { worker, held } => self.hand_back(worker, held),
+            Op::PutOff { worker, held, ms } => self.put_off(worker, held, ms),
+            Op::Park { worker, held, is_parked } => self.park(worker, held, is_parked),
+            Op::Sign { worker, held, is_start } => self.sign(worker, held, is_start),
+            Op::Forget { worker, held } => {
+                if let Some((_, attempt)) = self.running(worker, held) {
+                    self.workers[worker].held.remove(&attempt);
+                }
+            }
+            Op::Ping { worker, is_draining } => self.ping(worker, is_draining),
+            Op::Repeat { worker } => self.repeat(worker),
+            Op::Steal { worker, from, held } => self.steal(worker, from, held),
+            Op::Break { worker } => self.worker_breaks(worker),
+            Op::Leave { worker } => self.worker_leaves(worker),
+            Op::Connect { worker, is_new_process } => self.connect_worker(worker, is_new_process),
+            Op::AllRead => self.all_read(),
+            Op::Advance { ms } => self.it.advance(ms),
+        }
+        self.sort();
+        self.check();
+    }
+
+    /// Sorts what the core sent into its receivers' connections.
+    pub(super) fn sort(&mut self) {
+        for index in 0..WORKERS {
+            let Some(connection) = self.workers[index].connection else { continue };
+            let mut was_routed = false;
+            while let Some((message, _)) = self.it.next_for(connection) {
+                if let Message::Route(route) = &message {
+                    was_routed = true;
+                    self.note_route(route);
+                }
+                self.workers[index].unread.push_back(message);
+            }
+            let charged = self.it.in_flight(&format!("w{index}"));
+            let worker = &mut self.workers[index];
+            let goes_on = u32::from(std::mem::take(&mut worker.goes_on));
+            let max = worker.slots + worker.prefetch + goes_on;
+            assert!(!was_routed || charged <= max, "{charged}");
+        }
+        let mut cut_short = Vec::new();
+        for index in 0..CLIENTS {
+            let Some(connection) = self.clients[index].connection else { continue };
+            while let Some((message, body)) = self.it.next_for(connection) {
+                if let Message::Deliver(deliver) = &message
+                    && self.note_end(index, deliver)
+                {
+                    cut_short.push(deliver.task_id.to_string());
+                }
+                self.clients[index].unread.push_back((message, body));
+            }
+        }
+        self.it.discard();
+        cut_short.iter().for_each(|parent| self.check_no_child_is_left(parent));
+    }
+
+    fn note_route(&mut self, route: &Route) {
+        let id = route.task.decode().unwrap().id.to_string();
+        let routed = self.it.routed[&route.attempt_id];
+        let reader = self.task(&id).reader;
+        let read_on = reader.and_then(|index| {
+            let client = &self.clients[index];
+            let connection = client.connection?;
+            client.reads_now().contains(&id).then_some((index, connection))
+        });
+        let sent = self.task(&id);
+        let at_most = sent.deadline.max(routed.plus_ms(1));
+        assert!(routed.plus_ms(route.ttl_ms) <= at_most, "{id}");
+        assert_eq!(route.stream_window_bytes > 0, sent.asks.window_bytes > 0);
+        let attempt = Attempt { routed, put_off: None, emitted: Vec::new(), read_on };
+        assert!(sent.attempts.insert(route.attempt, attempt).is_none(), "{id}");
+    }
+
+    /// An outcome is on its way. Returns whether it is one that ends the children as well.
+    fn note_end(&mut self, client: usize, deliver: &Deliver) -> bool {
+        let sent = self.task(deliver.task_id.as_str());
+        if goes_on(deliver) {
+            if sent.reader == Some(client) {
+                sent.reader = None;
+            }
+            return false;
+        }
+        sent.has_ended = true;
+        sent.is_rejected |= deliver.outcome == Outcome::Rejected;
+        matches!(deliver.outcome, Outcome::Cancelled | Outcome::Expired)
+    }
+
+    fn check_no_child_is_left(&mut self, parent: &str) {
+        let children = self.sent.iter().filter(|it| it.parent.as_deref() == Some(parent));
+        for child in children {
+            self.it.give(self.observer, Message::Fetch(task_id(&child.id)));
+            match self.it.next_for(self.observer) {
+                Some((Message::Deliver(_) | Message::Status(_, TaskState::Unknown), _)) => {}
+                other => panic!("{} outlives its parent {parent}: {other:?}", child.id),
+            }
+        }
+    }
+
+    /// Everybody reads all that there is, and clients give credit for it. Then each handler can emit
+    /// more, unless a client that reads its parts is away.
+    fn all_read(&mut self) {
+        (0..WORKERS).for_each(|worker| self.ping(worker, false));
+        self.sort();
+        (0..WORKERS).for_each(|worker| self.worker_reads(worker));
+        for client in 0..CLIENTS {
+            self.client_resumes(client);
+            self.sort();
+            self.client_reads(client);
+            self.credit_all(client);
+        }
+        self.sort();
+        (0..WORKERS).for_each(|worker| self.worker_reads(worker));
+        if self.clients.iter().all(|client| client.connection.is_some() || client.has_left) {
+            self.check_nobody_lacks_credit();
+        }
+    }
+}
+
+/// Whether only one of several sessions has this outcome, as it cancelled.
+fn goes_on(deliver: &Deliver) -> bool {
+    deliver.error.as_ref().is_some_and(|error| error.message.contains("so it goes on"))
+}
