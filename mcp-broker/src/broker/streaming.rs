@@ -192,6 +192,9 @@ impl Core {
         let is_sent_here = stream.reader == Some(session) && stream.sent_on == Some(to);
         stream.reader = Some(session);
         stream.sent_on = Some(to);
+        if attempt == 0 {
+            stream.set_window(limit_bytes);
+        }
         // Of another attempt it takes a window, from its first chunk on.
         let (from, limit_bytes) = match attempt == stream.attempt {
             true => (next_seq, limit_bytes),

@@ -92,6 +92,11 @@ impl Stream {
         self.window_bytes.into()
     }
 
+    /// A reader that has seen no chunk says what it takes before it gives credit.
+    pub(super) fn set_window(&mut self, bytes: u64) {
+        self.window_bytes = bytes.min(MAX_STREAM_WINDOW_BYTES.into()) as u32;
+    }
+
     /// The first chunk that is kept.
     pub(super) fn first_kept(&self) -> u32 {
         self.next_seq - self.kept.len() as u32

@@ -359,6 +359,20 @@ fn another_session_reads_on_only_when_the_reader_is_gone() {
 }
 
 #[test]
+fn who_reads_on_brings_a_window() {
+    let mut it = Fixture::new();
+    let sender = it.client();
+    // Less than a chunk counts.
+    it.send_in_parts(sender, task("t"), 60_000, 1);
+    let other = it.client();
+    it.send_task(other, task("t"), 60_000);
+    it.disconnect(sender, Disconnect::Orderly);
+    resume(&mut it, other, 0, 0);
+    let worker = it.worker("w", 1);
+    assert_eq!(it.expect_route(worker).stream_window_bytes, WINDOW);
+}
+
+#[test]
 fn chunks_of_a_worker_that_does_not_hold_the_attempt_are_refused() {
     let (mut it, client, worker, route) = streaming();
     let other = it.worker("v", 1);

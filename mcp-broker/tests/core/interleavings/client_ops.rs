@@ -64,8 +64,11 @@ impl World {
 
     /// Whether a task has ended, as far as can be told: somebody connected would have heard.
     fn may_have_ended(&mut self, id: &str) -> bool {
-        let is_heard =
-            self.clients.iter().any(|it| it.connection.is_some() && it.waits.contains(id));
+        let is_heard = self.clients.iter().any(|client| {
+            // Until it asks for it again, it may have a new session, which does not wait for it.
+            let has_asked = !client.to_resume.contains(id);
+            client.connection.is_some() && client.waits.contains(id) && has_asked
+        });
         self.task(id).has_ended || !is_heard
     }
 

@@ -37,6 +37,7 @@ pub(super) enum Op {
     Leave { worker: usize },
     Connect { worker: usize, is_new_process: bool },
     AllRead,
+    AllComeBack,
     Advance { ms: u64 },
 }
 
@@ -89,7 +90,13 @@ fn asks() -> impl Strategy<Value = Asks> {
         prop_oneof![4 => Just(0u32), 1 => Just(30), 1 => Just(1_000)],
         prop::bool::weighted(0.1),
         prop_oneof![Just(50u64), Just(3_000), Just(60_000)],
-        prop_oneof![3 => Just(0u32), 1 => Just(10), 2 => Just(150), 1 => Just(700), 1 => Just(u32::MAX)],
+        prop_oneof![
+            3 => Just(0u32),
+            1 => Just(10),
+            4 => Just(150),
+            1 => Just(700),
+            1 => Just(u32::MAX),
+        ],
         prop::bool::weighted(0.3),
     )
         .prop_map(
@@ -125,7 +132,13 @@ fn how() -> impl Strategy<Value = How> {
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![30 => client_op(), 46 => worker_op(), 3 => Just(Op::AllRead), 4 => time_op()]
+    prop_oneof![
+        30 => client_op(),
+        46 => worker_op(),
+        2 => Just(Op::AllRead),
+        3 => Just(Op::AllComeBack),
+        4 => time_op(),
+    ]
 }
 
 fn client_op() -> impl Strategy<Value = Op> {

@@ -108,6 +108,7 @@ impl World {
             Op::Leave { worker } => self.worker_leaves(worker),
             Op::Connect { worker, is_new_process } => self.connect_worker(worker, is_new_process),
             Op::AllRead => self.all_read(),
+            Op::AllComeBack => self.all_come_back(),
             Op::Advance { ms } => self.it.advance(ms),
         }
         self.sort();
@@ -190,12 +191,26 @@ impl World {
         }
     }
 
-    /// Everybody reads all that there is, and clients give credit for it. Then each handler can emit
-    /// more, unless a client that reads its parts is away.
-    fn all_read(&mut self) {
-        (0..WORKERS).for_each(|worker| self.ping(worker, false));
+    /// Whoever has no connection gets one: clients first, so that they give credit to workers that
+    /// are away.
+    fn all_come_back(&mut self) {
+        for client in 0..CLIENTS {
+            if self.clients[client].connection.is_none() {
+                self.connect_client(client, false);
+            }
+        }
         self.sort();
-        (0..WORKERS).for_each(|worker| self.worker_reads(worker));
+        self.clients_read();
+        for worker in 0..WORKERS {
+            if self.workers[worker].connection.is_none() {
+                self.connect_worker(worker, false);
+            }
+        }
+        self.sort();
+        self.all_read();
+    }
+
+    fn clients_read(&mut self) {
         for client in 0..CLIENTS {
             self.client_resumes(client);
             self.sort();
@@ -203,6 +218,15 @@ impl World {
             self.credit_all(client);
         }
         self.sort();
+    }
+
+    /// Everybody reads all that there is, and clients give credit for it. Then each handler can emit
+    /// more, unless a client that reads its parts is away.
+    fn all_read(&mut self) {
+        (0..WORKERS).for_each(|worker| self.ping(worker, false));
+        self.sort();
+        (0..WORKERS).for_each(|worker| self.worker_reads(worker));
+        self.clients_read();
         (0..WORKERS).for_each(|worker| self.worker_reads(worker));
         if self.clients.iter().all(|client| client.connection.is_some() || client.has_left) {
             self.check_nobody_lacks_credit();
