@@ -193,13 +193,16 @@ async fn a_killed_worker_restarts_what_may_run_twice_and_fails_the_rest() {
         assert_eq!(next_part(&mut stream).await, "victim\n");
         victim.signal(Signal::KILL);
         if idempotent {
-            let _other = lines_worker(&broker, "other", &file).await;
+            let mut other = lines_worker(&broker, "other", &file).await;
             assert_eq!(next(&mut stream).await, Some(StreamEvent::Restarted));
             assert_eq!(next_part(&mut stream).await, "other\n");
             std::fs::write(&file, "").unwrap();
             assert_eq!(rest(&mut stream).await, "done\n");
             assert_eq!(stream.outcome().await.outcome, Outcome::Ok);
             std::fs::remove_file(&file).unwrap();
+            // In order, so that the broker sends it nothing more.
+            other.signal(Signal::TERM);
+            other.ended().await;
         } else {
             assert_eq!(next(&mut stream).await, None);
             let end = stream.outcome().await;
