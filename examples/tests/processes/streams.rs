@@ -214,7 +214,7 @@ async fn a_killed_worker_restarts_what_may_run_twice_and_fails_the_rest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_broker_restarts_what_may_run_twice_and_loses_the_rest() {
-    let broker = BrokerProcess::start().await;
+    let mut broker = BrokerProcess::start().await;
     let client = broker.client().await;
     let permits = Arc::new(Semaphore::new(0));
     let _one = counter(broker.endpoint(), "one", &permits).await;
@@ -234,6 +234,7 @@ async fn a_killed_broker_restarts_what_may_run_twice_and_loses_the_rest() {
         }
     }
     broker.kill();
+    broker.ended().await;
     let _broker = broker.start_again().await;
     permits.add_permits(100);
     if !read.is_empty() {
