@@ -34,6 +34,13 @@ impl Unreachable {
         })
     }
 
+    /// Forgets what was reported until now. For who has just heard from where it matters: a dialler,
+    /// for one, causes more reports than it looks at.
+    pub fn discard(&self) {
+        #[cfg(target_os = "linux")]
+        self.errors.discard();
+    }
+
     /// The next address where nothing listens. Cancel-safe.
     ///
     /// # Errors
@@ -118,6 +125,11 @@ mod linux {
             }
         }
 
+        pub(super) fn discard(&self) {
+            // As many as the system keeps for a socket; it fails when there are none left.
+            while self.take().is_ok() {}
+        }
+
         /// Takes a report. `None`: one of something else.
         fn take(&self) -> Result<Option<SocketAddr>, Errno> {
             let mut control = cmsg_space!([u8; CONTROL_BYTES]);
@@ -152,6 +164,8 @@ mod linux {
     mod tests {
         use std::time::Duration;
 
+        use futures_util::FutureExt;
+
         use super::*;
 
         async fn report_of(any: &str) {
@@ -164,6 +178,25 @@ mod linux {
                 let _ = socket.send_to(b"x", gone);
                 let report = tokio::time::timeout(Duration::from_secs(10), errors.next());
                 assert_eq!(report.await.unwrap().unwrap(), gone);
+            }
+        }
+
+        #[tokio::test]
+        async fn what_was_reported_before_is_forgotten() {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let errors = ErrorQueue::open(&socket).unwrap();
+            let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            for is_discarded in [false, true] {
+                for _ in 0..8 {
+                    let _ = socket.send_to(b"x", gone);
+                }
+                assert_eq!(errors.next().await.unwrap(), gone);
+                if is_discarded {
+                    errors.discard();
+                }
+                // Whether there is one more.
+                assert_eq!(errors.next().now_or_never().is_none(), is_discarded);
             }
         }
 

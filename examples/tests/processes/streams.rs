@@ -193,13 +193,16 @@ async fn a_killed_worker_restarts_what_may_run_twice_and_fails_the_rest() {
         assert_eq!(next_part(&mut stream).await, "victim\n");
         victim.signal(Signal::KILL);
         if idempotent {
-            let _other = lines_worker(&broker, "other", &file).await;
+            let mut other = lines_worker(&broker, "other", &file).await;
             assert_eq!(next(&mut stream).await, Some(StreamEvent::Restarted));
             assert_eq!(next_part(&mut stream).await, "other\n");
             std::fs::write(&file, "").unwrap();
             assert_eq!(rest(&mut stream).await, "done\n");
             assert_eq!(stream.outcome().await.outcome, Outcome::Ok);
             std::fs::remove_file(&file).unwrap();
+            // In order, so that the broker sends it nothing more.
+            other.signal(Signal::TERM);
+            other.ended().await;
         } else {
             assert_eq!(next(&mut stream).await, None);
             let end = stream.outcome().await;
@@ -211,7 +214,7 @@ async fn a_killed_worker_restarts_what_may_run_twice_and_fails_the_rest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_broker_restarts_what_may_run_twice_and_loses_the_rest() {
-    let broker = BrokerProcess::start().await;
+    let mut broker = BrokerProcess::start().await;
     let client = broker.client().await;
     let permits = Arc::new(Semaphore::new(0));
     let _one = counter(broker.endpoint(), "one", &permits).await;
@@ -231,6 +234,7 @@ async fn a_killed_broker_restarts_what_may_run_twice_and_loses_the_rest() {
         }
     }
     broker.kill();
+    broker.ended().await;
     let _broker = broker.start_again().await;
     permits.add_permits(100);
     if !read.is_empty() {

@@ -255,6 +255,8 @@ async fn open(
     match answer(&mut connection).await {
         Ok(ack) => {
             connection.reader.session.open(roles);
+            // Those of earlier attempts, while nothing listened: they would end this connection.
+            connection.reports.discard();
             Ok((connection, ack))
         }
         Err(error) => {

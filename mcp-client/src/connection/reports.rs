@@ -15,6 +15,13 @@ impl Reports {
         Self(Unreachable::watch(socket).ok().map(Arc::new))
     }
 
+    /// Forgets the reports until now.
+    pub(super) fn discard(&self) {
+        if let Some(reports) = &self.0 {
+            reports.discard();
+        }
+    }
+
     /// Waits until nothing listens at this address. A report about another address is taken, too:
     /// there will be more of them. Cancel-safe.
     pub(super) async fn about(&self, address: SocketAddr) {
