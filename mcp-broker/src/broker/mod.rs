@@ -11,11 +11,11 @@
 //!
 //! A task's way through the files: `submission` takes it, `dispatch` places it (`pool`, `queue`,
 //! `balancer`), `uploading` passes on what follows of its input (`uploads`), `streaming` what comes of
-//! its result before the end (`streams`), `results` takes what its worker made of it, `retries` says whether it is tried again (`budget`), `ending`
-//! tells its outcome. `inflight`
-//! has the states of tasks and attempts, `family` ties tasks to those that sent them (`parking` frees
-//! their slots meanwhile), `registry` has the states of workers (which `registration` and
-//! `liveness` change), `sessions` those of clients (`clients`).
+//! its result before the end (`streams`), `results` takes what its worker made of it, `retries` says
+//! whether it is tried again (`budget`), `ending` tells its outcome. `inflight` has the states of tasks
+//! and attempts, `family` ties tasks to those that sent them (`parking` frees their slots meanwhile),
+//! `registry` has the states of workers (which `registration` and `liveness` change), `sessions` those
+//! of clients (`clients`).
 
 mod admin;
 mod arrivals;

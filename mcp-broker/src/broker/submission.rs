@@ -274,9 +274,6 @@ impl Core {
         if let Some(deliver) = deliver {
             self.tell(session, &deliver, Bytes::new());
         }
-        if let Some(stream) = stream {
-            self.leave_stream(session, stream);
-        }
     }
 
     pub(super) fn handle_fetch(&mut self, session: SessionKey, id: TaskId) {
