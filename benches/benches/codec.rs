@@ -25,6 +25,7 @@ fn messages() -> [(&'static str, Message); 4] {
                 ttl_ms: 30_000,
                 task,
                 stream_window_bytes: 0,
+                input_follows: None,
             }),
         ),
         ("RESULT", Message::Result(mcp_bench::result(attempt_id))),

@@ -228,7 +228,7 @@ async fn a_worker_that_was_cut_off_reads_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_worker_is_replaced_while_the_broker_has_all_of_the_input() {
-    let broker = BrokerProcess::start().await;
+    let broker = BrokerProcess::start_with("timing.resume_grace_ms = 500").await;
     let client = broker.client().await;
     for (bytes, is_kept) in [(200_000, true), (2_000_000, false)] {
         let read = bytes.min(1_000_000);
