@@ -193,6 +193,9 @@ class Worker:
             return self._nack(route, error_pb2.ERROR_CODE_SHUTTING_DOWN, "this worker is leaving")
         if route.task.action not in self._handlers:
             return self._nack(route, error_pb2.ERROR_CODE_UNKNOWN_ACTION, route.task.action)
+        if route.input_follows:
+            message = "this worker takes no inputs in chunks (6.9)"
+            return self._nack(route, error_pb2.ERROR_CODE_UNSUPPORTED, message)
         if running >= self._slots:
             return self._nack(route, error_pb2.ERROR_CODE_ALL_BUSY, "no free slot")
         attempt = Attempt(route, body)

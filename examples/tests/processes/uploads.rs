@@ -147,7 +147,7 @@ async fn a_reader_that_stops_stalls_its_own_task_only_and_costs_the_broker_littl
     let worker = summing(broker.endpoint(), "w", &permits).await;
     let before = resident_bytes(broker.id());
     let taken = Arc::new(AtomicUsize::new(0));
-    let task = client.task("sum").input(input(BYTES, &taken)).ttl(PATIENCE);
+    let task = client.task("sum").input(input(BYTES, &taken)).ttl(10 * PATIENCE);
     let handle = task.send().await.unwrap();
     until("it has begun", || async { worker.stats().running == 1 }).await;
     until("a window is full", || async { taken.load(Ordering::Relaxed) > 200_000 }).await;
@@ -162,8 +162,9 @@ async fn a_reader_that_stops_stalls_its_own_task_only_and_costs_the_broker_littl
     until("half of it is there", || async { taken.load(Ordering::Relaxed) > BYTES / 2 }).await;
     let grown = resident_bytes(broker.id()).saturating_sub(before);
     assert!(grown < 50_000_000, "the broker grew by {grown} bytes");
-    let end = within("it arrives", handle).await;
-    assert_eq!(end.body, Checksum::of(BYTES));
+    // The rest would say no more.
+    drop(handle);
+    until("the handler is dropped", || async { worker.stats().running == 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -200,7 +201,7 @@ async fn is_resumed(cut_worker: bool, silence: Duration) {
     let taken = Arc::new(AtomicUsize::new(0));
     let task = client.task("sum").input(input(BYTES, &taken)).ttl(PATIENCE);
     let handle = task.send().await.unwrap();
-    permits.add_permits(60);
+    permits.add_permits(100);
     until("it is on its way", || async { taken.load(Ordering::Relaxed) > 600_000 }).await;
     proxy.cut();
     permits.add_permits(10);
@@ -227,7 +228,7 @@ async fn a_worker_that_was_cut_off_reads_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_worker_is_replaced_while_the_broker_has_all_of_the_input() {
-    let broker = BrokerProcess::start().await;
+    let broker = BrokerProcess::start_with("timing.resume_grace_ms = 500").await;
     let client = broker.client().await;
     for (bytes, is_kept) in [(200_000, true), (2_000_000, false)] {
         let read = bytes.min(1_000_000);
@@ -274,22 +275,21 @@ async fn a_client_that_leaves_in_the_middle_ends_its_task() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_broker_gets_bodies_again_that_may_go_twice() {
     const BYTES: usize = 1_000_000;
-    let broker = BrokerProcess::start().await;
+    let mut broker = BrokerProcess::start().await;
     let client = broker.client().await;
     let permits = permits(0);
     let worker = summing(broker.endpoint(), "w", &permits).await;
-    let body: Vec<u8> = (0..BYTES / PART).flat_map(|number| part(number, PART)).collect();
-    let task = client.task("sum").body(body).idempotent(true).ttl(PATIENCE);
-    let handle = task.send().await.unwrap();
     let taken = Arc::new(AtomicUsize::new(0));
     let task = client.task("sum").input(input(BYTES, &taken)).idempotent(true).ttl(PATIENCE);
     let stream = task.send().await.unwrap();
     permits.add_permits(40);
-    until("both are on their way", || async {
-        worker.stats().running == 2 && taken.load(Ordering::Relaxed) > 300_000
-    })
-    .await;
+    until("some of it is forgotten", || async { taken.load(Ordering::Relaxed) > 350_000 }).await;
+    let body: Vec<u8> = (0..BYTES / PART).flat_map(|number| part(number, PART)).collect();
+    let task = client.task("sum").body(body).idempotent(true).ttl(PATIENCE);
+    let handle = task.send().await.unwrap();
+    until("both are on their way", || async { worker.stats().running == 2 }).await;
     broker.kill();
+    broker.ended().await;
     let _broker = broker.start_again().await;
     permits.add_permits(usize::MAX >> 4);
     let end = within("it arrives", handle).await;
@@ -297,4 +297,23 @@ async fn a_killed_broker_gets_bodies_again_that_may_go_twice() {
     assert_eq!(end.body, Checksum::of(BYTES));
     let end = within("it ends", stream).await;
     assert_eq!((end.outcome, end.executed), (Outcome::Lost, Executed::Maybe));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_streams_files_and_stdin() {
+    const BYTES: usize = 3_000_000;
+    let broker = BrokerProcess::start().await;
+    let path = broker.state().join("input");
+    std::fs::write(&path, vec![b'x'; BYTES]).unwrap();
+    let _worker = broker.worker("w", 1, &["wc", "-c"]).await;
+    let ttl = format!("{}s", PATIENCE.as_secs());
+    let mut by_name = broker.mcpctl(&["call", "work", "--ttl", &ttl, "--file"]);
+    by_name.arg(&path);
+    let mut by_stdin = broker.mcpctl(&["call", "work", "--ttl", &ttl, "-"]);
+    by_stdin.stdin(std::fs::File::open(&path).unwrap());
+    for mut command in [by_name, by_stdin] {
+        let output = within("mcpctl ends", command.output()).await.unwrap();
+        let counted = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(counted.trim(), BYTES.to_string(), "{output:?}");
+    }
 }

@@ -18,6 +18,10 @@ use mcp_proto::limits::{CHUNK_OVERHEAD_BYTES, INPUT_WINDOW_BYTES, MAX_STREAM_WIN
 use super::inflight::TaskKey;
 use super::sessions::SessionKey;
 
+/// Credit for less is not worth a frame. What the worker's credit, and then the client's, lag behind is
+/// together well below a window, so that both can go on meanwhile.
+const WORTH_BYTES: u64 = MAX_STREAM_WINDOW_BYTES as u64 / 4;
+
 /// How long chunks are that don't hold up other frames: what the rest of an input is taken to come in.
 const CHUNK_BYTES: u64 = 16 * 1024;
 
@@ -200,7 +204,7 @@ impl Upload {
     /// Gives the client credit, if that is worth a frame: for the room that it does not know of, and for
     /// what the worker is done with. That is forgotten, if need be.
     pub(super) fn extend(&mut self) -> bool {
-        let worth_it = self.room_bytes as u64 / 2;
+        let worth_it = WORTH_BYTES.min(self.room_bytes as u64 / 2);
         if self.needs_no_credit() {
             return false;
         }

@@ -73,6 +73,7 @@ pub(super) struct Outgoing {
     length: InputLength,
     /// Whether all of it stays here, so that it can begin again at any time.
     keeps_all: bool,
+    max_chunk_bytes: usize,
     /// The chunk that is made next, and what those before it count.
     next_seq: u32,
     made_bytes: u64,
@@ -92,11 +93,17 @@ struct Sending {
 }
 
 impl Outgoing {
-    pub(super) fn new(id: TaskId, length: InputLength, keeps_all: bool) -> Self {
+    pub(super) fn new(
+        id: TaskId,
+        length: InputLength,
+        keeps_all: bool,
+        max_body_bytes: usize,
+    ) -> Self {
         Self {
             id,
             length,
             keeps_all,
+            max_chunk_bytes: CHUNK_BYTES.min(max_body_bytes),
             next_seq: 0,
             made_bytes: 0,
             is_complete: false,
@@ -196,7 +203,8 @@ impl Outgoing {
         };
         let credit = sending.limit_bytes.saturating_sub(sending.sent_bytes);
         let Some(room) = credit.checked_sub(CHUNK_OVERHEAD_BYTES) else { return Pushed::NoCredit };
-        let bytes = usize::try_from(room).unwrap_or(usize::MAX).min(part.len()).min(CHUNK_BYTES);
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let bytes = room.min(part.len()).min(self.max_chunk_bytes);
         if bytes == 0 && !part.is_empty() || self.next_seq == u32::MAX {
             return Pushed::NoCredit;
         }

@@ -171,7 +171,7 @@ impl Session {
         }
         if rest_bytes == Some(0) {
             draft.source = None;
-        } else if max == max_body_bytes as u64 {
+        } else if max == max_body_bytes as u64 || max_body_bytes == 0 {
             let message = "the broker takes no inputs in chunks".to_owned();
             return Err(too_large(draft.id, message));
         }
@@ -183,6 +183,15 @@ impl Session {
             }));
         }
         Ok(draft)
+    }
+
+    fn outgoing(&self, id: &TaskId, body_bytes: usize, source: &Source) -> Box<Outgoing> {
+        let length = match source.bytes {
+            Some(rest) => InputLength::Bytes(body_bytes as u64 + rest),
+            None => InputLength::Unknown,
+        };
+        let (keeps_all, max_body_bytes) = (source.is_in_memory, self.max_body_bytes());
+        Box::new(Outgoing::new(id.clone(), length, keeps_all, max_body_bytes))
     }
 
     /// Takes a task, or returns it when there is no room now.
@@ -259,7 +268,7 @@ impl Session {
             }
             let Draft { id, task, body, is_idempotent, incoming, source, .. } = draft;
             let (end, ended_at) = oneshot::channel();
-            let outgoing = source.as_ref().map(|source| outgoing(&id, body.len(), source));
+            let outgoing = source.as_ref().map(|source| self.outgoing(&id, body.len(), source));
             let feed = source.zip(outgoing.as_ref());
             let feed = feed.map(|(source, outgoing)| {
                 Box::new(Feed { source: *source, signal: outgoing.signal() })
@@ -426,14 +435,6 @@ impl Session {
         self.room.add_permits(tasks);
         self.bytes.add_permits(bytes);
     }
-}
-
-fn outgoing(id: &TaskId, body_bytes: usize, source: &Source) -> Box<Outgoing> {
-    let length = match source.bytes {
-        Some(rest) => InputLength::Bytes(body_bytes as u64 + rest),
-        None => InputLength::Unknown,
-    };
-    Box::new(Outgoing::new(id.clone(), length, source.is_in_memory))
 }
 
 fn too_large(id: TaskId, problem: String) -> CallError {

@@ -13,6 +13,7 @@ use mcp_proto::limits::{
     MAX_TTL_MS,
 };
 use mcp_proto::{Delivery, Priority, Retry, Task, TaskId};
+use tokio::io::AsyncRead;
 
 use super::input::Input;
 use super::send::{Calling, Sending};
@@ -21,7 +22,6 @@ use crate::client::{Client, Draft, Incoming};
 use crate::conversation::{self, Conversation};
 use crate::error::{CallError, InvalidTask};
 use crate::worker::Job;
-use tokio::io::AsyncRead;
 
 /// Time to live of a task that does not say.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);

@@ -18,6 +18,9 @@ use super::input::InputError;
 
 const WINDOW_BYTES: u64 = MAX_STREAM_WINDOW_BYTES as u64;
 
+/// Credit for less is not worth a frame while there is more to read.
+const WORTH_BYTES: u64 = WINDOW_BYTES / 4;
+
 /// The chunks of one attempt's input.
 #[derive(Debug)]
 pub(super) struct Inlet {
@@ -128,7 +131,7 @@ impl Inlet {
             state.read_bytes += counted(&part);
             // The last one may be empty.
             if !part.is_empty() {
-                let told = state.tell(WINDOW_BYTES / 2);
+                let told = state.tell(WORTH_BYTES);
                 return (Poll::Ready(Some(Ok(part))), told);
             }
         }

@@ -3,7 +3,7 @@ use mcp_proto::Frame;
 use super::*;
 
 fn outgoing(keeps_all: bool) -> Outgoing {
-    Outgoing::new(TaskId::try_from("t").unwrap(), InputLength::Unknown, keeps_all)
+    Outgoing::new(TaskId::try_from("t").unwrap(), InputLength::Unknown, keeps_all, 65_536)
 }
 
 /// Number, length and whether it is the last, of each chunk.
