@@ -259,3 +259,17 @@ async fn a_dropped_stream_cancels_its_handler() {
     until("the handler is dropped", || async { worker.stats().running == 0 }).await;
     assert_eq!(worker.stats().cancelled, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_prints_a_programs_long_output() {
+    const BYTES: usize = 3_000_000;
+    let broker = BrokerProcess::start().await;
+    let _worker = broker.worker("w", 1, &["head", "-c", &BYTES.to_string(), "/dev/zero"]).await;
+    let ttl = format!("{}s", PATIENCE.as_secs());
+    for how in [None, Some("--no-stream")] {
+        let mut command = broker.mcpctl(&["call", "work", "--ttl", &ttl, "--data", ""]);
+        let output = within("mcpctl ends", command.args(how).output()).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.stdout.len(), BYTES, "{said}");
+    }
+}

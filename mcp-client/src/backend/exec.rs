@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use bytestring::ByteString;
-use mcp_proto::limits::MAX_BODY_BYTES;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, Command};
@@ -23,6 +22,9 @@ use crate::worker::{
 
 /// How much of a failed program's standard error is told.
 const STDERR_TAIL_BYTES: usize = 2 * 1024;
+
+/// Most bytes of output when not said: as much as a broker takes of an input, when not told otherwise.
+const MAX_OUTPUT_BYTES: usize = 1 << 30;
 
 /// Most bytes that are read, and emitted, at once.
 const READ_BYTES: usize = 8 * 1024;
@@ -65,7 +67,7 @@ impl Exec {
             program: program.into(),
             args: args.into_iter().map(Into::into).collect(),
             content_type: ByteString::new(),
-            max_output_bytes: MAX_BODY_BYTES,
+            max_output_bytes: MAX_OUTPUT_BYTES,
         }
     }
 
@@ -75,7 +77,8 @@ impl Exec {
         self
     }
 
-    /// Most bytes of output. 64 KiB when not said, the most that a result can have.
+    /// Most bytes of output. 1 GiB when not said. Whatever it is, a client that does not take the
+    /// result in parts gets no more than 64 KiB.
     pub fn max_output_bytes(mut self, bytes: usize) -> Self {
         self.max_output_bytes = bytes;
         self
