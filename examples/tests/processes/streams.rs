@@ -176,9 +176,11 @@ async fn a_worker_that_was_cut_off_sends_on_where_it_was() {
     is_resumed(true, Duration::from_secs(60)).await;
 }
 
-/// `mcpctl worker` that writes one line, and then another after the file is there.
+/// `mcpctl worker` whose program writes one line, and then another after the file is there. A killed
+/// worker's program goes on, but not for longer than the broker's directory is there.
 async fn lines_worker(broker: &BrokerProcess, agent_id: &str, file: &str) -> Process {
-    let script = format!("echo {agent_id}; while [ ! -e {file} ]; do sleep 0.05; done; echo done");
+    let wait = format!("[ -d {} ] && [ ! -e {file} ]", broker.state().display());
+    let script = format!("echo {agent_id}; while {wait}; do sleep 0.05; done; echo done");
     broker.worker(agent_id, 1, &["sh", "-c", &script]).await
 }
 
