@@ -27,6 +27,6 @@ pub mod broker;
 mod server;
 
 pub use server::{
-    AdminAddr, Broker, Builder, Config, ConfigError, LimitsConfig, MemoryJournal, SchedulingConfig,
-    StartError, TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
+    AdminAddr, Broker, Builder, Config, ConfigError, LimitsConfig, MemoryJournal, StartError,
+    TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
 };

@@ -1,8 +1,10 @@
 //! Every limit and interval of the core, with its reason.
 
-use mcp_proto::{Limits, NodeId};
+use std::collections::BTreeMap;
 
-use super::balancer::Policy;
+use mcp_proto::{ActionName, Limits, NodeId};
+
+use super::rules::ActionRules;
 
 /// Configuration of a [`Core`](super::Core). All durations are in milliseconds.
 #[derive(Debug, Clone)]
@@ -16,8 +18,10 @@ pub struct CoreConfig {
     pub seed: u64,
     /// What a connection may send.
     pub limits: Limits,
-    /// How a worker is chosen among those that could take a task.
-    pub policy: Policy,
+    /// The rules of all actions that have none of their own.
+    pub rules: ActionRules,
+    /// The rules of these actions.
+    pub actions: BTreeMap<ActionName, ActionRules>,
 
     /// A connection without HELLO for this long is closed.
     pub hello_timeout_ms: u64,
@@ -86,7 +90,8 @@ impl CoreConfig {
             epoch,
             seed,
             limits: Limits::default(),
-            policy: Policy::LeastLoaded,
+            rules: ActionRules::default(),
+            actions: BTreeMap::new(),
             hello_timeout_ms: 3_000,
             lease_ms: 30_000,
             ping_interval_ms: 10_000,

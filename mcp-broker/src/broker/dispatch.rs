@@ -18,7 +18,7 @@ impl Core {
         }
         let slot = self.measured.slot(action, false);
         let name = action.to_name();
-        let key = self.pools.insert(Pool::new(name.clone(), slot, self.config.policy));
+        let key = self.pools.insert(Pool::new(name.clone(), slot, self.rules.of(action.as_str())));
         self.pool_names.insert(name, key);
         key
     }
@@ -149,6 +149,7 @@ impl Core {
             routed: now.mono,
             queue_us: now.mono.since(since),
             candidates: choice.candidates,
+            policy: choice.policy,
             cancel_timer: None,
             is_parked: false,
         });
@@ -198,17 +199,17 @@ impl Core {
 
     /// Gives a worker waiting tasks for as long as it has room.
     pub(super) fn fill(&mut self, now: Now, agent: AgentKey) {
-        while let Some((task, candidates)) = self.next_for(agent) {
+        while let Some((task, choice)) = self.next_for(agent) {
             if self.tasks.get(task).is_some_and(|task| now.mono >= task.deadline) {
                 self.expire_queued(now, task);
             } else if let Some(since) = self.leave_queue(task) {
-                self.route(now, task, Choice { agent, candidates }, since);
+                self.route(now, task, choice, since);
             }
         }
     }
 
     /// The task that a worker with room shall have next: of its actions in turn, the first in line.
-    fn next_for(&mut self, key: AgentKey) -> Option<(TaskKey, u32)> {
+    fn next_for(&mut self, key: AgentKey) -> Option<(TaskKey, Choice)> {
         let agent = self.registry.get_mut(key)?;
         agent.room()?;
         let count = agent.serves.len();
@@ -287,7 +288,7 @@ fn first_in_line(
     member: Member,
     agent: AgentKey,
     tasks: &Tasks,
-) -> Option<(TaskKey, u32)> {
+) -> Option<(TaskKey, Choice)> {
     let eligible = pool.eligible(member);
     let mut best: Option<(Priority, Ticket, TaskKey, u32)> = None;
     for (index, subqueue) in pool.subqueues.iter().enumerate() {
@@ -310,5 +311,6 @@ fn first_in_line(
             best = Some((priority, place.ticket, place.task, subqueue.balancer.len() as u32));
         }
     }
-    best.map(|(_, _, task, candidates)| (task, candidates))
+    let policy = pool.rules.policy;
+    best.map(|(_, _, task, candidates)| (task, Choice { agent, candidates, policy }))
 }

@@ -160,8 +160,7 @@ impl Core {
     ) {
         let Some(attempt) = self.attempts.get(attempt) else { return };
         let Some(agent) = self.registry.get(attempt.agent) else { return };
-        let policy = self.policy_name.clone();
-        let hop = attempt.hop(now.mono, agent.node_id.clone(), policy, event, reason);
+        let hop = attempt.hop(now.mono, agent.node_id.clone(), event, reason);
         if let Some(task) = self.tasks.get_mut(key) {
             task.add_hop(hop);
         }

@@ -37,6 +37,7 @@ use mcp_proto::{
 use smallvec::SmallVec;
 
 use super::arrivals::Arrivals;
+use super::balancer::Policy;
 use super::family::Kin;
 use super::pool::PoolKey;
 use super::queue::Ticket;
@@ -216,6 +217,8 @@ pub(super) struct Attempt {
     /// The broker's queue before it, µs.
     pub(super) queue_us: u64,
     pub(super) candidates: u32,
+    /// By which it was chosen.
+    pub(super) policy: Policy,
     /// Runs from CANCEL until it is confirmed.
     pub(super) cancel_timer: Option<TimerKey>,
     /// Its handler waits for other tasks, and its slot is free meanwhile.
@@ -229,7 +232,6 @@ impl Attempt {
         &self,
         now: Mono,
         node_id: NodeId,
-        policy: ByteString,
         event: HopEvent,
         reason: &'static str,
     ) -> Hop {
@@ -241,7 +243,7 @@ impl Attempt {
             network_us: now.since(self.routed),
             worker_queue_us: 0,
             work_us: 0,
-            policy,
+            policy: self.policy.name(),
             candidates: self.candidates,
             reason: ByteString::from_static(reason),
         }

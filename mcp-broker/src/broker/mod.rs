@@ -44,9 +44,11 @@ mod registry;
 mod results;
 mod retries;
 mod rng;
+mod rules;
 mod sessions;
 mod shutdown;
 mod slab;
+mod standing;
 mod stats;
 mod streaming;
 mod streams;
@@ -59,7 +61,6 @@ mod uploads;
 use std::collections::{HashMap, VecDeque};
 
 use bytes::BytesMut;
-use bytestring::ByteString;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Message};
 
@@ -70,6 +71,7 @@ pub use identity::Identity;
 pub use journal::{Journal, Record};
 pub use metrics::{ActionMetrics, Metrics, TaskCounts};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
+pub use rules::ActionRules;
 pub use stats::{AgentView, Stats};
 pub use time::{Mono, Now};
 
@@ -82,6 +84,7 @@ use peers::Peer;
 use pool::{Pool, PoolKey};
 use registry::{AgentKey, Registry};
 use rng::Rng;
+use rules::Rules;
 use sessions::{SessionKey, Sessions};
 use slab::Slab;
 use streams::Streams;
@@ -112,7 +115,7 @@ pub struct Core {
     delayed: queue::Total,
     retry_budget: RetryBudget,
     is_shutting_down: bool,
-    policy_name: ByteString,
+    rules: Rules,
     outputs: VecDeque<Output>,
     /// Where outcomes are encoded that are not kept.
     arena: BytesMut,
@@ -141,6 +144,7 @@ impl Core {
         let hasher = FixedState::with_seed(seed());
         Self {
             peers: HashMap::with_hasher(hasher.clone()),
+            rules: Rules::new(config.rules.clone(), config.actions.clone(), hasher.clone()),
             registry: Registry::new(seed()),
             pools: Slab::default(),
             pool_names: HashMap::with_hasher(hasher),
@@ -158,7 +162,6 @@ impl Core {
             delayed: queue::Total::default(),
             retry_budget: RetryBudget::new(config.retry_budget_percent),
             is_shutting_down: false,
-            policy_name: config.policy.name(),
             outputs: VecDeque::new(),
             arena: BytesMut::new(),
             scratch: BytesMut::new(),

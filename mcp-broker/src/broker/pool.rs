@@ -5,12 +5,14 @@ use std::sync::Arc;
 use mcp_proto::{ActionName, Labels};
 use smallvec::SmallVec;
 
-use super::balancer::{Load, Member, Policy};
+use super::balancer::{Balancer, Load, Member, Policy};
 use super::metrics::Slot;
 use super::queue::{SubQueue, Total};
 use super::registry::AgentKey;
 use super::rng::Rng;
+use super::rules::ActionRules;
 use super::slab::Key;
+use super::standing::Standing;
 use super::time::Mono;
 
 pub(super) type PoolKey = Key<Pool>;
@@ -24,7 +26,7 @@ pub(super) struct Pool {
     pub(super) action: ActionName,
     /// Where its tasks are measured.
     pub(super) slot: Slot,
-    policy: Policy,
+    pub(super) rules: Arc<ActionRules>,
     members: Vec<Option<PoolMember>>,
     free: Vec<Member>,
     /// The first is that of tasks without required labels.
@@ -51,6 +53,14 @@ struct PoolMember {
     is_ready: bool,
     /// Its load while it has room.
     room: Option<Load>,
+    standing: Standing,
+}
+
+impl PoolMember {
+    /// Its load, while it may be given another task.
+    fn offered(&self) -> Option<Load> {
+        self.room
+    }
 }
 
 /// A worker that was chosen, and from how many.
@@ -58,17 +68,19 @@ struct PoolMember {
 pub(super) struct Choice {
     pub(super) agent: AgentKey,
     pub(super) candidates: u32,
+    pub(super) policy: Policy,
 }
 
 impl Pool {
-    pub(super) fn new(action: ActionName, slot: Slot, policy: Policy) -> Self {
+    pub(super) fn new(action: ActionName, slot: Slot, rules: Arc<ActionRules>) -> Self {
+        let subqueues = vec![SubQueue::new(Labels::default(), rules.policy)];
         Self {
             action,
             slot,
-            policy,
+            rules,
             members: Vec::new(),
             free: Vec::new(),
-            subqueues: vec![SubQueue::new(Labels::default(), policy)],
+            subqueues,
             queued: 0,
             queued_bytes: 0,
             delayed: Total::default(),
@@ -101,7 +113,14 @@ impl Pool {
                 subqueue.eligible += 1;
             }
         }
-        let member = PoolMember { agent, labels, eligible, is_ready: false, room: None };
+        let member = PoolMember {
+            agent,
+            labels,
+            eligible,
+            is_ready: false,
+            room: None,
+            standing: Standing::default(),
+        };
         match self.free.pop() {
             Some(index) => {
                 self.members[index as usize] = Some(member);
@@ -140,7 +159,7 @@ impl Pool {
         let Some(member) = &mut self.members[index as usize] else { return };
         member.room = room;
         for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
-            match room {
+            match member.offered() {
                 Some(load) => subqueue.balancer.offer(index, load),
                 None => subqueue.balancer.withdraw(index),
             }
@@ -157,11 +176,11 @@ impl Pool {
             return Some(index);
         }
         let index = if self.subqueues.len() < MAX_SUBQUEUES {
-            self.subqueues.push(SubQueue::new(required.clone(), self.policy));
+            self.subqueues.push(SubQueue::new(required.clone(), self.rules.policy));
             self.subqueues.len() - 1
         } else {
             let index = 1 + self.subqueues[1..].iter().position(|it| it.tasks == 0)?;
-            self.subqueues[index] = SubQueue::new(required.clone(), self.policy);
+            self.subqueues[index] = SubQueue::new(required.clone(), self.rules.policy);
             index
         };
         let subqueue = &mut self.subqueues[index];
@@ -174,7 +193,7 @@ impl Pool {
             member.eligible |= 1 << index;
             subqueue.eligible += 1;
             subqueue.ready += u32::from(member.is_ready);
-            if let Some(load) = member.room {
+            if let Some(load) = member.offered() {
                 subqueue.balancer.offer(member_index as Member, load);
             }
         }
@@ -196,7 +215,7 @@ impl Pool {
         let candidates = balancer.len() as u32;
         let member = balancer.pick(rng, avoid.map(|index| index as Member))?;
         let agent = self.members[member as usize].as_ref()?.agent;
-        Some(Choice { agent, candidates })
+        Some(Choice { agent, candidates, policy: self.rules.policy })
     }
 
     /// Chooses a worker for a task of a sub-queue that is none of `others`.
@@ -210,7 +229,7 @@ impl Pool {
         let candidates = balancer.len() as u32;
         let is_other = |(index, member): (usize, &Option<PoolMember>)| {
             let member = member.as_ref().filter(|it| others.contains(&it.agent))?;
-            let load = member.room.filter(|_| member.eligible >> subqueue & 1 == 1)?;
+            let load = member.offered().filter(|_| member.eligible >> subqueue & 1 == 1)?;
             Some((index as Member, load))
         };
         let with_room: SmallVec<[_; 4]> =
@@ -223,7 +242,28 @@ impl Pool {
             balancer.offer(member, load);
         }
         let agent = self.members[picked? as usize].as_ref()?.agent;
-        Some(Choice { agent, candidates })
+        Some(Choice { agent, candidates, policy: self.rules.policy })
+    }
+
+    /// Has the workers chosen by another policy from now on.
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
+            subqueue.balancer = Balancer::new(policy);
+            for (member_index, member) in self.members.iter().enumerate() {
+                let Some(member) = member.as_ref().filter(|it| it.eligible >> index & 1 == 1)
+                else {
+                    continue;
+                };
+                if let Some(load) = member.offered() {
+                    subqueue.balancer.offer(member_index as Member, load);
+                }
+            }
+        }
+    }
+
+    /// What is known of a worker's attempts.
+    pub(super) fn standing_mut(&mut self, index: Member) -> Option<&mut Standing> {
+        self.members[index as usize].as_mut().map(|member| &mut member.standing)
     }
 
     /// The sub-queues that a worker may serve.

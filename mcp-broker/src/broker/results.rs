@@ -9,6 +9,7 @@ use super::ending::End;
 use super::inflight::{Attempt, AttemptKey, Task, TaskKey};
 use super::registry::AgentKey;
 use super::retries::Again;
+use super::standing::Verdict;
 use super::{ConnectionId, Core, Event, Now};
 
 /// Why there is no other attempt at a task whose input came in chunks, as a part of a sentence.
@@ -40,6 +41,11 @@ impl Core {
         result: TaskResult,
         body: Bytes,
     ) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let (chunks, _) = self.streams.chunks(task.stream);
+        let is_whole = result.outcome != Outcome::Ok || result.chunks == chunks;
+        let verdict = if is_whole { Verdict::of(&result) } else { Verdict::Fault };
+        self.judge(now, task.pool, &attempt, verdict);
         let again = match result.outcome {
             Outcome::Failed => self.again_after_failure(now, key, &result),
             _ => None,
@@ -54,8 +60,7 @@ impl Core {
             }
         };
         let reason = again.map_or(reason, Again::reason);
-        let mut hop =
-            attempt.hop(now.mono, agent.node_id.clone(), self.policy_name.clone(), event, reason);
+        let mut hop = attempt.hop(now.mono, agent.node_id.clone(), event, reason);
         // A worker can't have spent more than the time it had.
         hop.work_us = result.work_us.min(hop.network_us);
         hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
@@ -69,8 +74,7 @@ impl Core {
             task.avoid = Some(attempt.agent);
             return self.place(now, key, true);
         }
-        let (chunks, _) = self.streams.chunks(task.stream);
-        if result.outcome == Outcome::Ok && result.chunks != chunks {
+        if !is_whole {
             let message = "its worker left out a part of its result";
             let error = ErrorInfo::new(ErrorCode::LimitExceeded, message);
             let error = error.node(agent.node_id.clone());
@@ -113,11 +117,14 @@ impl Core {
         let Some(attempt) = self.release(key) else { return };
         self.stats.nacked += 1;
         if let (Some(task), Some(agent)) = (attempt.task, self.registry.get(agent)) {
-            let (node_id, policy) = (agent.node_id.clone(), self.policy_name.clone());
+            let node_id = agent.node_id.clone();
             let reason = "handed back; dispatched again";
-            let hop = attempt.hop(now.mono, node_id, policy, HopEvent::Nacked, reason);
+            let hop = attempt.hop(now.mono, node_id, HopEvent::Nacked, reason);
             if let Some(task) = self.tasks.get_mut(task) {
                 task.add_hop(hop);
+            }
+            if let Some(pool) = self.tasks.get(task).map(|task| task.pool) {
+                self.judge(now, pool, &attempt, Verdict::Pushback);
             }
             self.take_back(now, task, &attempt, nack.error);
         }
@@ -232,21 +239,21 @@ impl Core {
         let Some(agent) = self.registry.get(attempt.agent) else { return };
         let may_run_again = task.may_run_again();
         let reason = if may_run_again { "worker lost; dispatched again" } else { "worker lost" };
-        let (node_id, policy) = (agent.node_id.clone(), self.policy_name.clone());
-        let hop = attempt.hop(now.mono, node_id.clone(), policy, HopEvent::WorkerLost, reason);
+        let node_id = agent.node_id.clone();
+        let hop = attempt.hop(now.mono, node_id.clone(), HopEvent::WorkerLost, reason);
         task.add_hop(hop);
+        let pool = task.pool;
+        self.judge(now, pool, &attempt, Verdict::Fault);
         if may_run_again {
-            self.place(now, key, true);
-        } else {
-            let message = match task.has_whole_input() {
-                true => {
-                    "its worker was lost; send it again only if running it twice is safe".into()
-                }
-                false => format!("its worker was lost, and {INPUT_GONE}: send it again"),
-            };
-            let error = ErrorInfo::new(ErrorCode::WorkerLost, message).node(node_id);
-            self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
+            return self.place(now, key, true);
         }
+        let Some(task) = self.tasks.get(key) else { return };
+        let message = match task.has_whole_input() {
+            true => "its worker was lost; send it again only if running it twice is safe".into(),
+            false => format!("its worker was lost, and {INPUT_GONE}: send it again"),
+        };
+        let error = ErrorInfo::new(ErrorCode::WorkerLost, message).node(node_id);
+        self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
     }
 
     pub(super) fn cancel_is_unconfirmed(&mut self, key: AttemptKey) {

@@ -98,7 +98,7 @@ fn a_result_for_somebody_elses_attempt_is_refused() {
 
 #[test]
 fn round_robin_takes_each_in_turn() {
-    let mut it = Fixture::with(|config| config.policy = Policy::RoundRobin);
+    let mut it = Fixture::with(|config| config.rules.policy = Policy::RoundRobin);
     let client = it.client();
     let workers = [it.worker("a", 2), it.worker("b", 2), it.worker("c", 2)];
     for id in ["1", "2", "3", "4", "5", "6"] {

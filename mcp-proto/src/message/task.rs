@@ -220,6 +220,10 @@ pub struct TaskHead<'a> {
     pub idempotent: bool,
     /// See [`Task::shadow`].
     pub shadow: bool,
+    /// See [`Task::tenant`]; UTF-8.
+    pub tenant: &'a [u8],
+    /// See [`Task::affinity_key`]; UTF-8.
+    pub affinity_key: &'a [u8],
     /// What most tasks have nothing of.
     pub extras: Option<Box<TaskExtras>>,
 }
@@ -307,6 +311,8 @@ impl<'a> TaskHead<'a> {
             },
             idempotent: it.idempotent,
             shadow: it.shadow,
+            tenant: it.tenant,
+            affinity_key: it.affinity_key,
             extras: TaskExtras::from_fields(it, &at)?,
             id,
         })

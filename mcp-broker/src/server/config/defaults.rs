@@ -1,12 +1,14 @@
 //! The defaults, which hold for most. Their reasons are told with the keys.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use mcp_proto::DEFAULT_PORT;
 use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
 use mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES;
 
-use super::{Config, LimitsConfig, SchedulingConfig, TimingConfig, TlsConfig};
+use super::{Config, LimitsConfig, TimingConfig, TlsConfig};
+use crate::broker::ActionRules;
 
 impl Default for Config {
     fn default() -> Self {
@@ -20,7 +22,8 @@ impl Default for Config {
             tls: TlsConfig::default(),
             limits: LimitsConfig::default(),
             timing: TimingConfig::default(),
-            scheduling: SchedulingConfig::default(),
+            scheduling: ActionRules::default(),
+            actions: BTreeMap::new(),
         }
     }
 }

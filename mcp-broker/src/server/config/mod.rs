@@ -3,16 +3,18 @@
 mod check;
 mod defaults;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use mcp_proto::{Limits, NodeId};
+use mcp_proto::{ActionName, Limits, NodeId};
 use serde::Deserialize;
+use toml::Value;
 
 use super::admin::AdminAddr;
 use super::tls::Tls;
-use crate::broker::{CoreConfig, Policy};
+use crate::broker::{ActionRules, CoreConfig};
 
 /// Configuration of a broker, as its file says it. Unknown keys are errors.
 ///
@@ -60,7 +62,9 @@ pub struct Config {
     /// Intervals and time-outs.
     pub timing: TimingConfig,
     /// How workers are chosen.
-    pub scheduling: SchedulingConfig,
+    pub scheduling: ActionRules,
+    /// The rules of these actions. In a file, what one of them does not say is as in `scheduling`.
+    pub actions: BTreeMap<ActionName, ActionRules>,
 }
 
 /// The key `[tls]`: where the broker's certificate comes from.
@@ -180,15 +184,6 @@ pub struct TimingConfig {
     pub close_flush_ms: u64,
 }
 
-/// The key `[scheduling]`.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct SchedulingConfig {
-    /// `"least_loaded"` (the default) or `"round_robin"`.
-    pub policy: Policy,
-}
-
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -227,12 +222,29 @@ impl Config {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: Self = toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        let config = Self::parse(&text).map_err(|error| ConfigError::Parse {
             path: path.to_owned(),
             problem: error.to_string(),
         })?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Reads a text. Each of its actions has what `scheduling` says where it says nothing itself.
+    fn parse(text: &str) -> Result<Self, toml::de::Error> {
+        // As it is first: errors of that name the line.
+        let config: Self = toml::from_str(text)?;
+        let mut whole: toml::Table = toml::from_str(text)?;
+        let Some(Value::Table(common)) = whole.get("scheduling").cloned() else {
+            return Ok(config);
+        };
+        let Some(Value::Table(actions)) = whole.get_mut("actions") else { return Ok(config) };
+        for (_, action) in actions.iter_mut() {
+            if let Value::Table(action) = action {
+                fill(action, &common);
+            }
+        }
+        Self::deserialize(whole)
     }
 
     /// Where the certificate comes from; `None` when the configuration doesn't say.
@@ -259,7 +271,8 @@ impl Config {
     pub(crate) fn core(&self, broker_id: NodeId, epoch: u64, seed: u64) -> CoreConfig {
         let Self { limits, timing, .. } = self;
         CoreConfig {
-            policy: self.scheduling.policy,
+            rules: self.scheduling.clone(),
+            actions: self.actions.clone(),
             limits: self.frame_limits(),
             hello_timeout_ms: timing.hello_timeout_ms,
             lease_ms: timing.lease_ms,
@@ -288,9 +301,23 @@ impl Config {
     }
 }
 
+/// Adds what a table does not have, and so in the tables that both have.
+fn fill(table: &mut toml::Table, from: &toml::Table) {
+    for (key, value) in from {
+        match (table.get_mut(key), value) {
+            (Some(Value::Table(inner)), Value::Table(from)) => fill(inner, from),
+            (Some(_), _) => {}
+            (None, value) => {
+                table.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Policy;
 
     fn parse(text: &str) -> Result<Config, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -312,7 +339,7 @@ mod tests {
     fn keys_are_read() {
         let config = parse(
             "listen = '[::1]:9'\nadmin = ':8'\n[limits]\nmax_connections = 7\n[timing]\ndrain_ms = 1\n\
-             [scheduling]\npolicy = 'round_robin'\n[tls]\ndev = true",
+             [scheduling]\npolicy = 'round_robin'\n[actions.a]\n[actions.b]\npolicy = 'least_loaded'\n[tls]\ndev = true",
         )
         .unwrap();
         assert_eq!(config.listen.port(), 9);
@@ -320,6 +347,8 @@ mod tests {
         assert_eq!(config.limits.max_connections, 7);
         assert_eq!(config.timing.drain_ms, 1);
         assert_eq!(config.scheduling.policy, Policy::RoundRobin);
+        assert_eq!(config.actions["a"].policy, Policy::RoundRobin);
+        assert_eq!(config.actions["b"].policy, Policy::LeastLoaded);
         assert_eq!(config.tls(), Some(Tls::Dev { names: vec![] }));
     }
 

@@ -34,7 +34,7 @@ impl World {
     pub(super) fn new(setting: Setting) -> Self {
         let Setting { policy, retry_budget_percent, stream_bytes, upload_bytes } = setting;
         let mut it = Fixture::with(|config| {
-            config.policy = policy;
+            config.rules.policy = policy;
             config.retry_budget_percent = retry_budget_percent;
             config.stream_bytes = stream_bytes;
             config.max_upload_bytes = upload_bytes;
