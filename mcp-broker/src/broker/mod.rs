@@ -27,6 +27,7 @@ mod dispatch;
 mod ending;
 mod family;
 mod finished;
+mod hash;
 mod histogram;
 mod identity;
 mod inflight;
@@ -64,7 +65,7 @@ use bytes::BytesMut;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Message};
 
-pub use balancer::Policy;
+pub use balancer::{Affinity, Policy};
 pub use config::CoreConfig;
 pub use histogram::Histogram;
 pub use identity::Identity;
