@@ -71,8 +71,12 @@ impl PoolMember {
 
     /// What it would make of another task.
     fn estimate(&self, all: &Standing, workers: usize) -> Estimate {
-        let (service_us, ok_share) = self.standing.expected(all, workers);
-        Estimate { load: self.room.unwrap_or_default(), service_us, ok_share }
+        let standing = self.standing.faded(all, workers);
+        Estimate {
+            load: self.room.unwrap_or_default(),
+            service_us: standing.service_us(),
+            ok_share: standing.ok_share(),
+        }
     }
 
     /// Tells a balancer that knows nothing of it.

@@ -55,7 +55,7 @@ const OF_ONE: Smoothing = Smoothing { service: 3, ok_share: 4 };
 const OF_ALL: Smoothing = Smoothing { service: 6, ok_share: 6 };
 
 /// What was seen of a worker counts half after all together have ended so many attempts a worker
-/// without one of its own: who once was slow is tried again.
+/// without one of its own: who once was slow is tried again, with one task in some hundred of its share.
 const HALF_LIFE_ATTEMPTS: u64 = 128;
 
 /// What is known of attempts at one action, a worker's or all together.
@@ -83,8 +83,7 @@ impl Standing {
         Self { service: 0, ..*all }
     }
 
-    fn note(&mut self, verdict: Verdict, held_us: u64, seen: u64, smoothing: Smoothing) {
-        self.seen = seen;
+    fn note(&mut self, verdict: Verdict, held_us: u64, smoothing: Smoothing) {
         let Smoothing { service, ok_share } = smoothing;
         self.ok_share -= self.ok_share >> ok_share;
         if verdict == Verdict::Ok {
@@ -97,21 +96,31 @@ impl Standing {
         }
     }
 
-    /// What to expect of the next attempt: µs, and the chance that it ends ok. What is known fades
-    /// to what is known of `all`, of so many workers, while others have the tasks.
-    pub(super) fn expected(&self, all: &Standing, workers: usize) -> (u64, f64) {
-        let turns = (all.seen - self.seen) / workers.max(1) as u64;
-        let halvings = (turns / HALF_LIFE_ATTEMPTS).min(63);
+    /// What is known, after it faded to what is known of `all`, of so many workers, while others had
+    /// the tasks.
+    pub(super) fn faded(self, all: &Standing, workers: usize) -> Self {
+        let service = if self.service == 0 { all.service } else { self.service };
+        let (missed, half_life) = (all.seen - self.seen, HALF_LIFE_ATTEMPTS * workers as u64);
+        if missed < half_life {
+            return Self { service, ..self };
+        }
+        let halvings = missed.checked_div(half_life).unwrap_or(0).min(63);
         let fade = |own: u64, all: u64| match own >= all {
             true => all + ((own - all) >> halvings),
             false => all - ((all - own) >> halvings),
         };
-        let service = match self.service {
-            0 => all.service,
-            own => fade(own, all.service),
-        };
-        let ok_share = fade(self.ok_share.into(), all.ok_share.into());
-        ((service / UNITS_PER_US).max(1), ok_share as f64 / f64::from(ALL))
+        let ok_share = fade(self.ok_share.into(), all.ok_share.into()) as u32;
+        Self { service: fade(service, all.service), ok_share, ..self }
+    }
+
+    /// Smoothed µs that a task takes, at least 1.
+    pub(super) fn service_us(&self) -> u64 {
+        (self.service / UNITS_PER_US).max(1)
+    }
+
+    /// Smoothed share of the attempts that ended ok, 0 to 1.
+    pub(super) fn ok_share(&self) -> f64 {
+        f64::from(self.ok_share) / f64::from(ALL)
     }
 }
 
@@ -130,10 +139,14 @@ impl Pool {
             // It says nothing of how well it does tasks.
             return;
         }
-        let seen = self.standing.seen + 1;
-        self.standing.note(verdict, held_us, seen, OF_ALL);
+        self.standing.seen += 1;
+        self.standing.note(verdict, held_us, OF_ALL);
+        let (all, workers) = (self.standing, self.workers());
         if let Some(standing) = self.standing_mut(member) {
-            standing.note(verdict, held_us, seen, OF_ONE);
+            let before =
+                if standing.service == 0 { *standing } else { standing.faded(&all, workers) };
+            *standing = Standing { seen: all.seen, ..before };
+            standing.note(verdict, held_us, OF_ONE);
         }
     }
 }
@@ -145,30 +158,25 @@ mod tests {
     #[test]
     fn a_failure_counts_for_the_share_but_not_for_the_time() {
         let mut it = Standing::default();
-        it.note(Verdict::Ok, 8_000, 1, OF_ONE);
-        assert_eq!(it.expected(&it, 1), (8_000, 1.0));
-        for seen in 2..18 {
-            it.note(Verdict::TaskError, 10, seen, OF_ONE);
-        }
-        let (service_us, ok_share) = it.expected(&it, 1);
-        assert_eq!(service_us, 8_000);
-        assert!((0.33..0.38).contains(&ok_share), "{ok_share}");
-        it.note(Verdict::Ok, 16_000, 18, OF_ONE);
-        assert_eq!(it.expected(&it, 1).0, 9_000);
-        (0..200).for_each(|seen| it.note(Verdict::Ok, 1, 19 + seen, OF_ONE));
-        assert_eq!(it.expected(&it, 1), (1, 1.0));
+        it.note(Verdict::Ok, 8_000, OF_ONE);
+        assert_eq!((it.service_us(), it.ok_share()), (8_000, 1.0));
+        (0..16).for_each(|_| it.note(Verdict::TaskError, 10, OF_ONE));
+        assert_eq!(it.service_us(), 8_000);
+        assert!((0.33..0.38).contains(&it.ok_share()), "{it:?}");
+        it.note(Verdict::Ok, 16_000, OF_ONE);
+        assert_eq!(it.service_us(), 9_000);
+        (0..200).for_each(|_| it.note(Verdict::Ok, 1, OF_ONE));
+        assert_eq!((it.service_us(), it.ok_share()), (1, 1.0));
     }
 
     #[test]
     fn what_was_seen_of_a_worker_fades_while_others_have_the_tasks() {
-        let mut all = Standing::default();
-        let mut slow = Standing::default();
-        slow.note(Verdict::Ok, 90_000, 1, OF_ONE);
-        for seen in 1..=1025 {
-            all.note(Verdict::Ok, 10_000, seen, OF_ALL);
-        }
-        assert_eq!(slow.expected(&all, 4).0, 30_000, "{all:?}");
-        assert_eq!(slow.expected(&all, 1_000).0, 90_000);
-        assert_eq!(Standing::among(&all).expected(&all, 4), (10_000, 1.0));
+        let (mut all, mut slow) = (Standing::default(), Standing::default());
+        slow.note(Verdict::Ok, 90_000, OF_ONE);
+        all.note(Verdict::Ok, 10_000, OF_ALL);
+        all.seen = 4 * 2 * HALF_LIFE_ATTEMPTS;
+        assert_eq!(slow.faded(&all, 4).service_us(), 30_000);
+        assert_eq!(slow.faded(&all, 1_000).service_us(), 90_000);
+        assert_eq!(Standing::among(&all).faded(&all, 4).service_us(), 10_000);
     }
 }

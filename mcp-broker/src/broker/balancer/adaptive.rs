@@ -7,7 +7,8 @@
 
 use super::super::rng::Rng;
 use super::offered::Offered;
-use super::{Estimate, Member, p2c};
+use super::p2c::{self, Cost};
+use super::{Estimate, Member};
 
 /// One choice in so many is made at random: 5 %, so that one slow worker of eight gets 0.6 % of the
 /// tasks, which no p99 shows, and a worker of eight is tried anew with every 160th task.
@@ -30,9 +31,10 @@ pub(super) fn pick(
     p2c::pick(offered, rng, avoid, |member| cost(estimate(member)))
 }
 
-fn cost(it: Estimate) -> f64 {
+fn cost(it: Estimate) -> Cost {
     let ok_share = it.ok_share.max(MIN_OK_SHARE);
-    p2c::drain_us(it) / (ok_share * ok_share)
+    let cost = Cost::of(it);
+    Cost { task_us: cost.task_us / (ok_share * ok_share), ..cost }
 }
 
 #[cfg(test)]
@@ -65,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_share_of_failures_weighs_twice_and_has_a_bound() {
-        let cost_of = |share| cost(idle(1_000, share)) / cost(idle(1_000, 1.0));
+        let cost_of = |share| cost(idle(1_000, share)).task_us / 1_000.0;
         assert_eq!((cost_of(0.5), cost_of(0.25), cost_of(0.0)), (4.0, 16.0, 16.0));
     }
 }

@@ -17,6 +17,7 @@ mod weighted_round_robin;
 use bytestring::ByteString;
 use least_loaded::LeastLoaded;
 use offered::Offered;
+use p2c::Cost;
 use round_robin::RoundRobin;
 use session_hash::SessionHash;
 use weighted_round_robin::WeightedRoundRobin;
@@ -219,7 +220,7 @@ impl Balancer {
             Balancer::RoundRobin(it) => it.pick(avoid),
             Balancer::WeightedRoundRobin(it) => it.pick(avoid),
             Balancer::LeastLoaded(it) => it.pick(rng, avoid),
-            Balancer::P2c(it) => p2c::pick(it, rng, avoid, |it| p2c::drain_us(estimate(it))),
+            Balancer::P2c(it) => p2c::pick(it, rng, avoid, |it| Cost::of(estimate(it))),
             Balancer::SessionHash(it) => it.pick(rng, key, avoid),
             Balancer::Adaptive(it) => adaptive::pick(it, rng, avoid, estimate),
         }
