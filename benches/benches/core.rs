@@ -39,11 +39,11 @@ fn steps<C: Display>(
 }
 
 fn workers(criterion: &mut Criterion) {
-    steps(criterion, "core/workers", &[1, 10, 100, 1_000, 10_000], |it| CoreLoop::new(*it));
+    steps(criterion, "core/workers", [1, 10, 100, 1_000, 10_000], |it| CoreLoop::new(*it));
 }
 
 fn queue(criterion: &mut Criterion) {
-    steps(criterion, "core/queued", &[0, 1_000, 100_000, 1_000_000], |it| CoreLoop::queued(*it));
+    steps(criterion, "core/queued", [0, 1_000, 100_000, 1_000_000], |it| CoreLoop::queued(*it));
 }
 
 /// Each policy with 1,000 workers; session hash with keys that are remembered, and with new ones.

@@ -110,7 +110,7 @@ impl Pool {
             self.it.advance(ms);
             self.end(&routed, is_ok);
             *seen.entry(routed.worker).or_default() += 1;
-            if self.sent % 100 == 0 {
+            if self.sent.is_multiple_of(100) {
                 self.all_give_signs_of_life();
             }
         }
