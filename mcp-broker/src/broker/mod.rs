@@ -65,7 +65,7 @@ use bytes::BytesMut;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Message};
 
-pub use balancer::{Affinity, Policy};
+pub use balancer::Policy;
 pub use config::CoreConfig;
 pub use histogram::Histogram;
 pub use identity::Identity;

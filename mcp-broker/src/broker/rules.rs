@@ -7,7 +7,7 @@ use foldhash::fast::FixedState;
 use mcp_proto::ActionName;
 use serde::{Deserialize, Serialize};
 
-use super::balancer::{Affinity, Policy};
+use super::balancer::Policy;
 use super::pool::Pool;
 use super::{Core, Now};
 
@@ -20,9 +20,6 @@ use super::{Core, Now};
 pub struct ActionRules {
     /// How a worker is chosen. `"least_loaded"`.
     pub policy: Policy,
-    /// Under the policy `"session_hash"`: what a task with an affinity key does while its worker has
-    /// no room. `"soft"`.
-    pub affinity: Affinity,
 }
 
 /// The rules of all actions. An action's pool has its own copy, and is told when they change.
