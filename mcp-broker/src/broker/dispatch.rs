@@ -2,7 +2,7 @@
 
 use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
 
-use super::balancer::Member;
+use super::balancer::{Ask, Member};
 use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
 use super::pool::{Choice, MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Ticket, Waiting};
@@ -97,10 +97,12 @@ impl Core {
             _ => (now.mono, false),
         };
         let is_expired = now.mono >= task.deadline;
+        let avoid = task.avoid.and_then(|agent| self.registry.member(agent, task.pool));
+        let ask = Ask { key: task.affinity, avoid };
         // Behind others it has to wait: while they do, no worker has room.
         if (pool.subqueues[task.subqueue].queued == 0 || came_back)
             && !is_expired
-            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, task.avoid)
+            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, ask)
         {
             return self.route(now, key, choice, since);
         }
@@ -312,5 +314,8 @@ fn first_in_line(
         }
     }
     let policy = pool.rules.policy;
-    best.map(|(_, _, task, candidates)| (task, Choice { agent, candidates, policy }))
+    best.map(|(_, _, task, candidates)| {
+        let key = tasks.get(task).map_or(0, |task| task.affinity);
+        (task, Choice { agent, candidates, policy: policy.of_key(key) })
+    })
 }

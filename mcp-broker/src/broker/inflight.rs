@@ -63,6 +63,8 @@ pub(super) struct Task {
     pub(super) fingerprint: u64,
     pub(super) payload: Payload,
     pub(super) priority: Priority,
+    /// Its affinity key's hash; 0 without one.
+    pub(super) affinity: u64,
     pub(super) is_idempotent: bool,
     pub(super) is_durable: bool,
     /// Sessions that get its outcome.

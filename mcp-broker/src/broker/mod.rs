@@ -27,6 +27,7 @@ mod dispatch;
 mod ending;
 mod family;
 mod finished;
+mod hash;
 mod histogram;
 mod identity;
 mod inflight;

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use mcp_proto::{ActionName, Labels};
-use smallvec::SmallVec;
 
-use super::balancer::{Balancer, Load, Member, Policy};
+use super::balancer::{Ask, Balancer, Estimate, Load, Member, Policy, Seat};
 use super::metrics::Slot;
 use super::queue::{SubQueue, Total};
 use super::registry::AgentKey;
@@ -42,12 +41,15 @@ pub(super) struct Pool {
     /// Smoothed µs between two ends of tasks, 0 before there were two.
     pub(super) end_interval_us: u64,
     pub(super) last_end: Mono,
+    /// What is known of the attempts of all workers together.
+    pub(super) standing: Standing,
 }
 
 #[derive(Debug)]
 struct PoolMember {
     agent: AgentKey,
     labels: Arc<Labels>,
+    seat: Seat,
     /// A bit for each sub-queue whose labels it has.
     eligible: u64,
     is_ready: bool,
@@ -57,9 +59,34 @@ struct PoolMember {
 }
 
 impl PoolMember {
+    /// Whether it is among those that tasks are spread over, with room or not.
+    fn takes_part(&self) -> bool {
+        self.is_ready
+    }
+
     /// Its load, while it may be given another task.
     fn offered(&self) -> Option<Load> {
-        self.room
+        self.room.filter(|_| self.takes_part())
+    }
+
+    /// What it would make of another task.
+    fn estimate(&self, all: &Standing, workers: usize) -> Estimate {
+        let standing = self.standing.faded(all, workers);
+        Estimate {
+            load: self.room.unwrap_or_default(),
+            service_us: standing.service_us(),
+            ok_share: standing.ok_share(),
+        }
+    }
+
+    /// Tells a balancer that knows nothing of it.
+    fn introduce(&self, index: Member, balancer: &mut Balancer) {
+        if self.takes_part() {
+            balancer.join(index, self.seat);
+        }
+        if let Some(load) = self.offered() {
+            balancer.offer(index, load);
+        }
     }
 }
 
@@ -87,6 +114,7 @@ impl Pool {
             tasks: 0,
             end_interval_us: 0,
             last_end: Mono::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -105,7 +133,7 @@ impl Pool {
     }
 
     /// Adds a worker: not ready, without room.
-    pub(super) fn join(&mut self, agent: AgentKey, labels: Arc<Labels>) -> Member {
+    pub(super) fn join(&mut self, agent: AgentKey, labels: Arc<Labels>, seat: Seat) -> Member {
         let mut eligible = 0;
         for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
             if labels.satisfy(&subqueue.required) {
@@ -116,10 +144,11 @@ impl Pool {
         let member = PoolMember {
             agent,
             labels,
+            seat,
             eligible,
             is_ready: false,
             room: None,
-            standing: Standing::default(),
+            standing: Standing::among(&self.standing),
         };
         match self.free.pop() {
             Some(index) => {
@@ -136,7 +165,6 @@ impl Pool {
     /// Removes a worker.
     pub(super) fn leave(&mut self, index: Member) {
         self.set_ready(index, false);
-        self.set_room(index, None);
         let Some(member) = self.members[index as usize].take() else { return };
         for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
             subqueue.eligible -= 1;
@@ -149,7 +177,13 @@ impl Pool {
         let Some(member) = &mut self.members[index as usize] else { return };
         if std::mem::replace(&mut member.is_ready, is_ready) != is_ready {
             for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
-                if is_ready { subqueue.ready += 1 } else { subqueue.ready -= 1 }
+                if is_ready {
+                    subqueue.ready += 1;
+                    member.introduce(index, &mut subqueue.balancer);
+                } else {
+                    subqueue.ready -= 1;
+                    subqueue.balancer.leave(index);
+                }
             }
         }
     }
@@ -193,29 +227,23 @@ impl Pool {
             member.eligible |= 1 << index;
             subqueue.eligible += 1;
             subqueue.ready += u32::from(member.is_ready);
-            if let Some(load) = member.offered() {
-                subqueue.balancer.offer(member_index as Member, load);
-            }
+            member.introduce(member_index as Member, &mut subqueue.balancer);
         }
         Some(index)
     }
 
-    /// Chooses a worker for a task of a sub-queue, other than `avoid` if there is another.
-    pub(super) fn pick(
-        &mut self,
-        subqueue: usize,
-        rng: &mut Rng,
-        avoid: Option<AgentKey>,
-    ) -> Option<Choice> {
-        let members = &self.members;
-        let avoid = avoid.and_then(|agent| {
-            members.iter().position(|it| it.as_ref().is_some_and(|it| it.agent == agent))
-        });
+    /// Chooses a worker for a task of a sub-queue.
+    pub(super) fn pick(&mut self, subqueue: usize, rng: &mut Rng, ask: Ask) -> Option<Choice> {
+        let (members, all, workers) = (&self.members, &self.standing, self.workers());
+        let estimate = |index: Member| {
+            let member = members[index as usize].as_ref();
+            member.map(|it| it.estimate(all, workers)).unwrap_or_default()
+        };
         let balancer = &mut self.subqueues[subqueue].balancer;
         let candidates = balancer.len() as u32;
-        let member = balancer.pick(rng, avoid.map(|index| index as Member))?;
+        let member = balancer.pick(rng, ask, estimate)?;
         let agent = self.members[member as usize].as_ref()?.agent;
-        Some(Choice { agent, candidates, policy: self.rules.policy })
+        Some(Choice { agent, candidates, policy: self.rules.policy.of_key(ask.key) })
     }
 
     /// Chooses a worker for a task of a sub-queue that is none of `others`.
@@ -223,26 +251,23 @@ impl Pool {
         &mut self,
         subqueue: usize,
         rng: &mut Rng,
-        others: &[AgentKey],
+        key: u64,
+        others: &[Member],
     ) -> Option<Choice> {
-        let balancer = &mut self.subqueues[subqueue].balancer;
-        let candidates = balancer.len() as u32;
-        let is_other = |(index, member): (usize, &Option<PoolMember>)| {
-            let member = member.as_ref().filter(|it| others.contains(&it.agent))?;
-            let load = member.offered().filter(|_| member.eligible >> subqueue & 1 == 1)?;
-            Some((index as Member, load))
-        };
-        let with_room: SmallVec<[_; 4]> =
-            self.members.iter().enumerate().filter_map(is_other).collect();
-        for (member, _) in &with_room {
-            balancer.withdraw(*member);
+        let candidates = self.subqueues[subqueue].balancer.len() as u32;
+        for index in others {
+            self.subqueues[subqueue].balancer.withdraw(*index);
         }
-        let picked = balancer.pick(rng, None);
-        for (member, load) in with_room {
-            balancer.offer(member, load);
+        let choice = self.pick(subqueue, rng, Ask { key, avoid: None });
+        for index in others {
+            if let Some(member) = &self.members[*index as usize]
+                && member.eligible >> subqueue & 1 == 1
+                && let Some(load) = member.offered()
+            {
+                self.subqueues[subqueue].balancer.offer(*index, load);
+            }
         }
-        let agent = self.members[picked? as usize].as_ref()?.agent;
-        Some(Choice { agent, candidates, policy: self.rules.policy })
+        choice.map(|choice| Choice { candidates, ..choice })
     }
 
     /// Has the workers chosen by another policy from now on.
@@ -250,12 +275,8 @@ impl Pool {
         for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
             subqueue.balancer = Balancer::new(policy);
             for (member_index, member) in self.members.iter().enumerate() {
-                let Some(member) = member.as_ref().filter(|it| it.eligible >> index & 1 == 1)
-                else {
-                    continue;
-                };
-                if let Some(load) = member.offered() {
-                    subqueue.balancer.offer(member_index as Member, load);
+                if let Some(member) = member.as_ref().filter(|it| it.eligible >> index & 1 == 1) {
+                    member.introduce(member_index as Member, &mut subqueue.balancer);
                 }
             }
         }

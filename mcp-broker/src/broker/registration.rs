@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use mcp_proto::{AttemptId, ErrorCode, WorkerHello};
 
+use super::balancer::Seat;
+use super::hash::fnv1a;
 use super::peers::Refusal;
 use super::registry::{Agent, AgentKey, Membership, Presence};
 use super::sessions::{IdentityKey, SessionKey};
@@ -80,11 +82,13 @@ impl Core {
     fn declare(&mut self, key: AgentKey, hello: WorkerHello) {
         self.leave_pools(key);
         let labels = Arc::new(hello.labels);
+        let seed = fnv1a(hello.agent_id.as_str().as_bytes(), 0);
+        let seat = Seat { slots: hello.slots, weight: hello.weight, seed };
         let mut serves = Vec::with_capacity(hello.actions.len());
         for action in &hello.actions {
             let pool_key = self.served_pool(action.into());
             if let Some(pool) = self.pools.get_mut(pool_key) {
-                let member = pool.join(key, labels.clone());
+                let member = pool.join(key, labels.clone(), seat);
                 serves.push(Membership { pool: pool_key, member });
             }
         }

@@ -10,6 +10,7 @@ use smallvec::smallvec;
 
 use super::admin;
 use super::family::BY_CLIENT;
+use super::hash::fnv1a;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
 use super::uploads::Upload;
@@ -185,6 +186,7 @@ impl Core {
             fingerprint,
             payload,
             priority: spec.priority,
+            affinity: affinity(spec.affinity_key),
             is_idempotent: spec.idempotent,
             is_durable,
             waiters: smallvec![session],
@@ -301,4 +303,9 @@ impl Core {
             self.resume_input(key, session);
         }
     }
+}
+
+/// An affinity key's hash; 0 without one.
+fn affinity(key: &[u8]) -> u64 {
+    if key.is_empty() { 0 } else { fnv1a(key, 0).max(1) }
 }

@@ -13,6 +13,7 @@ mod lost;
 mod metrics;
 mod operators;
 mod peers;
+mod policies;
 mod queue;
 mod retries;
 mod sessions;

@@ -31,7 +31,7 @@ const CLIENTS: usize = 2;
 
 fn setting() -> impl Strategy<Value = Setting> {
     (
-        prop_oneof![Just(Policy::RoundRobin), Just(Policy::LeastLoaded)],
+        prop::sample::select(Policy::ALL),
         prop_oneof![Just(0u32), Just(1_000)],
         prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
         // Enough for some with much room, or for few with little.

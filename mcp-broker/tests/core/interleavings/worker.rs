@@ -49,6 +49,7 @@ impl Worker {
             instance_id: format!("process-{}", self.process).try_into().unwrap(),
             prefetch: self.prefetch,
             held: self.held.keys().copied().collect(),
+            weight: 3 - index as u32,
             ..worker_hello(&format!("w{index}"), self.slots)
         }
     }
