@@ -60,8 +60,12 @@ impl Core {
         let Some(agent) = self.registry.get(attempt.agent) else { return };
         let Some(membership) = agent.serves.iter().find(|it| it.pool == pool) else { return };
         let Some(pool) = self.pools.get_mut(pool) else { return };
+        let held_us = attempt.held_us(now.mono);
         if let Some(standing) = pool.standing_mut(membership.member) {
-            standing.note(verdict, now.mono.since(attempt.routed));
+            standing.note(verdict, held_us);
+        }
+        if matches!(verdict, Verdict::Ok | Verdict::TaskError) {
+            pool.note_service(attempt.tenant, held_us);
         }
     }
 }
