@@ -1,11 +1,10 @@
 //! Placing tasks: with a worker that has room, or in a queue until one has.
 
-use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
+use mcp_proto::{ActionRef, Priority, RouteHead};
 
-use super::balancer::{Ask, Member};
-use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
-use super::pool::{Choice, MAX_SUBQUEUES, Pool, PoolKey};
-use super::queue::{Ticket, Waiting};
+use super::inflight::{Attempt, TaskKey, TaskState};
+use super::pool::{Choice, Pool, PoolKey};
+use super::queue::{Rank, Tenant, Turn};
 use super::registry::AgentKey;
 use super::uploads::Upload;
 use super::{Core, Mono, Now, Output, Timer};
@@ -18,7 +17,8 @@ impl Core {
         }
         let slot = self.measured.slot(action, false);
         let name = action.to_name();
-        let key = self.pools.insert(Pool::new(name.clone(), slot, self.rules.of(action.as_str())));
+        let (rules, hasher) = (self.rules.of(action.as_str()), self.pool_names.hasher().clone());
+        let key = self.pools.insert(Pool::new(name.clone(), slot, rules, hasher));
         self.pool_names.insert(name, key);
         key
     }
@@ -40,45 +40,6 @@ impl Core {
         }
     }
 
-    /// Where a new task would wait, if it has to and may.
-    pub(super) fn queue_for(
-        &mut self,
-        action: ActionRef<'_>,
-        required: &Labels,
-        bytes: usize,
-    ) -> Result<(PoolKey, usize), ErrorInfo> {
-        let full = |message, retry_after_ms| {
-            Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(retry_after_ms))
-        };
-        if self.tasks.len() >= self.config.max_tasks {
-            return full(format!("the broker has {} tasks, its limit", self.tasks.len()), 1_000);
-        }
-        let key = self.pool(action);
-        let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
-        let Some(subqueue) = pool.subqueue(required) else {
-            let message = format!(
-                "tasks with {MAX_SUBQUEUES} different sets of required labels are in flight for {action}, the limit"
-            );
-            return full(message, 1_000);
-        };
-        let must_wait = {
-            let subqueue = &pool.subqueues[subqueue];
-            subqueue.queued > 0 || subqueue.balancer.len() == 0
-        };
-        let is_full = pool.queued >= self.config.max_queue_tasks
-            || pool.queued_bytes + bytes > self.config.max_queue_bytes;
-        if must_wait && is_full {
-            let message = format!(
-                "the queue of {action} is full: {} tasks, {} bytes",
-                pool.queued, pool.queued_bytes
-            );
-            let retry_after_ms = pool.retry_after_ms();
-            self.drop_pool_if_unused(key);
-            return full(message, retry_after_ms);
-        }
-        Ok((key, subqueue))
-    }
-
     /// Gives a task that is new, or came back, to a worker, or queues it. One that came back goes
     /// before the others.
     pub(super) fn place(&mut self, now: Now, key: TaskKey, came_back: bool) {
@@ -97,8 +58,7 @@ impl Core {
             _ => (now.mono, false),
         };
         let is_expired = now.mono >= task.deadline;
-        let avoid = task.avoid.and_then(|agent| self.registry.member(agent, task.pool));
-        let ask = Ask { key: task.affinity, avoid };
+        let ask = task.ask(&self.registry);
         // Behind others it has to wait: while they do, no worker has room.
         if (pool.subqueues[task.subqueue].queued == 0 || came_back)
             && !is_expired
@@ -106,28 +66,31 @@ impl Core {
         {
             return self.route(now, key, choice, since);
         }
-        let ticket = self.tickets.next(came_back);
-        task.state = TaskState::Queued { ticket, since };
+        let until = pool.rules.wait_until(since, task);
+        self.tickets += 1;
+        let rank = Rank::new(until, came_back, self.tickets);
+        task.state = TaskState::Queued { rank, since };
+        let (tenant, spot) = (task.tenant, task.spot(rank));
         pool.queued += 1;
         pool.queued_bytes += bytes;
+        pool.tenants.waits(tenant, bytes);
         self.waiting.add(bytes);
         let subqueue = &mut pool.subqueues[task.subqueue];
-        let place = Waiting { task: key, ticket };
+        subqueue.push(now.mono, spot, pool.tenants.attained_us(tenant), key);
         if was_delayed {
             // Another worker would have been better, but not better than none.
             task.avoid = None;
         }
         task.had_worker |= subqueue.ready > 0;
-        let mut at = task.deadline;
+        let mut at = until;
         if !task.had_worker {
             let wait = task.received.plus_ms(self.config.no_worker_wait_ms);
             let started = Mono::default();
             at = at.min(wait.max(started.plus_ms(self.config.restart_grace_ms)));
         }
-        let (index, priority) = (task.subqueue, task.priority);
-        let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[index]);
-        subqueue.push(priority, place, came_back, |place| counts(tasks, place));
-        if is_expired && subqueue.balancer.len() > 0 {
+        let has_room = pool.has_room(task.subqueue);
+        self.tasks.waits(key, &mut pool.waiting);
+        if is_expired && has_room {
             return self.expire_queued(now, key);
         }
         self.set_task_timer(key, at);
@@ -142,8 +105,13 @@ impl Core {
         task.attempts += 1;
         task.had_worker = true;
         agent.routes += 1;
+        if let Some(pool) = self.pools.get_mut(task.pool) {
+            pool.running += 1;
+        }
         let attempt = self.attempts.insert(Attempt {
             task: Some(key),
+            pool: task.pool,
+            tenant: task.tenant,
             agent: choice.agent,
             position: agent.attempts.len(),
             number: task.attempts,
@@ -154,6 +122,8 @@ impl Core {
             policy: choice.policy,
             cancel_timer: None,
             is_parked: false,
+            park_changed: now.mono,
+            parked_us: 0,
         });
         agent.attempts.push(attempt);
         task.state = TaskState::Running(attempt);
@@ -201,33 +171,90 @@ impl Core {
 
     /// Gives a worker waiting tasks for as long as it has room.
     pub(super) fn fill(&mut self, now: Now, agent: AgentKey) {
-        while let Some((task, choice)) = self.next_for(agent) {
-            if self.tasks.get(task).is_some_and(|task| now.mono >= task.deadline) {
-                self.expire_queued(now, task);
-            } else if let Some(since) = self.leave_queue(task) {
-                self.route(now, task, choice, since);
-            }
+        while let Some((task, choice)) = self.next_for(now, agent) {
+            self.take_turn(now, task, choice);
+        }
+        self.fill_below_caps(now);
+    }
+
+    /// An attempt has ended of an action, of which there may be tasks that could not run beside it.
+    pub(super) fn runs_no_more(&mut self, key: PoolKey) {
+        let Some(pool) = self.pools.get_mut(key) else { return };
+        pool.running -= 1;
+        if pool.rules.max_running > 0 && pool.queued > 0 {
+            self.below_cap.push(key);
+        }
+        if pool.running == 0 {
+            self.drop_pool_if_unused(key);
+        }
+    }
+
+    /// Gives tasks of actions that fewer attempts run of than may to whichever workers have room:
+    /// the worker whose attempt made it fewer may serve another action now, or none.
+    pub(super) fn fill_below_caps(&mut self, now: Now) {
+        while let Some(pool) = self.below_cap.pop() {
+            self.fill_pool(now, pool);
+        }
+    }
+
+    /// Gives an action's waiting tasks to workers for as long as that can be.
+    pub(super) fn fill_pool(&mut self, now: Now, key: PoolKey) {
+        while let Some(pool) = self.pools.get_mut(key)
+            && pool.queued > 0
+        {
+            let with_room = |index: &usize| pool.has_room(*index);
+            let with_room =
+                (0..pool.subqueues.len()).filter(with_room).fold(0, |it, i| it | 1 << i);
+            let Some((task, subqueue)) = pool.first_in_line(now.mono, with_room, |_| true) else {
+                return;
+            };
+            let ask = self.tasks.get(task).map(|task| task.ask(&self.registry)).unwrap_or_default();
+            let Some(choice) = pool.pick(subqueue, &mut self.rng, ask) else { return };
+            self.take_turn(now, task, choice);
         }
     }
 
     /// The task that a worker with room shall have next: of its actions in turn, the first in line.
-    fn next_for(&mut self, key: AgentKey) -> Option<(TaskKey, Choice)> {
+    fn next_for(&mut self, now: Now, key: AgentKey) -> Option<(TaskKey, Choice)> {
         let agent = self.registry.get_mut(key)?;
         agent.room()?;
         let count = agent.serves.len();
         for step in 0..count {
             let index = (agent.next_action + step) % count;
             let membership = agent.serves[index];
-            let Some(pool) = self.pools.get(membership.pool) else { continue };
-            if pool.queued == 0 {
+            let Some(pool) = self.pools.get_mut(membership.pool) else { continue };
+            if pool.queued == 0 || !pool.may_run() {
                 continue;
             }
-            if let Some(found) = first_in_line(pool, membership.member, key, &self.tasks) {
+            let eligible = pool.eligible(membership.member);
+            let tasks = &self.tasks;
+            let is_wanted =
+                |task: TaskKey| tasks.get(task).is_some_and(|task| task.avoid != Some(key));
+            let first = pool.first_in_line(now.mono, eligible, is_wanted);
+            if let Some((task, subqueue)) = first {
                 agent.next_action = (index + 1) % count;
-                return Some(found);
+                let candidates = pool.subqueues[subqueue].balancer.len() as u32;
+                let affinity = tasks.get(task).map_or(0, |task| task.affinity);
+                let policy = pool.rules.policy.of_key(affinity);
+                return Some((task, Choice { agent: key, candidates, policy }));
             }
         }
         None
+    }
+
+    /// A waiting task's turn has come: it goes to the worker that was chosen, unless it has expired.
+    fn take_turn(&mut self, now: Now, key: TaskKey, choice: Choice) {
+        let Some(task) = self.tasks.get(key) else { return };
+        if now.mono >= task.deadline {
+            return self.expire_queued(now, key);
+        }
+        let (pool, subqueue, priority, tenant) =
+            (task.pool, task.subqueue, task.priority, task.tenant);
+        let Some(since) = self.leave_queue(key) else { return };
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.is_served(now.mono, subqueue, priority, tenant);
+        }
+        self.route(now, key, choice, since);
     }
 
     /// Takes a task out of its queue, or of those that wait for their time, and returns since when
@@ -235,8 +262,8 @@ impl Core {
     pub(super) fn leave_queue(&mut self, key: TaskKey) -> Option<Mono> {
         let task = self.tasks.get(key)?;
         let bytes = task.bytes();
-        let (ticket, since) = match task.state {
-            TaskState::Queued { ticket, since } => (ticket, since),
+        let (spot, since) = match task.state {
+            TaskState::Queued { rank, since } => (task.spot(rank), since),
             TaskState::Delayed { since } => {
                 self.pools.get_mut(task.pool)?.delayed.remove(bytes);
                 self.delayed.remove(bytes);
@@ -247,9 +274,10 @@ impl Core {
         let pool = self.pools.get_mut(task.pool)?;
         pool.queued -= 1;
         pool.queued_bytes -= bytes;
+        pool.tenants.waits_no_more(spot.tenant, bytes);
+        pool.subqueues[task.subqueue].remove(spot);
         self.waiting.remove(bytes);
-        let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[task.subqueue]);
-        subqueue.leave(task.priority, ticket, |place| counts(tasks, place));
+        self.tasks.waits_no_more(key, &mut pool.waiting);
         Some(since)
     }
 
@@ -260,6 +288,7 @@ impl Core {
         match task.state {
             TaskState::Queued { .. } => {
                 pool.queued_bytes -= by;
+                pool.tenants.shrinks(task.tenant, by);
                 self.waiting.bytes -= by;
             }
             TaskState::Delayed { .. } => {
@@ -279,43 +308,36 @@ impl Core {
     }
 }
 
-fn counts(tasks: &Tasks, place: &Waiting) -> bool {
-    tasks.get(place.task).is_some_and(|task| task.is_queued_as(place.ticket))
-}
-
-/// Of the sub-queues that a worker may serve, the first task in line, and how many workers it could
-/// go to.
-fn first_in_line(
-    pool: &Pool,
-    member: Member,
-    agent: AgentKey,
-    tasks: &Tasks,
-) -> Option<(TaskKey, Choice)> {
-    let eligible = pool.eligible(member);
-    let mut best: Option<(Priority, Ticket, TaskKey, u32)> = None;
-    for (index, subqueue) in pool.subqueues.iter().enumerate() {
-        if eligible >> index & 1 == 0 {
-            continue;
-        }
-        let counts = |place: &Waiting| counts(tasks, place);
-        let is_wanted =
-            |place: &Waiting| tasks.get(place.task).is_some_and(|task| task.avoid != Some(agent));
-        let Some((mut priority, mut place)) = subqueue.first() else { continue };
-        debug_assert!(counts(&place));
-        if subqueue.ready > 1 && !is_wanted(&place) {
-            // It was handed back by this worker, and others could take it.
-            match subqueue.first_wanted(counts, is_wanted) {
-                Some(wanted) => (priority, place) = wanted,
-                None => continue,
+impl Pool {
+    /// Of these sub-queues, the task whose turn it is, and the sub-queue. One that is not wanted,
+    /// since this worker handed it back, is passed over where others could take it.
+    fn first_in_line(
+        &mut self,
+        now: Mono,
+        subqueues: u64,
+        is_wanted: impl Fn(TaskKey) -> bool,
+    ) -> Option<(TaskKey, usize)> {
+        let (age_ms, tenants) = (self.rules.age_ms, &self.tenants);
+        let mut best: Option<(Turn, TaskKey, usize)> = None;
+        for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
+            if subqueues >> index & 1 == 0 || subqueue.queued == 0 {
+                continue;
+            }
+            let mut first = subqueue.first(now, age_ms, tenants);
+            if subqueue.ready > 1 && first.is_some_and(|(_, task)| !is_wanted(task)) {
+                first = subqueue.first_wanted(now, age_ms, &is_wanted);
+            }
+            let Some((turn, task)) = first else { continue };
+            if best.is_none_or(|(best, ..)| turn < best) {
+                best = Some((turn, task, index));
             }
         }
-        if best.is_none_or(|(p, ticket, ..)| (priority, ticket) > (p, place.ticket)) {
-            best = Some((priority, place.ticket, place.task, subqueue.balancer.len() as u32));
-        }
+        best.map(|(_, task, index)| (task, index))
     }
-    let policy = pool.rules.policy;
-    best.map(|(_, _, task, candidates)| {
-        let key = tasks.get(task).map_or(0, |task| task.affinity);
-        (task, Choice { agent, candidates, policy: policy.of_key(key) })
-    })
+
+    /// A waiting task goes to a worker.
+    fn is_served(&mut self, now: Mono, subqueue: usize, priority: Priority, tenant: Tenant) {
+        self.subqueues[subqueue].is_served(now, priority);
+        self.tenants.serve(tenant, self.service.us().unwrap_or(0));
+    }
 }

@@ -51,14 +51,15 @@ impl Core {
                 let error = ErrorInfo::new(ErrorCode::Expired, error);
                 self.end(now, key, End::without_result(Outcome::Expired, Executed::Maybe, error));
             }
-            TaskState::Queued { .. } => match self.no_worker(key) {
+            TaskState::Queued { rank, .. } => match self.no_worker(key) {
                 Some(error) => {
                     let executed = self.executed_so_far(key);
                     let end = End::without_result(Outcome::Rejected, executed, error);
                     self.end(now, key, end);
                 }
                 None if is_expired => self.expire_queued(now, key),
-                None => self.set_task_timer(key, deadline),
+                None if now.mono >= rank.until() => self.has_waited_too_long(now, key),
+                None => self.set_task_timer(key, rank.until()),
             },
             TaskState::Delayed { .. } if is_expired => self.expire_delayed(now, key),
             TaskState::Delayed { .. } => self.place(now, key, true),
@@ -238,12 +239,13 @@ impl Core {
         let waiters = std::mem::take(&mut task.waiters);
         let extras = task.extras.take();
         let Task { identity, name_hash, fingerprint, received, stream, .. } = *task;
-        let Task { priority, attempts, subqueue, pool: pool_key, .. } = *task;
+        let Task { priority, tenant, attempts, subqueue, pool: pool_key, .. } = *task;
         self.tasks.remove(key);
         let Some(pool) = self.pools.get_mut(pool_key) else { return };
         let action = pool.action.clone();
         pool.tasks -= 1;
         pool.subqueues[subqueue].tasks -= 1;
+        pool.tenants.leave(tenant);
         pool.note_end(now.mono);
         self.measured.ended(pool.slot, &deliver, now.mono.since(received));
         self.drop_pool_if_unused(pool_key);

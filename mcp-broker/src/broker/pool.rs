@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Labels};
 
+use super::arrivals::Arrivals;
 use super::balancer::{Ask, Balancer, Estimate, Load, Member, Policy, Seat};
+use super::mean::Mean;
 use super::metrics::Slot;
-use super::queue::{SubQueue, Total};
+use super::queue::{SubQueue, Tenant, Tenants, Total};
+use super::rates::Bucket;
 use super::registry::AgentKey;
 use super::rng::Rng;
 use super::rules::ActionRules;
@@ -30,14 +34,24 @@ pub(super) struct Pool {
     free: Vec<Member>,
     /// The first is that of tasks without required labels.
     pub(super) subqueues: Vec<SubQueue>,
+    /// On whose account they wait.
+    pub(super) tenants: Tenants,
     /// Tasks that wait, in all sub-queues.
     pub(super) queued: usize,
     /// Their bytes.
     pub(super) queued_bytes: usize,
+    /// They, by when they came.
+    pub(super) waiting: Arrivals,
     /// Tasks that wait for their time, in no sub-queue.
     pub(super) delayed: Total,
     /// Tasks without an outcome; the pool stays while there are any.
     pub(super) tasks: usize,
+    /// Attempts that workers have.
+    pub(super) running: usize,
+    /// How long workers have a task that they do, or that fails by itself.
+    pub(super) service: Mean,
+    /// Of all tasks that come.
+    pub(super) bucket: Bucket,
     /// Smoothed µs between two ends of tasks, 0 before there were two.
     pub(super) end_interval_us: u64,
     pub(super) last_end: Mono,
@@ -52,7 +66,8 @@ struct PoolMember {
     seat: Seat,
     /// A bit for each sub-queue whose labels it has.
     eligible: u64,
-    is_ready: bool,
+    /// What it takes at once, slots and prefetch; 0 while it is not ready.
+    ready_slots: u32,
     /// Its load while it has room.
     room: Option<Load>,
     standing: Standing,
@@ -61,7 +76,7 @@ struct PoolMember {
 impl PoolMember {
     /// Whether it is among those that tasks are spread over, with room or not.
     fn takes_part(&self) -> bool {
-        self.is_ready
+        self.ready_slots > 0
     }
 
     /// Its load, while it may be given another task.
@@ -99,7 +114,12 @@ pub(super) struct Choice {
 }
 
 impl Pool {
-    pub(super) fn new(action: ActionName, slot: Slot, rules: Arc<ActionRules>) -> Self {
+    pub(super) fn new(
+        action: ActionName,
+        slot: Slot,
+        rules: Arc<ActionRules>,
+        hasher: FixedState,
+    ) -> Self {
         let subqueues = vec![SubQueue::new(Labels::default(), rules.policy)];
         Self {
             action,
@@ -108,10 +128,15 @@ impl Pool {
             members: Vec::new(),
             free: Vec::new(),
             subqueues,
+            tenants: Tenants::new(hasher),
             queued: 0,
             queued_bytes: 0,
+            waiting: Arrivals::default(),
             delayed: Total::default(),
             tasks: 0,
+            running: 0,
+            service: Mean::default(),
+            bucket: Bucket::default(),
             end_interval_us: 0,
             last_end: Mono::default(),
             standing: Standing::default(),
@@ -119,7 +144,7 @@ impl Pool {
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.tasks == 0 && self.workers() == 0
+        self.tasks == 0 && self.running == 0 && self.workers() == 0
     }
 
     /// Workers registered for it.
@@ -146,7 +171,7 @@ impl Pool {
             labels,
             seat,
             eligible,
-            is_ready: false,
+            ready_slots: 0,
             room: None,
             standing: Standing::among(&self.standing),
         };
@@ -164,7 +189,7 @@ impl Pool {
 
     /// Removes a worker.
     pub(super) fn leave(&mut self, index: Member) {
-        self.set_ready(index, false);
+        self.set_ready(index, 0);
         let Some(member) = self.members[index as usize].take() else { return };
         for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
             subqueue.eligible -= 1;
@@ -172,18 +197,20 @@ impl Pool {
         self.free.push(index);
     }
 
-    /// Whether a worker takes tasks at all.
-    pub(super) fn set_ready(&mut self, index: Member, is_ready: bool) {
+    /// How many tasks a worker takes at once; 0 while it takes none.
+    pub(super) fn set_ready(&mut self, index: Member, slots: u32) {
         let Some(member) = &mut self.members[index as usize] else { return };
-        if std::mem::replace(&mut member.is_ready, is_ready) != is_ready {
-            for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
-                if is_ready {
-                    subqueue.ready += 1;
-                    member.introduce(index, &mut subqueue.balancer);
-                } else {
-                    subqueue.ready -= 1;
-                    subqueue.balancer.leave(index);
-                }
+        let before = std::mem::replace(&mut member.ready_slots, slots);
+        if before == slots {
+            return;
+        }
+        for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
+            subqueue.ready = subqueue.ready + u32::from(slots > 0) - u32::from(before > 0);
+            subqueue.ready_slots = subqueue.ready_slots + u64::from(slots) - u64::from(before);
+            if before == 0 {
+                member.introduce(index, &mut subqueue.balancer);
+            } else if slots == 0 {
+                subqueue.balancer.leave(index);
             }
         }
     }
@@ -226,14 +253,29 @@ impl Pool {
             }
             member.eligible |= 1 << index;
             subqueue.eligible += 1;
-            subqueue.ready += u32::from(member.is_ready);
+            subqueue.ready += u32::from(member.ready_slots > 0);
+            subqueue.ready_slots += u64::from(member.ready_slots);
             member.introduce(member_index as Member, &mut subqueue.balancer);
         }
         Some(index)
     }
 
-    /// Chooses a worker for a task of a sub-queue.
+    /// Whether one more attempt may run, wherever.
+    pub(super) fn may_run(&self) -> bool {
+        let cap = self.rules.max_running as usize;
+        cap == 0 || self.running < cap
+    }
+
+    /// Whether a task of a sub-queue can go to a worker.
+    pub(super) fn has_room(&self, subqueue: usize) -> bool {
+        self.subqueues[subqueue].balancer.len() > 0 && self.may_run()
+    }
+
+    /// Chooses a worker for a task of a sub-queue. None while as many attempts run as may.
     pub(super) fn pick(&mut self, subqueue: usize, rng: &mut Rng, ask: Ask) -> Option<Choice> {
+        if !self.may_run() {
+            return None;
+        }
         let (members, all, workers) = (&self.members, &self.standing, self.workers());
         let estimate = |index: Member| {
             let member = members[index as usize].as_ref();
@@ -246,7 +288,8 @@ impl Pool {
         Some(Choice { agent, candidates, policy: self.rules.policy.of_key(ask.key) })
     }
 
-    /// Chooses a worker for a task of a sub-queue that is none of `others`.
+    /// Chooses a worker for a task of a sub-queue that is none of `others`. None while as many
+    /// attempts run as may.
     pub(super) fn pick_none_of(
         &mut self,
         subqueue: usize,
@@ -290,6 +333,12 @@ impl Pool {
     /// The sub-queues that a worker may serve.
     pub(super) fn eligible(&self, index: Member) -> u64 {
         self.members[index as usize].as_ref().map_or(0, |member| member.eligible)
+    }
+
+    /// A worker had a task of this tenant for so long, until it was done or failed by itself.
+    pub(super) fn note_service(&mut self, tenant: Tenant, us: u64) {
+        self.service.note(us);
+        self.tenants.note_service(tenant, us);
     }
 
     /// A task of this action ended.

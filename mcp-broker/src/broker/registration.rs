@@ -141,7 +141,7 @@ impl Core {
         for attempt_key in held {
             let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
             attempt.route = 0;
-            attempt.is_parked = false;
+            attempt.set_parked(now.mono, false);
             let id = self.attempt_ids.id(attempt_key);
             let is_held = hello.held.binary_search(&id).is_ok();
             if is_held { &mut known } else { &mut unknown }.push(attempt_key);
@@ -216,10 +216,10 @@ impl Core {
 
     pub(super) fn readiness_changed(&mut self, key: AgentKey) {
         let Some(agent) = self.registry.get(key) else { return };
-        let is_ready = agent.is_ready();
+        let slots = if agent.is_ready() { agent.slots + agent.prefetch } else { 0 };
         for membership in &agent.serves {
             if let Some(pool) = self.pools.get_mut(membership.pool) {
-                pool.set_ready(membership.member, is_ready);
+                pool.set_ready(membership.member, slots);
             }
         }
         self.room_changed(key);
@@ -244,5 +244,6 @@ impl Core {
             }
         }
         self.registry.remove(key);
+        self.fill_below_caps(now);
     }
 }

@@ -214,9 +214,9 @@ impl Core {
     /// is.
     pub(super) fn may_wait(&self, key: TaskKey) -> bool {
         let Some(task) = self.tasks.get(key) else { return false };
-        let delayed = self.pools.get(task.pool).map(|pool| pool.delayed).unwrap_or_default();
-        delayed.tasks < self.config.max_queue_tasks
-            && delayed.bytes + task.bytes() <= self.config.max_queue_bytes
+        let Some(pool) = self.pools.get(task.pool) else { return false };
+        let bounds = pool.rules.queue_bounds(&self.config);
+        pool.delayed.tasks < bounds.tasks && pool.delayed.bytes + task.bytes() <= bounds.bytes
     }
 
     /// Lets a task wait for its time, which its deadline may cut.

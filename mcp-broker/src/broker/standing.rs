@@ -129,7 +129,11 @@ impl Core {
     pub(super) fn judge(&mut self, now: Now, pool: PoolKey, attempt: &Attempt, verdict: Verdict) {
         let Some(member) = self.registry.member(attempt.agent, pool) else { return };
         let Some(pool) = self.pools.get_mut(pool) else { return };
-        pool.judge(member, verdict, now.mono.since(attempt.routed));
+        let held_us = attempt.held_us(now.mono);
+        pool.judge(member, verdict, held_us);
+        if matches!(verdict, Verdict::Ok | Verdict::TaskError) {
+            pool.note_service(attempt.tenant, held_us);
+        }
     }
 }
 

@@ -9,9 +9,11 @@ use mcp_proto::{
 use smallvec::smallvec;
 
 use super::admin;
+use super::admission::{Admitted, Newcomer};
 use super::family::BY_CLIENT;
 use super::hash::fnv1a;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
+use super::queue::Rank;
 use super::sessions::{IdentityKey, SessionKey};
 use super::uploads::Upload;
 use super::{ConnectionId, Core, Now};
@@ -163,9 +165,17 @@ impl Core {
         if spec.shadow {
             required.0.insert("shadow".into(), "true".into());
         }
-        let (pool, subqueue) =
-            self.queue_for(spec.action, &required, payload.len() + room_bytes)
-                .inspect_err(|_| self.measured.ended_at_once(spec.action, Outcome::Rejected))?;
+        let newcomer = Newcomer {
+            action: spec.action,
+            required: &required,
+            tenant: spec.tenant,
+            priority: spec.priority,
+            bytes: payload.len() + room_bytes,
+            deadline,
+        };
+        let Admitted { pool, subqueue, tenant } = self
+            .admit(now, &newcomer)
+            .inspect_err(|_| self.measured.ended_at_once(spec.action, Outcome::Rejected))?;
 
         let stream = (arrival.stream_window_bytes > 0).then(|| {
             let name = Name { identity, id: &spec.id, hash: name_hash };
@@ -187,6 +197,7 @@ impl Core {
             payload,
             priority: spec.priority,
             affinity: affinity(spec.affinity_key),
+            tenant,
             is_idempotent: spec.idempotent,
             is_durable,
             waiters: smallvec![session],
@@ -195,7 +206,7 @@ impl Core {
             received: now.mono,
             deadline,
             timer: None,
-            state: TaskState::Queued { ticket: 0, since: now.mono },
+            state: TaskState::Queued { rank: Rank::of_newcomer(deadline), since: now.mono },
             attempts: 0,
             nacks: 0,
             avoid: None,

@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod admission;
 mod cancel;
 mod duplicates;
 mod durable;
 mod family;
 mod fixture;
 mod interleavings;
+mod load;
 mod lost;
 mod metrics;
 mod operators;
@@ -20,4 +22,5 @@ mod sessions;
 mod shutdown;
 mod streams;
 mod tasks;
+mod turns;
 mod uploads;

@@ -1,7 +1,7 @@
 //! What holds whatever happens.
 
 use mcp_broker::broker::ActionMetrics;
-use mcp_proto::{Deliver, Executed, Hop, HopEvent, Outcome};
+use mcp_proto::{Deliver, Executed, Hop, HopEvent, Outcome, Readiness};
 
 use super::client::Reading;
 use super::world::World;
@@ -21,12 +21,31 @@ impl World {
         }
         let stats = self.it.core.stats();
         assert_eq!(charged, stats.in_flight);
+        assert!(stats.in_flight <= self.max_running, "{}", stats.in_flight);
+        self.check_nobody_waits_in_vain();
         assert!(stats.stream_bytes <= self.stream_bytes as u64, "{}", stats.stream_bytes);
         assert!(stats.upload_bytes <= self.it.core.config().max_upload_bytes as u64);
         self.check_gauges();
         for sent in &self.sent {
             let is_once = sent.asks.is_idempotent || sent.started <= 1;
             assert!(is_once, "{} ran {} times", sent.id, sent.started);
+        }
+    }
+
+    /// No task waits while a worker could take it, but for those that had one: they may wait for
+    /// another.
+    fn check_nobody_waits_in_vain(&self) {
+        let stats = self.it.core.stats();
+        let had_one =
+            self.sent.iter().filter(|it| !it.has_ended && !it.attempts.is_empty()).count();
+        if stats.queued <= had_one as u64 || stats.in_flight >= self.max_running {
+            return;
+        }
+        for agent in self.it.core.agents(self.it.now, false) {
+            let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
+            let takes = self.workers[index].slots + self.workers[index].prefetch;
+            let is_busy = agent.in_flight >= takes || agent.readiness != Readiness::Ready;
+            assert!(is_busy, "{} tasks wait beside {agent:?}", stats.queued);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Whatever happens, in whatever order: each task has one outcome, a slot comes back once, no worker
 //! is routed more than its slots and prefetch, a task that may not run twice does not, and one that
-//! is tried again is so after its wait, no more often than it asked for, and as its trace tells. No
+//! is tried again is so after its wait, no more often than it asked for, and as its trace tells. No more
+//! attempts run than may, and no task waits while a worker could take it. No
 //! child outlives a parent that was cancelled or expired, nor its time to live. A result in parts
 //! reaches its reader in order, once, and whole, unless it is told what is missing; and its worker
 //! never waits for credit in vain. An input in chunks reaches each attempt in order, from its beginning,
@@ -36,13 +37,26 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
         // Enough for some with much room, or for few with little.
         prop_oneof![Just(1024 * 1024usize), Just(300 * 1024)],
+        prop_oneof![2 => Just(0u32), 1 => Just(1), 1 => Just(3)],
+        prop_oneof![2 => Just(0u64), 1 => Just(500)],
     )
-        .prop_map(|(policy, retry_budget_percent, stream_bytes, upload_bytes)| Setting {
-            policy,
-            retry_budget_percent,
-            stream_bytes,
-            upload_bytes,
-        })
+        .prop_map(
+            |(
+                policy,
+                retry_budget_percent,
+                stream_bytes,
+                upload_bytes,
+                max_running,
+                max_queue_wait_ms,
+            )| Setting {
+                policy,
+                retry_budget_percent,
+                stream_bytes,
+                upload_bytes,
+                max_running,
+                max_queue_wait_ms,
+            },
+        )
 }
 
 fn happens(world: &mut World, ops: Vec<Op>) {

@@ -17,11 +17,16 @@ pub(super) struct Setting {
     pub(super) retry_budget_percent: u32,
     pub(super) stream_bytes: usize,
     pub(super) upload_bytes: usize,
+    /// Attempts that may run at once; 0: any number.
+    pub(super) max_running: u32,
+    pub(super) max_queue_wait_ms: u64,
 }
 
 pub(super) struct World {
     pub(super) it: Fixture,
     pub(super) stream_bytes: usize,
+    /// Attempts that may run at once.
+    pub(super) max_running: u64,
     pub(super) workers: Vec<Worker>,
     pub(super) clients: Vec<Client>,
     /// Asks only for tasks that must have ended.
@@ -32,9 +37,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(setting: Setting) -> Self {
-        let Setting { policy, retry_budget_percent, stream_bytes, upload_bytes } = setting;
+        let Setting { policy, retry_budget_percent, stream_bytes, upload_bytes, .. } = setting;
+        let Setting { max_running, max_queue_wait_ms, .. } = setting;
         let mut it = Fixture::with(|config| {
             config.rules.policy = policy;
+            config.rules.max_running = max_running;
+            config.rules.max_queue_wait_ms = max_queue_wait_ms;
             config.retry_budget_percent = retry_budget_percent;
             config.stream_bytes = stream_bytes;
             config.max_upload_bytes = upload_bytes;
@@ -43,6 +51,7 @@ impl World {
             observer: it.client(),
             it,
             stream_bytes,
+            max_running: if max_running > 0 { max_running.into() } else { u64::MAX },
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             sent: Vec::new(),
