@@ -19,7 +19,7 @@ use super::least_loaded::LeastLoaded;
 use super::{Load, Member, Seat};
 
 /// Largest share of a member among the tasks placed lately, in 1/4 of its share by slots: 1.25, the
-/// balance between hits and load that the paper recommends for a start, and HAProxy's and Vimeo's.
+/// lowest that HAProxy calls reasonable for its `hash-balance-factor`.
 const BOUND_QUARTERS: u64 = 5;
 
 /// Tasks a slot after which those of before count half: their random spread is then below the bound
