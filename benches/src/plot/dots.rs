@@ -110,7 +110,7 @@ fn legend(dots: &[&str], out: &mut String) -> fmt::Result {
 
 fn draw_panel(panel: &DotPanel, out: &mut String) -> fmt::Result {
     let height = panel.rows.len() as f64 * ROW_HEIGHT;
-    text(out, (0.0, -12.0), "start", "class=\"ink\" font-weight=\"600\"", &panel.title)?;
+    text(out, (20.0 - LEFT, -12.0), "start", "class=\"ink\" font-weight=\"600\"", &panel.title)?;
     for (value, label) in panel.x.ticks() {
         let x = AXIS_WIDTH * panel.x.place(value);
         writeln!(out, "<path d=\"M{x:.1} 0V{height}\" class=\"grid\"/>")?;

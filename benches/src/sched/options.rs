@@ -28,7 +28,7 @@ pub(crate) struct Options {
     pub(super) seeds: u64,
 
     /// Seconds of virtual time that are measured
-    #[arg(long, value_name = "SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
     secs: u64,
 
     /// Directory for sched.json and the plots

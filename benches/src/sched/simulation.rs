@@ -265,3 +265,24 @@ impl<'a> Simulation<'a> {
         connection.0 as usize - self.workload.traffic.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::workloads;
+    use super::*;
+
+    #[test]
+    fn all_tasks_come_to_an_end_within_slots_and_the_same_again() {
+        let workload = workloads::all().into_iter().find(|it| it.name == "bursts").unwrap();
+        let tasks = workload.tasks(1_000_000, 3);
+        let run = || run(&workload, ActionRules::default(), &tasks, 3);
+        let first = run();
+        let shortest_us = tasks[0].service_us + 4 * NETWORK_US;
+        for fate in &first.fates {
+            let Fate::Done { latency_us, .. } = fate else { panic!("{fate:?}") };
+            assert!((shortest_us..workload.ttl_ms * 1000).contains(latency_us));
+        }
+        assert_eq!((first.fates.len(), first.over_assigned), (tasks.len(), 0));
+        assert_eq!(first.fates, run().fates);
+    }
+}

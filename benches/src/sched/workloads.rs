@@ -19,6 +19,9 @@ const SESSION_SLOTS: u32 = 16;
 /// Distinct affinity keys.
 const SESSIONS: u64 = 1000;
 
+/// Of the tenants' tasks.
+const TENANT_TTL_MS: u64 = 2_000;
+
 /// The bound of the overloads, ms: twice the service time.
 const MAX_QUEUE_WAIT_MS: u64 = 40;
 
@@ -99,12 +102,14 @@ pub(super) fn all() -> Vec<Workload> {
             name: "tenant_alone",
             title: "one tenant alone, load 10 %".to_owned(),
             traffic: vec![tenant("steady", 0.1)],
+            ttl_ms: TENANT_TTL_MS,
             ..plain(&even)
         },
         Workload {
             name: "tenant_flooded",
             title: "the same beside one that floods with 200 %".to_owned(),
             traffic: vec![tenant("steady", 0.1), tenant("flood", 2.0)],
+            ttl_ms: TENANT_TTL_MS,
             ..plain(&even)
         },
     ]
