@@ -43,7 +43,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     work_ms: u64,
 
-    /// The broker's `max_queue_wait_ms`
+    /// The broker's `max_queue_wait_ms`; 0: only times to live bound the queue
     #[arg(long, value_name = "MS", default_value_t = 40)]
     max_queue_wait_ms: u64,
 }

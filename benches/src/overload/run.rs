@@ -25,8 +25,10 @@ pub(super) struct Outcome {
 }
 
 pub(super) fn measure(options: &Options) -> Result<Outcome> {
-    let rules: ActionRules =
-        serde_json::from_value(json!({ "max_queue_wait_ms": options.max_queue_wait_ms }))?;
+    let rules = match options.max_queue_wait_ms {
+        0 => ActionRules::default(),
+        bound => serde_json::from_value(json!({ "max_queue_wait_ms": bound }))?,
+    };
     let settings = BrokerSettings { rules, ..BrokerSettings::default() };
     let mut broker = Process::of(&Role::Broker(settings))?;
     let target: Target = broker.hear()?;

@@ -33,15 +33,16 @@ pub(super) struct Figures {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Group {
     pub(super) name: &'static str,
-    /// Of all tasks that were taken: what was not done in time counts with its time to live.
+    /// Of all tasks that were taken and did not fail: what was not done in time counts with its time
+    /// to live.
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     /// Work done in time, by what the workers could do.
     pub(super) goodput: f64,
     /// Tasks that were refused, by all.
     pub(super) refused: f64,
-    /// Tasks that were taken and not done in time, by all.
-    pub(super) late: f64,
+    /// Tasks that were taken, and failed or were not done in time, by all.
+    pub(super) failed: f64,
 }
 
 impl Figures {
@@ -85,14 +86,15 @@ impl View<'_> {
     fn group(&self, index: Option<usize>) -> Group {
         let is_in = |task: &SimTask| index.is_none_or(|index| task.group == index);
         let came = self.fates().filter(|(task, _)| self.window_us.contains(&task.at_us));
-        let (mut latencies_us, mut refused, mut late, mut count) = (Vec::new(), 0.0, 0.0, 0.0);
+        let (mut latencies_us, mut refused, mut failed, mut count) = (Vec::new(), 0.0, 0.0, 0.0);
         for (_, fate) in came.filter(|(task, _)| is_in(task)) {
             count += 1.0;
             match fate {
                 Fate::Done { latency_us, .. } => latencies_us.push(latency_us),
                 Fate::Refused => refused += 1.0,
+                Fate::Failed => failed += 1.0,
                 Fate::Late => {
-                    late += 1.0;
+                    failed += 1.0;
                     latencies_us.push(self.workload.ttl_ms * 1000);
                 }
             }
@@ -108,7 +110,7 @@ impl View<'_> {
             p99_ms: quantile(&latencies_us, 0.99) / 1000.0,
             goodput: done_us / could_us,
             refused: refused / f64::max(count, 1.0),
-            late: late / f64::max(count, 1.0),
+            failed: failed / f64::max(count, 1.0),
         }
     }
 
@@ -157,7 +159,7 @@ impl View<'_> {
             Fate::Done { latency_us, worker } => {
                 self.window_us.contains(&(task.at_us + latency_us)).then_some((task, worker))
             }
-            Fate::Refused | Fate::Late => None,
+            Fate::Refused | Fate::Failed | Fate::Late => None,
         })
     }
 

@@ -6,7 +6,7 @@ use super::workload::SimWorker;
 
 /// A worker as an actor: it starts each attempt as it comes, and forgets it when it ends.
 pub(super) struct WorkerState {
-    make: SimWorker,
+    slots: usize,
     held: Vec<AttemptId>,
     routes: u64,
     pings: u64,
@@ -15,16 +15,15 @@ pub(super) struct WorkerState {
 }
 
 impl WorkerState {
-    pub(super) fn new(make: SimWorker) -> Self {
-        Self { make, held: Vec::new(), routes: 0, pings: 0, over_assigned: 0 }
+    pub(super) fn new(make: &SimWorker) -> Self {
+        Self { slots: make.slots as usize, held: Vec::new(), routes: 0, pings: 0, over_assigned: 0 }
     }
 
-    /// Takes an attempt at a task; says how long it will have it, µs.
-    pub(super) fn take(&mut self, attempt: AttemptId, service_us: u64) -> u64 {
+    /// Takes an attempt.
+    pub(super) fn take(&mut self, attempt: AttemptId) {
         self.routes += 1;
-        self.over_assigned += u64::from(self.held.len() >= self.make.slots as usize);
+        self.over_assigned += u64::from(self.held.len() >= self.slots);
         self.held.push(attempt);
-        service_us * self.make.slowness
     }
 
     /// Ends an attempt; says whether it was there.

@@ -35,14 +35,14 @@ pub(super) fn run(workload: &Workload, next: Next, tasks: &[SimTask], seed: u64)
         let comes_us = task.at_us + 2 * NETWORK_US;
         let Some(Reverse(free_us)) = slots[worker].pop() else { continue };
         over_assigned += u64::from(free_us > comes_us);
-        let work_us = task.service_us * workload.workers[worker].slowness;
+        let (work_us, is_done) = workload.workers[worker].works(task);
         let done_us = free_us.max(comes_us) + work_us;
         slots[worker].push(Reverse(done_us));
         let latency_us = done_us + 2 * NETWORK_US - task.at_us;
-        fates.push(if latency_us <= workload.ttl_ms * 1000 {
-            Fate::Done { latency_us, worker }
-        } else {
-            Fate::Late
+        fates.push(match latency_us <= workload.ttl_ms * 1000 {
+            true if is_done => Fate::Done { latency_us, worker },
+            true => Fate::Failed,
+            false => Fate::Late,
         });
     }
     Run { fates, over_assigned }
@@ -61,8 +61,8 @@ mod tests {
     #[test]
     fn a_task_waits_for_a_slot_of_its_worker() {
         let mut workload = workloads::all().remove(0);
-        workload.workers = vec![SimWorker { slots: 1, slowness: 2 }];
-        let task = SimTask { at_us: 1000, service_us: 500, group: 0, key: None };
+        workload.workers = vec![SimWorker { slots: 1, slowness: 2, fails: 0.0 }];
+        let task = SimTask { at_us: 1000, service_us: 500, group: 0, key: None, luck: 0.5 };
         let run = run(&workload, Next::InTurn, &[task, task], 1);
         let latencies = [4 * NETWORK_US + 1000, 4 * NETWORK_US + 2000];
         let expected = latencies.map(|latency_us| Fate::Done { latency_us, worker: 0 });

@@ -6,8 +6,8 @@ use mcp_broker::broker::{
     ActionRules, ConnectionId, Core, CoreConfig, Identity, Mono, Now, Output,
 };
 use mcp_proto::{
-    ActionName, AttemptId, Cancel, Deliver, Executed, Frame, FrameCodec, Incoming, Limits, Message,
-    NodeId, Outcome, Send, Task, TaskResult, WorkerHello,
+    ActionName, AttemptId, Cancel, Deliver, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec,
+    Incoming, Limits, Message, NodeId, Outcome, Send, Task, TaskResult, WorkerHello,
 };
 
 use super::events::Events;
@@ -25,6 +25,8 @@ pub(super) enum Fate {
     Done { latency_us: u64, worker: usize },
     /// The broker did not take it.
     Refused,
+    /// A worker failed it.
+    Failed,
     /// It came to no end in time.
     Late,
 }
@@ -83,7 +85,7 @@ impl<'a> Simulation<'a> {
             core: Core::new(config),
             now_us: 0,
             events: Events::new(),
-            workers: workload.workers.iter().map(|make| WorkerState::new(*make)).collect(),
+            workers: workload.workers.iter().map(|make| WorkerState::new(make)).collect(),
             tasks,
             sent: 0,
             done_by: vec![None; tasks.len()],
@@ -149,7 +151,8 @@ impl<'a> Simulation<'a> {
             }
             Event::Frame(from, message) => self.give(from, message.into()),
             Event::Route { worker, attempt, task } => {
-                let work_us = self.workers[worker].take(attempt, self.tasks[task].service_us);
+                self.workers[worker].take(attempt);
+                let (work_us, _) = self.workload.workers[worker].works(&self.tasks[task]);
                 let finished = Event::Finished { worker, attempt, task };
                 self.events.add(self.now_us + work_us, finished);
             }
@@ -161,11 +164,7 @@ impl<'a> Simulation<'a> {
             }
             Event::Finished { worker, attempt, task } => {
                 if self.workers[worker].end(attempt) {
-                    self.done_by[task].get_or_insert(worker);
-                    let mut result = TaskResult::new(attempt, Outcome::Ok, Executed::Yes);
-                    result.work_us =
-                        self.tasks[task].service_us * self.workload.workers[worker].slowness;
-                    self.say(worker, Message::Result(result));
+                    self.finish(worker, attempt, task);
                 }
             }
             Event::Ping { worker } => {
@@ -189,6 +188,20 @@ impl<'a> Simulation<'a> {
         let message = Message::Send(Send::new(task.encode(), self.workload.ttl_ms));
         let body = Bytes::copy_from_slice(&(index as u64).to_be_bytes());
         self.give(ConnectionId(group as u64), Frame { message, body });
+    }
+
+    /// A handler's RESULT.
+    fn finish(&mut self, worker: usize, attempt: AttemptId, task: usize) {
+        let (work_us, is_done) = self.workload.workers[worker].works(&self.tasks[task]);
+        let outcome = if is_done { Outcome::Ok } else { Outcome::Failed };
+        let mut result = TaskResult { work_us, ..TaskResult::new(attempt, outcome, Executed::Yes) };
+        if is_done {
+            self.done_by[task].get_or_insert(worker);
+        } else {
+            let error = ErrorInfo::new(ErrorCode::HandlerFailed, "it fails now and then");
+            result.error = Some(Box::new(error));
+        }
+        self.say(worker, Message::Result(result));
     }
 
     /// A worker sends a frame.
@@ -246,6 +259,7 @@ impl<'a> Simulation<'a> {
                 Fate::Done { latency_us: at_us - self.tasks[task].at_us, worker }
             }
             (Outcome::Rejected, _) => Fate::Refused,
+            (Outcome::Failed, _) => Fate::Failed,
             _ => Fate::Late,
         };
         if self.fates[task].replace(fate).is_none() {

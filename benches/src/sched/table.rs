@@ -28,7 +28,7 @@ fn cells(workload: &Workload, contenders: &[Contender], records: &[Record]) -> T
         ("p99, ms", |it| Some(it.all.p99_ms), milliseconds),
         ("goodput", |it| Some(it.all.goodput), percent),
         ("refused", |it| Some(it.all.refused), percent),
-        ("late", |it| Some(it.all.late), percent),
+        ("failed", |it| Some(it.all.failed), percent),
         ("fairness", |it| Some(it.fairness), ratio),
         ("largest", |it| Some(it.largest), ratio),
         ("over-assigned", |it| Some(it.over_assigned as f64), whole),
@@ -68,7 +68,7 @@ fn groups(workload: &Workload, contenders: &[Contender], records: &[Record]) -> 
                 "{} / {} ({})",
                 print(figure(index, |it| it.p50_ms), milliseconds),
                 print(figure(index, |it| it.p99_ms), milliseconds),
-                print(figure(index, |it| it.refused + it.late), percent),
+                print(figure(index, |it| it.refused + it.failed), percent),
             ));
         }
         table.add_row(row);

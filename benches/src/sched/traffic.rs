@@ -53,6 +53,8 @@ pub(super) struct SimTask {
     /// Index of its [`Traffic`].
     pub(super) group: usize,
     pub(super) key: Option<u64>,
+    /// Between 0 and 1: a worker that fails such a share of its tasks fails those below.
+    pub(super) luck: f64,
 }
 
 impl Traffic {
@@ -72,7 +74,8 @@ impl Traffic {
             for _ in 0..count {
                 let service_us = self.service.draw_us(self.mean_service_us, rng);
                 let key = self.keys.draw(rng);
-                tasks.push(SimTask { at_us: at_us as u64, service_us, group, key });
+                let luck = rng.f64();
+                tasks.push(SimTask { at_us: at_us as u64, service_us, group, key, luck });
             }
         }
     }

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use super::traffic::{SimTask, Traffic};
 
+/// What a task takes that fails at once, µs.
+const FAILS_AFTER_US: u64 = 1_000;
+
 /// What a contender has to cope with.
 #[derive(Debug, Clone)]
 pub(super) struct Workload {
@@ -26,6 +29,8 @@ pub(super) struct SimWorker {
     pub(super) slots: u32,
     /// Times as long as an ordinary worker takes.
     pub(super) slowness: u64,
+    /// Share of its tasks that it fails, at once.
+    pub(super) fails: f64,
 }
 
 impl Workload {
@@ -45,6 +50,16 @@ impl Workload {
         let rate = self.traffic.iter().map(Traffic::per_s).sum::<f64>();
         let work = self.traffic.iter().map(|it| it.per_s() * it.mean_service_us).sum::<f64>();
         speed(&self.workers) * 1e6 * rate / work
+    }
+}
+
+impl SimWorker {
+    /// How long it has a task, µs, and whether it does it.
+    pub(super) fn works(&self, task: &SimTask) -> (u64, bool) {
+        match task.luck < self.fails {
+            true => (FAILS_AFTER_US, false),
+            false => (task.service_us * self.slowness, true),
+        }
     }
 }
 

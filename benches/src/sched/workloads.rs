@@ -30,6 +30,8 @@ pub(super) fn all() -> Vec<Workload> {
     let even = workers(SLOTS);
     let mut slow = workers(SLOTS);
     slow[0].slowness = 10;
+    let mut failing = workers(SLOTS);
+    failing[0].fails = 0.5;
     let sessions = workers(SESSION_SLOTS);
     let single = workers(1);
     vec![
@@ -44,6 +46,12 @@ pub(super) fn all() -> Vec<Workload> {
             title: "one of eight workers is 10× slower, load 70 %".to_owned(),
             traffic: vec![poisson(&slow, 0.7, Service::Exponential)],
             ..plain(&slow)
+        },
+        Workload {
+            name: "failing_worker",
+            title: "one of eight workers fails half of its tasks at once, load 70 %".to_owned(),
+            traffic: vec![poisson(&failing, 0.7, Service::Exponential)],
+            ..plain(&failing)
         },
         Workload {
             name: "heavy_tail",
@@ -82,19 +90,19 @@ pub(super) fn all() -> Vec<Workload> {
         overload("overload_3x", 3.0),
         Workload {
             name: "balanced_keys",
-            title: format!("{SESSIONS} sessions, all as busy, load 60 %"),
+            title: format!("{SESSIONS} sessions, all as busy, load 50 %"),
             traffic: vec![Traffic {
                 keys: Keys::Balanced { count: SESSIONS },
-                ..poisson(&sessions, 0.6, Service::Exponential)
+                ..poisson(&sessions, 0.5, Service::Exponential)
             }],
             ..plain(&sessions)
         },
         Workload {
             name: "hot_key",
-            title: format!("{SESSIONS} sessions, one with 30 % of all tasks, load 60 %"),
+            title: format!("{SESSIONS} sessions, one with 30 % of all tasks, load 50 %"),
             traffic: vec![Traffic {
                 keys: Keys::Hot { count: SESSIONS, share: 0.3 },
-                ..poisson(&sessions, 0.6, Service::Exponential)
+                ..poisson(&sessions, 0.5, Service::Exponential)
             }],
             ..plain(&sessions)
         },
@@ -143,7 +151,7 @@ fn plain(workers: &[SimWorker]) -> Workload {
 }
 
 fn workers(slots: u32) -> Vec<SimWorker> {
-    vec![SimWorker { slots, slowness: 1 }; WORKERS]
+    vec![SimWorker { slots, slowness: 1, fails: 0.0 }; WORKERS]
 }
 
 /// Traffic of so much of the workers' capacity.
@@ -183,6 +191,7 @@ mod tests {
         let expected = [
             ("steady", 70.0),
             ("slow_worker", 70.0),
+            ("failing_worker", 70.0),
             ("heavy_tail", 70.0),
             ("bursts", 70.0),
             ("priorities", 110.0),
