@@ -58,8 +58,6 @@ impl Figures {
             several => (0..several.len()).map(|index| view.group(Some(index))).collect(),
         };
         let has_tenants = workload.traffic.iter().any(|it| !it.tenant.is_empty());
-        let done_by = view.by_worker(|_| 1.0);
-        let mean = done_by.iter().sum::<f64>() / done_by.len() as f64;
         Self {
             all: view.group(None),
             fairness: match has_tenants && groups.len() > 1 {
@@ -67,7 +65,7 @@ impl Figures {
                 false => jain(&view.busy()),
             },
             affinity: view.affinity(),
-            largest: done_by.iter().copied().fold(0.0, f64::max) / mean.max(f64::MIN_POSITIVE),
+            largest: view.largest(),
             over_assigned: run.over_assigned,
             groups,
         }
@@ -124,19 +122,27 @@ impl View<'_> {
 
     /// Busy time of each worker's slots, in the tasks that it did.
     fn busy(&self) -> Vec<f64> {
-        let work_us = self.by_worker(|task| task.service_us as f64);
+        let mut work_us = vec![0.0; self.workload.workers.len()];
+        for (task, worker) in self.done() {
+            work_us[worker] += task.service_us as f64;
+        }
         let by_slot = |(work_us, worker): (f64, &super::workload::SimWorker)| {
             work_us * worker.slowness as f64 / f64::from(worker.slots)
         };
         work_us.into_iter().zip(&self.workload.workers).map(by_slot).collect()
     }
 
-    fn by_worker(&self, what: impl Fn(&SimTask) -> f64) -> Vec<f64> {
-        let mut sums = vec![0.0; self.workload.workers.len()];
-        for (task, worker) in self.done() {
-            sums[worker] += what(task);
+    fn largest(&self) -> f64 {
+        let mut tasks = vec![0.0; self.workload.workers.len()];
+        for (task, fate) in self.fates() {
+            if let Fate::Done { worker, .. } = fate
+                && self.window_us.contains(&task.at_us)
+            {
+                tasks[worker] += 1.0;
+            }
         }
-        sums
+        let mean = tasks.iter().sum::<f64>() / tasks.len() as f64;
+        tasks.into_iter().fold(0.0, f64::max) / mean.max(f64::MIN_POSITIVE)
     }
 
     fn affinity(&self) -> Option<f64> {

@@ -85,7 +85,7 @@ impl<'a> Simulation<'a> {
             core: Core::new(config),
             now_us: 0,
             events: Events::new(),
-            workers: workload.workers.iter().map(|make| WorkerState::new(make)).collect(),
+            workers: workload.workers.iter().map(WorkerState::new).collect(),
             tasks,
             sent: 0,
             done_by: vec![None; tasks.len()],
