@@ -10,8 +10,8 @@ use super::contender::Contender;
 use super::workload::Workload;
 use super::workloads;
 
-/// Until the queues are as long as they will be, s.
-const WARM_UP_SECS: u64 = 2;
+/// Until queues are as long as they will be, and policies know the workers, s.
+const WARM_UP_SECS: u64 = 5;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     pub(super) seeds: u64,
 
     /// Seconds of virtual time that are measured
-    #[arg(long, value_name = "SECS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     secs: u64,
 
     /// Directory for sched.json and the plots
