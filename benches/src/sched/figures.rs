@@ -99,14 +99,14 @@ impl View<'_> {
         }
         latencies_us.sort_unstable();
         let done = self.done().filter(|(task, _)| is_in(task));
-        let done_us: f64 = done.map(|(task, _)| task.service_us as f64).sum();
+        let done_us: u64 = done.map(|(task, _)| task.service_us).sum();
         let window_us = (self.window_us.end - self.window_us.start) as f64;
         let could_us = super::workload::speed(&self.workload.workers) * window_us;
         Group {
             name: index.map_or("all", |index| self.workload.traffic[index].name),
             p50_ms: quantile(&latencies_us, 0.5) / 1000.0,
             p99_ms: quantile(&latencies_us, 0.99) / 1000.0,
-            goodput: done_us / could_us,
+            goodput: done_us as f64 / could_us,
             refused: refused / f64::max(count, 1.0),
             failed: failed / f64::max(count, 1.0),
         }
