@@ -29,10 +29,7 @@ pub(super) fn all(
         |_| Scale::Linear { max: 100.0, step: 20.0 },
     );
     let affinity = plots.of(
-        workloads
-            .iter()
-            .filter(|it| it.name.ends_with("_key") || it.name.ends_with("_keys"))
-            .collect(),
+        workloads.iter().filter(|it| it.has_keys()).collect(),
         "Affinity: tasks at the worker of their key's last one, %",
         &[("hits", |it| it.affinity.map(|share| share * 100.0))],
         |_| Scale::Linear { max: 100.0, step: 20.0 },

@@ -4,10 +4,7 @@ use std::fmt;
 
 use anyhow::{Context, Result, bail};
 use mcp_broker::broker::{ActionRules, Policy};
-use serde::de::value::Error as Unread;
-use serde::de::{Deserializer, Error as _, Visitor};
-use serde::{Deserialize, forward_to_deserialize_any};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::pushed::{self, Next};
 use super::traffic::SimTask;
@@ -18,15 +15,15 @@ use super::{Run, simulation};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Contender {
     Pushed(Next),
-    /// A policy, by its name in configuration.
-    Policy(&'static str),
+    Policy(Policy),
 }
 
 impl Contender {
     /// All there are, beginning with those that know nothing of load.
     pub(super) fn all() -> Vec<Self> {
         let pushed = [Self::Pushed(Next::Random), Self::Pushed(Next::InTurn)];
-        pushed.into_iter().chain(policies().iter().copied().map(Self::Policy)).collect()
+        let policies = Policy::ALL.iter().copied().map(Self::Policy);
+        pushed.into_iter().chain(policies).collect()
     }
 
     pub(super) fn of(name: &str) -> Result<Self> {
@@ -48,7 +45,7 @@ impl Contender {
             Self::Policy(policy) => policy,
         };
         let mut rules = workload.rules.clone();
-        rules.insert("policy".to_owned(), policy.into());
+        rules.insert("policy".to_owned(), json!(policy));
         let rules: ActionRules =
             serde_json::from_value(Value::Object(rules)).context(workload.name)?;
         Ok(simulation::run(workload, rules, tasks, seed))
@@ -57,45 +54,11 @@ impl Contender {
 
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pushed(Next::Random) => "push_random",
-            Self::Pushed(Next::InTurn) => "push_round_robin",
-            Self::Policy(policy) => policy,
-        })
-    }
-}
-
-/// The names of all policies, as configuration has them.
-fn policies() -> &'static [&'static str] {
-    let mut names: &'static [&'static str] = &[];
-    // Ends with an error: all that it is asked for are the names.
-    let _ = Policy::deserialize(Names(&mut names));
-    names
-}
-
-/// Notes which names an enum could have, and gives it none.
-struct Names<'a>(&'a mut &'static [&'static str]);
-
-impl<'de> Deserializer<'de> for Names<'_> {
-    type Error = Unread;
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Unread> {
-        Err(Unread::custom("not an enum"))
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        variants: &'static [&'static str],
-        _: V,
-    ) -> Result<V::Value, Unread> {
-        *self.0 = variants;
-        Err(Unread::custom("only the names were wanted"))
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
-        unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+        match self {
+            Self::Pushed(Next::Random) => f.write_str("push_random"),
+            Self::Pushed(Next::InTurn) => f.write_str("push_round_robin"),
+            Self::Policy(policy) => f.write_str(&policy.name()),
+        }
     }
 }
 
@@ -105,8 +68,9 @@ mod tests {
 
     #[test]
     fn the_policies_are_those_of_the_broker() {
-        assert!(policies().contains(&"round_robin") && policies().contains(&"least_loaded"));
-        assert_eq!(Contender::of("least_loaded").unwrap(), Contender::Policy("least_loaded"));
+        for policy in Policy::ALL {
+            assert_eq!(Contender::of(&policy.name()).unwrap(), Contender::Policy(*policy));
+        }
         assert!(Contender::of("best").is_err());
     }
 }

@@ -33,8 +33,7 @@ fn cells(workload: &Workload, contenders: &[Contender], records: &[Record]) -> T
         ("largest", |it| Some(it.largest), ratio),
         ("over-assigned", |it| Some(it.over_assigned as f64), whole),
     ];
-    let has_keys = |it: &Record| it.workload == workload.name && it.figures.affinity.is_some();
-    if records.iter().any(has_keys) {
+    if workload.has_keys() {
         columns.insert(6, ("affinity", |it| it.affinity, percent));
     }
     let header = std::iter::once("policy").chain(columns.iter().map(|column| column.0));

@@ -29,7 +29,7 @@ pub(super) enum Arrivals {
 }
 
 /// Which affinity keys they have.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Keys {
     None,
     /// So many, all as often.

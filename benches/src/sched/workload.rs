@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use serde_json::{Map, Value};
 
-use super::traffic::{SimTask, Traffic};
+use super::traffic::{Keys, SimTask, Traffic};
 
 /// What a task takes that fails at once, µs.
 const FAILS_AFTER_US: u64 = 1_000;
@@ -43,6 +43,10 @@ impl Workload {
         }
         tasks.sort_by_key(|task| task.at_us);
         tasks
+    }
+
+    pub(super) fn has_keys(&self) -> bool {
+        self.traffic.iter().any(|traffic| traffic.keys != Keys::None)
     }
 
     /// Tasks a second that the workers can do at most.
