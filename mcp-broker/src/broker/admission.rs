@@ -99,7 +99,7 @@ impl Pool {
             );
             return Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000));
         };
-        if self.subqueues[subqueue].queued > 0 || !self.has_room(subqueue) {
+        if !self.has_room(subqueue) {
             self.check_bounds(tenant, newcomer.bytes, config)?;
             self.check_wait(now, subqueue, tenant, newcomer)?;
         }

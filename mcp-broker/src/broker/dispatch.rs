@@ -58,12 +58,9 @@ impl Core {
             _ => (now.mono, false),
         };
         let is_expired = now.mono >= task.deadline;
+        // Where a worker has room, whatever waits was handed back by it, and waits for another one.
         let ask = task.ask(&self.registry);
-        // Behind others it has to wait: while they do, no worker has room.
-        if (pool.subqueues[task.subqueue].queued == 0 || came_back)
-            && !is_expired
-            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, ask)
-        {
+        if !is_expired && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, ask) {
             return self.route(now, key, choice, since);
         }
         let until = pool.rules.wait_until(since, task);
