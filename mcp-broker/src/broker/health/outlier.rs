@@ -229,9 +229,9 @@ mod tests {
         fn first(&mut self, rounds: u32, mut us: impl FnMut(usize) -> u64) -> Vec<Option<u32>> {
             let mut first = vec![None; self.workers.len()];
             for round in 1..=rounds {
-                for worker in 0..self.workers.len() {
+                for (worker, first) in first.iter_mut().enumerate() {
                     if self.note(worker, us(worker)) {
-                        first[worker].get_or_insert(round);
+                        first.get_or_insert(round);
                     }
                 }
             }
