@@ -22,8 +22,12 @@ pub struct AgentInfo {
     pub presence: String,
     /// `standby`, `ready` or `draining`.
     pub readiness: String,
-    /// `ok`, `suspect` or `ejected`.
+    /// `suspect` while it does not answer; otherwise how it is at the action at which it is worst:
+    /// `ok`, `slow start`, `ejected`, `half-open`, `probing` or `breaker open`.
     pub health: String,
+    /// The actions at which it is not ok.
+    #[serde(default)]
+    pub unwell: Vec<ActionHealth>,
     /// What it serves.
     pub actions: Vec<String>,
     /// Its capability labels.
@@ -38,6 +42,18 @@ pub struct AgentInfo {
     pub parked: u32,
     /// Since the last sign of life, ms.
     pub last_seen_ms: u64,
+}
+
+/// How an agent is at one action, where that is not well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionHealth {
+    /// The action.
+    pub action: String,
+    /// As in [`AgentInfo::health`].
+    pub health: String,
+    /// Until time ends that, if it does, ms.
+    #[serde(default)]
+    pub for_ms: Option<u64>,
 }
 
 /// Which agents to list.

@@ -584,7 +584,8 @@ async fn agents_are_listed() {
     let broker = FakeBroker::start();
     let (client, mut peer) = broker.client().await;
     let json = r#"[{"node_id":"n-1","agent_id":"a","presence":"online","readiness":"ready",
-        "health":"ok","actions":["upper"],"labels":{"gpu":"a100"},"slots":4,"in_flight":1,
+        "health":"breaker open","unwell":[{"action":"upper","health":"breaker open","for_ms":9}],
+        "actions":["upper"],"labels":{"gpu":"a100"},"slots":4,"in_flight":1,
         "last_seen_ms":12,"later":true}]"#;
     let serve = async {
         let (task, _, body) = peer.recv_task().await;
@@ -598,6 +599,8 @@ async fn agents_are_listed() {
     let ((agents, broken), ()) = tokio::join!(calls, serve);
     let agents = agents.unwrap();
     assert_eq!((agents[0].agent_id.as_str(), agents[0].slots), ("a", 4));
+    let unwell = &agents[0].unwell[0];
+    assert_eq!((unwell.health.as_str(), unwell.for_ms), ("breaker open", Some(9)));
     assert_eq!(broken.unwrap_err().code(), Some(ErrorCode::InvalidMessage));
 }
 

@@ -98,6 +98,8 @@ error_codes! {
     UnknownAction = 48, "UNKNOWN_ACTION";
     /// An attempt gave no sign of life.
     AttemptTimeout = 49, "ATTEMPT_TIMEOUT";
+    /// Too many workers failed with the task.
+    Poisoned = 50, "POISONED";
     /// More of the action's tasks, or of a tenant's, came than its rate limit allows.
     RateLimited = 51, "RATE_LIMITED";
     /// The task would wait for longer than it lives, or than its action lets tasks wait.

@@ -34,7 +34,8 @@ impl Core {
             .registry
             .iter()
             .filter(|agent| include_lost || agent.presence == Presence::Online)
-            .map(|agent| AgentView {
+            .map(|agent| (agent, self.health_of(now, agent)))
+            .map(|(agent, (health, unwell))| AgentView {
                 node_id: agent.node_id.clone(),
                 agent_id: agent.id.clone(),
                 presence: match agent.presence {
@@ -42,7 +43,8 @@ impl Core {
                     Presence::Lost { .. } => "lost",
                 },
                 readiness: agent.readiness,
-                health: if agent.probed.is_some() { "suspect" } else { "ok" },
+                health,
+                unwell,
                 actions: agent
                     .serves
                     .iter()

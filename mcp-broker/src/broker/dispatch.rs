@@ -84,6 +84,8 @@ impl Core {
             let wait = task.received.plus_ms(self.config.no_worker_wait_ms);
             let started = Mono::default();
             at = at.min(wait.max(started.plus_ms(self.config.restart_grace_ms)));
+        } else if subqueue.is_barred() {
+            at = at.min(now.mono.plus_ms(self.config.no_worker_wait_ms));
         }
         let has_room = pool.has_room(task.subqueue);
         self.tasks.waits(key, &mut pool.waiting);
@@ -121,6 +123,7 @@ impl Core {
             is_parked: false,
             park_changed: now.mono,
             parked_us: 0,
+            probe: None,
         });
         agent.attempts.push(attempt);
         task.state = TaskState::Running(attempt);
@@ -150,6 +153,9 @@ impl Core {
         }
         if route.input_follows.is_some() {
             self.begin_input(key);
+        }
+        if choice.is_probe {
+            self.begin_probe(now, attempt);
         }
         self.room_changed(choice.agent);
         self.agent_is_busy(now, choice.agent);
@@ -223,17 +229,16 @@ impl Core {
             if pool.queued == 0 || !pool.may_run() {
                 continue;
             }
-            let eligible = pool.eligible(membership.member);
+            let open = pool.open_to(membership.member);
             let tasks = &self.tasks;
             let is_wanted =
                 |task: TaskKey| tasks.get(task).is_some_and(|task| task.avoid != Some(key));
-            let first = pool.first_in_line(now.mono, eligible, is_wanted);
+            let first = pool.first_in_line(now.mono, open, is_wanted);
             if let Some((task, subqueue)) = first {
                 agent.next_action = (index + 1) % count;
                 let candidates = pool.subqueues[subqueue].balancer.len() as u32;
                 let affinity = tasks.get(task).map_or(0, |task| task.affinity);
-                let policy = pool.rules.policy.of_key(affinity);
-                return Some((task, Choice { agent: key, candidates, policy }));
+                return Some((task, pool.choice(membership.member, candidates, affinity)?));
             }
         }
         None
@@ -321,7 +326,7 @@ impl Pool {
                 continue;
             }
             let mut first = subqueue.first(now, age_ms, tenants);
-            if subqueue.ready > 1 && first.is_some_and(|(_, task)| !is_wanted(task)) {
+            if subqueue.has_several_takers() && first.is_some_and(|(_, task)| !is_wanted(task)) {
                 first = subqueue.first_wanted(now, age_ms, &is_wanted);
             }
             let Some((turn, task)) = first else { continue };

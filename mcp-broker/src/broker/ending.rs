@@ -9,8 +9,9 @@ use mcp_proto::{
 
 use super::family::ends_children;
 use super::finished::Kept;
+use super::health::barred;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
-use super::{Core, Now, Timer};
+use super::{Core, Mono, Now, Timer};
 
 /// How a task ends.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Core {
                 let error = ErrorInfo::new(ErrorCode::Expired, error);
                 self.end(now, key, End::without_result(Outcome::Expired, Executed::Maybe, error));
             }
-            TaskState::Queued { rank, .. } => match self.no_worker(key) {
+            TaskState::Queued { rank, .. } => match self.no_worker(now.mono, key) {
                 Some(error) => {
                     let executed = self.executed_so_far(key);
                     let end = End::without_result(Outcome::Rejected, executed, error);
@@ -82,6 +83,7 @@ impl Core {
             .and_then(|task| self.pools.get(task.pool).map(|pool| &pool.subqueues[task.subqueue]));
         let why = match subqueue {
             Some(subqueue) if subqueue.ready > 0 => "all workers were busy",
+            Some(subqueue) if subqueue.is_barred() => "the breakers of all its workers were open",
             Some(subqueue) if subqueue.eligible > 0 => "no worker for it was ready any more",
             Some(_) | None => "no worker for it was left",
         };
@@ -99,13 +101,18 @@ impl Core {
         self.end(now, key, End::without_result(Outcome::Expired, executed, error));
     }
 
-    /// Why no worker could have taken a queued task, if that is so.
-    fn no_worker(&self, key: TaskKey) -> Option<ErrorInfo> {
+    /// Why no worker could have taken a queued task, or can for too long now, if that is so.
+    pub(super) fn no_worker(&self, now: Mono, key: TaskKey) -> Option<ErrorInfo> {
         let task = self.tasks.get(key)?;
         let pool = self.pools.get(task.pool)?;
         let subqueue = &pool.subqueues[task.subqueue];
-        if task.had_worker || subqueue.ready > 0 {
+        let wait_ms = self.config.no_worker_wait_ms;
+        let is_barred = || subqueue.barred_since().is_some_and(|at| now >= at.plus_ms(wait_ms));
+        if subqueue.ready > 0 || task.had_worker && !is_barred() {
             return None;
+        }
+        if subqueue.is_barred() {
+            return Some(barred(now, pool, subqueue));
         }
         let (action, required) = (&pool.action, &subqueue.required);
         let error = if subqueue.eligible > 0 {
@@ -123,7 +130,7 @@ impl Core {
             let message = format!("no worker serves {action} with the labels {labels}");
             ErrorInfo::new(ErrorCode::NoWorker, message)
         };
-        Some(error.retry_after_ms(self.config.no_worker_wait_ms))
+        Some(error.retry_after_ms(wait_ms))
     }
 
     /// Whether an earlier attempt of a queued task may have run.

@@ -39,6 +39,7 @@ use smallvec::SmallVec;
 use super::arrivals::{Arrivals, Links};
 use super::balancer::{Ask, Policy};
 use super::family::Kin;
+use super::health::Faults;
 use super::pool::PoolKey;
 use super::queue::{Rank, Spot, Tenant};
 use super::registry::{AgentKey, Registry};
@@ -123,6 +124,8 @@ pub(super) struct Extras {
     pub(super) put_off_by: SmallVec<[AgentKey; 4]>,
     /// Set when its input comes in chunks.
     pub(super) upload: Option<Box<Upload>>,
+    /// Attempts that ended badly.
+    pub(super) faults: Faults,
 }
 
 impl Task {
@@ -240,6 +243,8 @@ pub(super) struct Attempt {
     pub(super) park_changed: Mono,
     /// For how long it was parked before.
     pub(super) parked_us: u64,
+    /// Which probe it is of its worker's breaker, if it is one.
+    pub(super) probe: Option<u32>,
 }
 
 impl Attempt {
@@ -409,6 +414,11 @@ impl Tasks {
     /// A task waits no more.
     pub(super) fn waits_no_more(&mut self, key: TaskKey, of_pool: &mut Arrivals) {
         of_pool.remove(&mut self.waiting, key.place());
+    }
+
+    /// A pool's tasks that wait, that which came first before the others.
+    pub(super) fn waiting(&self, of_pool: &Arrivals) -> impl Iterator<Item = (TaskKey, &Task)> {
+        of_pool.oldest(&self.waiting).filter_map(|place| self.slab.entry_at(place))
     }
 
     /// Since when the broker has had the oldest of a pool's tasks that wait.

@@ -6,7 +6,9 @@
 
 use mcp_proto::{CancelReason, ErrorCode, HopEvent, Message, Ping};
 
+use super::inflight::{AttemptKey, TaskKey};
 use super::registry::{AgentKey, Presence};
+use super::results::lost_reason;
 use super::{Core, Event, Mono, Now, Timer};
 
 /// What a check of a worker came to.
@@ -49,7 +51,7 @@ impl Core {
         let Some(agent) = self.registry.get_mut(key) else { return };
         if agent.readiness != readiness {
             agent.readiness = readiness;
-            self.readiness_changed(key);
+            self.readiness_changed(now, key);
         }
         self.find_leaks(now, key, ping);
         self.fill(now, key);
@@ -145,21 +147,33 @@ impl Core {
         }
         agent.probed = None;
         let (agent_id, attempts) = (agent.id.clone(), agent.attempts.clone());
+        self.worker_leaves_tasks(now, key);
         self.registry.set_presence(key, Presence::Lost { since: now.mono });
         self.stats.agents_lost += 1;
         self.event(Event::AgentLost { agent_id, why, held: attempts.len() });
-        self.readiness_changed(key);
+        self.readiness_changed(now, key);
         for attempt_key in attempts {
-            let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
+            let Some(attempt) = self.attempts.get(attempt_key) else { continue };
             let Some(task) = attempt.task else { continue };
             if self.tasks.get(task).is_some_and(|task| task.may_run_again()) {
-                attempt.task = None;
-                let event = HopEvent::WorkerLost;
-                self.add_hop(now, task, attempt_key, event, "worker lost; dispatched again");
-                self.place(now, task, true);
+                self.dispatch_again(now, task, attempt_key);
             }
         }
         self.check_agent(now, key);
+    }
+
+    /// Another worker shall do a task that a lost one has.
+    fn dispatch_again(&mut self, now: Now, task: TaskKey, key: AttemptKey) {
+        let is_poisoned = self.is_poisoned(task);
+        let reason = lost_reason(true, is_poisoned);
+        self.add_hop(now, task, key, HopEvent::WorkerLost, reason);
+        let Some(attempt) = self.attempts.get_mut(key) else { return };
+        attempt.task = None;
+        if is_poisoned {
+            let node_id = self.registry.get(attempt.agent).map(|agent| agent.node_id.clone());
+            return self.end_poisoned(now, task, node_id, None);
+        }
+        self.place(now, task, true);
     }
 
     fn agent_is_gone(&mut self, now: Now, key: AgentKey) {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, ActionRef, ContextTrace, Deliver, ErrorCode, HopEvent, Outcome};
 
+use super::health::Breakers;
 use super::histogram::Histogram;
 use super::pool::Pool;
 use super::time::Mono;
@@ -98,6 +99,8 @@ pub struct ActionMetrics {
     pub running: u64,
     /// Workers registered for it, and those of them that take tasks. Not told of the others.
     pub workers: Option<(u64, u64)>,
+    /// The breakers of those that take tasks, or would. Not told of the others.
+    pub breakers: Option<Breakers>,
 }
 
 /// Everything that is measured, at one time.
@@ -190,6 +193,7 @@ impl Core {
             delayed: stats.delayed,
             running: stats.running,
             workers: None,
+            breakers: None,
         };
         let mut actions = Vec::with_capacity(self.measured.actions.len());
         for entry in &self.measured.actions {
@@ -238,6 +242,7 @@ impl Core {
             delayed: count(|pool| pool.delayed.tasks),
             running: count(|pool| pool.tasks - pool.queued - pool.delayed.tasks),
             workers: Some((count(Pool::workers), count(Pool::ready_workers))),
+            breakers: Some(pool.map(Pool::breakers).unwrap_or_default()),
         }
     }
 }

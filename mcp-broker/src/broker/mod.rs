@@ -15,7 +15,7 @@
 //! whether it is tried again (`budget`), `ending` tells its outcome. `inflight` has the states of tasks
 //! and attempts, `family` ties tasks to those that sent them (`parking` frees their slots meanwhile),
 //! `registry` has the states of workers (which `registration` and `liveness` change), `sessions` those
-//! of clients (`clients`).
+//! of clients (`clients`), `health` those of workers that do their tasks badly.
 
 mod admin;
 mod admission;
@@ -29,6 +29,7 @@ mod ending;
 mod family;
 mod finished;
 mod hash;
+mod health;
 mod histogram;
 mod identity;
 mod inflight;
@@ -70,6 +71,7 @@ use mcp_proto::{ActionName, Message};
 
 pub use balancer::Policy;
 pub use config::CoreConfig;
+pub use health::{ActionHealth, BreakerRules, Breakers, OutlierRules};
 pub use histogram::Histogram;
 pub use identity::Identity;
 pub use journal::{Journal, Record};
@@ -80,8 +82,10 @@ pub use rules::ActionRules;
 pub use stats::{AgentView, Stats};
 pub use time::{Mono, Now};
 
+use balancer::Member;
 use budget::RetryBudget;
 use finished::Finished;
+use health::Memory;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
 use journaling::Journaling;
 use metrics::Measured;
@@ -124,6 +128,8 @@ pub struct Core {
     retry_budget: RetryBudget,
     is_shutting_down: bool,
     rules: Rules,
+    /// Of workers that failed.
+    memory: Memory,
     outputs: VecDeque<Output>,
     /// Where outcomes are encoded that are not kept.
     arena: BytesMut,
@@ -141,6 +147,8 @@ enum Timer {
     Agent(AgentKey),
     Cancel(AttemptKey),
     Session(SessionKey),
+    Health(PoolKey, Member),
+    Outage(PoolKey),
     Drain,
 }
 
@@ -171,6 +179,7 @@ impl Core {
             delayed: queue::Total::default(),
             retry_budget: RetryBudget::new(config.retry_budget_percent),
             is_shutting_down: false,
+            memory: Memory::new(seed()),
             outputs: VecDeque::new(),
             arena: BytesMut::new(),
             scratch: BytesMut::new(),
@@ -205,6 +214,8 @@ impl Core {
                 Timer::Agent(agent) => self.check_agent(now, agent),
                 Timer::Cancel(attempt) => self.cancel_is_unconfirmed(attempt),
                 Timer::Session(session) => self.end_session(now, session),
+                Timer::Health(pool, member) => self.health_is_due(now, pool, member),
+                Timer::Outage(pool) => self.outage_lasts(now, pool),
                 Timer::Drain => self.drain_is_over(now),
             }
         }

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use mcp_proto::{
-    AgentId, Bytes, Chunk, EncodedFrame, ErrorCode, Message, NodeId, Payload, RouteHead, SessionId,
-    TaskId,
+    ActionName, AgentId, Bytes, Chunk, EncodedFrame, ErrorCode, Message, NodeId, Payload,
+    RouteHead, SessionId, TaskId,
 };
 
 use super::journal::Record;
@@ -147,6 +147,49 @@ pub enum Event {
         /// Its own name.
         agent_id: AgentId,
     },
+    /// The breaker of a worker opened: it gets no tasks of an action for a while.
+    BreakerOpened {
+        /// Its own name.
+        agent_id: AgentId,
+        /// The action.
+        action: ActionName,
+        /// In words.
+        why: String,
+    },
+    /// It closed again, after a task went well.
+    BreakerClosed {
+        /// Its own name.
+        agent_id: AgentId,
+        /// The action.
+        action: ActionName,
+    },
+    /// A worker is left out of an action for a while.
+    WorkerEjected {
+        /// Its own name.
+        agent_id: AgentId,
+        /// The action.
+        action: ActionName,
+        /// Its time for a task, in percent of the others'.
+        percent: u64,
+        /// For how long.
+        for_ms: u64,
+    },
+    /// It gets tasks again.
+    WorkerReturned {
+        /// Its own name.
+        agent_id: AgentId,
+        /// The action.
+        action: ActionName,
+    },
+    /// A task was ended because too many workers failed with it.
+    TaskPoisoned {
+        /// Which.
+        task_id: TaskId,
+        /// Its action.
+        action: ActionName,
+        /// How many.
+        workers: u32,
+    },
     /// An operator ended a task.
     TaskCancelled {
         /// Which.
@@ -178,12 +221,17 @@ impl Event {
             Event::AgentRegistered { .. }
             | Event::AgentResumed { .. }
             | Event::AgentLeft { .. }
+            | Event::BreakerClosed { .. }
+            | Event::WorkerReturned { .. }
             | Event::TaskCancelled { .. }
             | Event::ShuttingDown { .. } => Level::Info,
             Event::SessionDetached { .. } => Level::Debug,
             Event::AgentLost { .. }
             | Event::PeerRefused { .. }
             | Event::AttemptLeaked { .. }
+            | Event::BreakerOpened { .. }
+            | Event::WorkerEjected { .. }
+            | Event::TaskPoisoned { .. }
             | Event::CancelUnconfirmed { .. } => Level::Warn,
             Event::JournalFailed { .. } => Level::Error,
         }
@@ -213,6 +261,26 @@ impl fmt::Display for Event {
             }
             Event::AttemptLeaked { agent_id } => {
                 write!(f, "agent {agent_id} no longer knows an attempt that it received")
+            }
+            Event::BreakerOpened { agent_id, action, why } => {
+                write!(f, "agent {agent_id} gets no {action} tasks, its breaker opened: {why}")
+            }
+            Event::BreakerClosed { agent_id, action } => {
+                write!(f, "agent {agent_id} gets {action} tasks again, its breaker closed")
+            }
+            Event::WorkerEjected { agent_id, action, percent, for_ms } => write!(
+                f,
+                "agent {agent_id} is left out of {action} for {for_ms} ms: its tasks take \
+                 {percent} % of the time of the others'"
+            ),
+            Event::WorkerReturned { agent_id, action } => {
+                write!(f, "agent {agent_id} gets {action} tasks again, slowly at first")
+            }
+            Event::TaskPoisoned { task_id, action, workers } => {
+                write!(
+                    f,
+                    "task {task_id} of {action} was given up: {workers} workers failed with it"
+                )
             }
             Event::TaskCancelled { task_id, by } => {
                 write!(f, "task {task_id} was cancelled by an operator, {by}")

@@ -7,6 +7,7 @@ use mcp_proto::{ActionName, Labels};
 
 use super::arrivals::Arrivals;
 use super::balancer::{Ask, Balancer, Estimate, Load, Member, Policy, Seat};
+use super::health::{Condition, Health, PoolHealth};
 use super::mean::Mean;
 use super::metrics::Slot;
 use super::queue::{SubQueue, Tenant, Tenants, Total};
@@ -30,7 +31,8 @@ pub(super) struct Pool {
     /// Where its tasks are measured.
     pub(super) slot: Slot,
     pub(super) rules: Arc<ActionRules>,
-    members: Vec<Option<PoolMember>>,
+    pub(super) health: PoolHealth,
+    pub(super) members: Vec<Option<PoolMember>>,
     free: Vec<Member>,
     /// The first is that of tasks without required labels.
     pub(super) subqueues: Vec<SubQueue>,
@@ -60,47 +62,39 @@ pub(super) struct Pool {
 }
 
 #[derive(Debug)]
-struct PoolMember {
-    agent: AgentKey,
+pub(super) struct PoolMember {
+    pub(super) agent: AgentKey,
     labels: Arc<Labels>,
-    seat: Seat,
+    pub(super) seat: Seat,
     /// A bit for each sub-queue whose labels it has.
-    eligible: u64,
+    pub(super) eligible: u64,
     /// What it takes at once, slots and prefetch; 0 while it is not ready.
-    ready_slots: u32,
+    pub(super) ready_slots: u32,
     /// Its load while it has room.
     room: Option<Load>,
     standing: Standing,
+    pub(super) health: Health,
 }
 
 impl PoolMember {
-    /// Whether it is among those that tasks are spread over, with room or not.
-    fn takes_part(&self) -> bool {
+    /// Whether it takes tasks at all.
+    pub(super) fn is_ready(&self) -> bool {
         self.ready_slots > 0
     }
 
-    /// Its load, while it may be given another task.
-    fn offered(&self) -> Option<Load> {
-        self.room.filter(|_| self.takes_part())
+    /// Its load as the policies see it, while it may be given another task; `is_last_resort` where no
+    /// worker is left that is well.
+    pub(super) fn offered(&self, is_last_resort: bool) -> Option<Load> {
+        self.health.offered(self.room.filter(|_| self.is_ready())?, is_last_resort)
     }
 
     /// What it would make of another task.
     fn estimate(&self, all: &Standing, workers: usize) -> Estimate {
         let standing = self.standing.faded(all, workers);
         Estimate {
-            load: self.room.unwrap_or_default(),
+            load: self.offered(true).unwrap_or_default(),
             service_us: standing.service_us(),
             ok_share: standing.ok_share(),
-        }
-    }
-
-    /// Tells a balancer that knows nothing of it.
-    fn introduce(&self, index: Member, balancer: &mut Balancer) {
-        if self.takes_part() {
-            balancer.join(index, self.seat);
-        }
-        if let Some(load) = self.offered() {
-            balancer.offer(index, load);
         }
     }
 }
@@ -111,6 +105,8 @@ pub(super) struct Choice {
     pub(super) agent: AgentKey,
     pub(super) candidates: u32,
     pub(super) policy: Policy,
+    /// The task decides whether its breaker closes.
+    pub(super) is_probe: bool,
 }
 
 impl Pool {
@@ -125,6 +121,7 @@ impl Pool {
             action,
             slot,
             rules,
+            health: PoolHealth::default(),
             members: Vec::new(),
             free: Vec::new(),
             subqueues,
@@ -158,7 +155,13 @@ impl Pool {
     }
 
     /// Adds a worker: not ready, without room.
-    pub(super) fn join(&mut self, agent: AgentKey, labels: Arc<Labels>, seat: Seat) -> Member {
+    pub(super) fn join(
+        &mut self,
+        agent: AgentKey,
+        labels: Arc<Labels>,
+        seat: Seat,
+        health: Health,
+    ) -> Member {
         let mut eligible = 0;
         for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
             if labels.satisfy(&subqueue.required) {
@@ -174,6 +177,7 @@ impl Pool {
             ready_slots: 0,
             room: None,
             standing: Standing::among(&self.standing),
+            health,
         };
         match self.free.pop() {
             Some(index) => {
@@ -187,44 +191,23 @@ impl Pool {
         }
     }
 
-    /// Removes a worker.
-    pub(super) fn leave(&mut self, index: Member) {
-        self.set_ready(index, 0);
-        let Some(member) = self.members[index as usize].take() else { return };
+    /// Removes a worker. What is known of its health is returned.
+    pub(super) fn leave(&mut self, now: Mono, index: Member) -> Option<Health> {
+        self.set_ready(now, index, 0);
+        self.stop_comparing(index);
+        let member = self.members[index as usize].take()?;
         for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
             subqueue.eligible -= 1;
         }
         self.free.push(index);
-    }
-
-    /// How many tasks a worker takes at once; 0 while it takes none.
-    pub(super) fn set_ready(&mut self, index: Member, slots: u32) {
-        let Some(member) = &mut self.members[index as usize] else { return };
-        let before = std::mem::replace(&mut member.ready_slots, slots);
-        if before == slots {
-            return;
-        }
-        for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
-            subqueue.ready = subqueue.ready + u32::from(slots > 0) - u32::from(before > 0);
-            subqueue.ready_slots = subqueue.ready_slots + u64::from(slots) - u64::from(before);
-            if before == 0 {
-                member.introduce(index, &mut subqueue.balancer);
-            } else if slots == 0 {
-                subqueue.balancer.leave(index);
-            }
-        }
+        Some(member.health)
     }
 
     /// A worker's load while it has room for a task, none while it has not.
     pub(super) fn set_room(&mut self, index: Member, room: Option<Load>) {
         let Some(member) = &mut self.members[index as usize] else { return };
         member.room = room;
-        for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
-            match member.offered() {
-                Some(load) => subqueue.balancer.offer(index, load),
-                None => subqueue.balancer.withdraw(index),
-            }
-        }
+        self.offer(index);
     }
 
     /// The sub-queue of a set of required labels, made if there is none; none when there are too
@@ -244,19 +227,13 @@ impl Pool {
             self.subqueues[index] = SubQueue::new(required.clone(), self.rules.policy);
             index
         };
-        let subqueue = &mut self.subqueues[index];
-        for (member_index, member) in self.members.iter_mut().enumerate() {
-            let Some(member) = member else { continue };
+        for member in self.members.iter_mut().flatten() {
             member.eligible &= !(1 << index);
-            if !member.labels.satisfy(required) {
-                continue;
+            if member.labels.satisfy(required) {
+                member.eligible |= 1 << index;
             }
-            member.eligible |= 1 << index;
-            subqueue.eligible += 1;
-            subqueue.ready += u32::from(member.ready_slots > 0);
-            subqueue.ready_slots += u64::from(member.ready_slots);
-            member.introduce(member_index as Member, &mut subqueue.balancer);
         }
+        self.count_all(index);
         Some(index)
     }
 
@@ -284,8 +261,7 @@ impl Pool {
         let balancer = &mut self.subqueues[subqueue].balancer;
         let candidates = balancer.len() as u32;
         let member = balancer.pick(rng, ask, estimate)?;
-        let agent = self.members[member as usize].as_ref()?.agent;
-        Some(Choice { agent, candidates, policy: self.rules.policy.of_key(ask.key) })
+        self.choice(member, candidates, ask.key)
     }
 
     /// Chooses a worker for a task of a sub-queue that is none of `others`. None while as many
@@ -297,6 +273,7 @@ impl Pool {
         key: u64,
         others: &[Member],
     ) -> Option<Choice> {
+        let is_last_resort = self.subqueues[subqueue].is_last_resort();
         let candidates = self.subqueues[subqueue].balancer.len() as u32;
         for index in others {
             self.subqueues[subqueue].balancer.withdraw(*index);
@@ -305,7 +282,7 @@ impl Pool {
         for index in others {
             if let Some(member) = &self.members[*index as usize]
                 && member.eligible >> subqueue & 1 == 1
-                && let Some(load) = member.offered()
+                && let Some(load) = member.offered(is_last_resort)
             {
                 self.subqueues[subqueue].balancer.offer(*index, load);
             }
@@ -313,15 +290,19 @@ impl Pool {
         choice.map(|choice| Choice { candidates, ..choice })
     }
 
+    /// A member that was chosen from so many for a task of this affinity key.
+    pub(super) fn choice(&self, member: Member, candidates: u32, key: u64) -> Option<Choice> {
+        let member = self.members[member as usize].as_ref()?;
+        let is_probe = member.health.condition() == Condition::HalfOpen;
+        let policy = self.rules.policy.of_key(key);
+        Some(Choice { agent: member.agent, candidates, policy, is_probe })
+    }
+
     /// Has the workers chosen by another policy from now on.
     pub(super) fn set_policy(&mut self, policy: Policy) {
-        for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
-            subqueue.balancer = Balancer::new(policy);
-            for (member_index, member) in self.members.iter().enumerate() {
-                if let Some(member) = member.as_ref().filter(|it| it.eligible >> index & 1 == 1) {
-                    member.introduce(member_index as Member, &mut subqueue.balancer);
-                }
-            }
+        for queue in 0..self.subqueues.len() {
+            self.subqueues[queue].balancer = Balancer::new(policy);
+            self.introduce_all(queue);
         }
     }
 
@@ -330,9 +311,9 @@ impl Pool {
         self.members[index as usize].as_mut().map(|member| &mut member.standing)
     }
 
-    /// The sub-queues that a worker may serve.
-    pub(super) fn eligible(&self, index: Member) -> u64 {
-        self.members[index as usize].as_ref().map_or(0, |member| member.eligible)
+    /// The worker that a member is.
+    pub(super) fn agent(&self, index: Member) -> Option<AgentKey> {
+        Some(self.members.get(index as usize)?.as_ref()?.agent)
     }
 
     /// A worker had a task of this tenant for so long, until it was done or failed by itself.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use mcp_proto::{AttemptId, ErrorCode, WorkerHello};
+use mcp_proto::{ActionName, AttemptId, ErrorCode, Readiness, WorkerHello};
 
 use super::balancer::Seat;
 use super::hash::fnv1a;
+use super::health::Health;
 use super::peers::Refusal;
 use super::registry::{Agent, AgentKey, Membership, Presence};
 use super::sessions::{IdentityKey, SessionKey};
@@ -73,22 +74,26 @@ impl Core {
             generation: agent.generation,
         };
         let key = self.registry.insert(agent);
-        self.declare(key, hello);
+        self.declare(now, key, hello);
         self.event(event);
         Ok((key, Vec::new()))
     }
 
     /// Takes over what a worker says of itself.
-    fn declare(&mut self, key: AgentKey, hello: WorkerHello) {
-        self.leave_pools(key);
+    fn declare(&mut self, now: Now, key: AgentKey, hello: WorkerHello) {
+        let mut before = self.leave_pools(now, key);
         let labels = Arc::new(hello.labels);
         let seed = fnv1a(hello.agent_id.as_str().as_bytes(), 0);
         let seat = Seat { slots: hello.slots, weight: hello.weight, seed };
         let mut serves = Vec::with_capacity(hello.actions.len());
         for action in &hello.actions {
+            let health = match before.iter().position(|(served, _)| served == action) {
+                Some(index) => before.swap_remove(index).1,
+                None => self.memory.recall(&hello.agent_id, action),
+            };
             let pool_key = self.served_pool(action.into());
             if let Some(pool) = self.pools.get_mut(pool_key) {
-                let member = pool.join(key, labels.clone(), seat);
+                let member = pool.join(key, labels.clone(), seat, health);
                 serves.push(Membership { pool: pool_key, member });
             }
         }
@@ -102,14 +107,23 @@ impl Core {
         }
     }
 
-    fn leave_pools(&mut self, key: AgentKey) {
-        let Some(agent) = self.registry.get_mut(key) else { return };
-        for Membership { pool, member } in std::mem::take(&mut agent.serves) {
-            if let Some(pool) = self.pools.get_mut(pool) {
-                pool.leave(member);
+    /// Takes a worker out of the pools of its actions. What is known of its health is returned.
+    fn leave_pools(&mut self, now: Now, key: AgentKey) -> Vec<(ActionName, Health)> {
+        let Some(agent) = self.registry.get_mut(key) else { return Vec::new() };
+        let serves = std::mem::take(&mut agent.serves);
+        let mut left = Vec::with_capacity(serves.len());
+        for Membership { pool: pool_key, member } in serves {
+            let Some(pool) = self.pools.get_mut(pool_key) else { continue };
+            if let Some(mut health) = pool.leave(now.mono, member) {
+                if let Some(timer) = health.take_timer() {
+                    self.timers.cancel(timer);
+                }
+                left.push((pool.action.clone(), health));
             }
-            self.drop_pool_if_unused(pool);
+            self.pool_has_turned(now, pool_key);
+            self.drop_pool_if_unused(pool_key);
         }
+        left
     }
 
     /// The same process is back on another connection.
@@ -122,7 +136,7 @@ impl Core {
         session: Option<SessionKey>,
     ) -> (AgentKey, Vec<AttemptId>) {
         hello.held.sort_unstable();
-        self.leave_pools(key);
+        self.withdraw(now, key);
         let generation = self.registry.next_generation();
         self.registry.set_presence(key, Presence::Online);
         let Some(agent) = self.registry.get_mut(key) else { return (key, Vec::new()) };
@@ -165,7 +179,7 @@ impl Core {
             }
         }
         let agent_id = hello.agent_id.clone();
-        self.declare(key, hello);
+        self.declare(now, key, hello);
         if let Some(agent) = self.registry.get_mut(key) {
             agent.connection = Some(connection);
         }
@@ -207,22 +221,34 @@ impl Core {
         agent.last_heard = now.mono;
         agent.probed = None;
         agent.busy_since = now.mono;
-        self.readiness_changed(key);
+        self.readiness_changed(now, key);
         self.check_agent(now, key);
         self.send_credits(key);
         self.resend_inputs(key);
         self.fill(now, key);
     }
 
-    pub(super) fn readiness_changed(&mut self, key: AgentKey) {
+    pub(super) fn readiness_changed(&mut self, now: Now, key: AgentKey) {
         let Some(agent) = self.registry.get(key) else { return };
         let slots = if agent.is_ready() { agent.slots + agent.prefetch } else { 0 };
-        for membership in &agent.serves {
-            if let Some(pool) = self.pools.get_mut(membership.pool) {
-                pool.set_ready(membership.member, slots);
+        let serves = agent.serves.clone();
+        for Membership { pool, member } in &serves {
+            if let Some(pool) = self.pools.get_mut(*pool) {
+                pool.set_ready(now.mono, *member, slots);
             }
+            self.watch(now.mono, *pool, *member);
         }
         self.room_changed(key);
+        for Membership { pool, .. } in serves {
+            self.pool_has_turned(now, pool);
+        }
+    }
+
+    /// A worker gets no tasks until it is activated again.
+    fn withdraw(&mut self, now: Now, key: AgentKey) {
+        let Some(agent) = self.registry.get_mut(key) else { return };
+        agent.readiness = Readiness::Standby;
+        self.readiness_changed(now, key);
     }
 
     /// A worker's registration is over; what it held ends with it.
@@ -230,11 +256,17 @@ impl Core {
         let Some(agent) = self.registry.get_mut(key) else { return };
         let attempts = agent.attempts.clone();
         let (agent_id, timer) = (agent.id.clone(), agent.timer.take());
+        let is_online = agent.presence == Presence::Online;
         if let Some(timer) = timer {
             self.timers.cancel(timer);
         }
+        if is_online {
+            self.worker_leaves_tasks(now, key);
+        }
         // Out of the pools first, so that what it held goes elsewhere.
-        self.leave_pools(key);
+        for (action, health) in self.leave_pools(now, key) {
+            self.memory.keep(&agent_id, &action, health);
+        }
         self.event(Event::AgentLeft { agent_id, why, held: attempts.len() });
         for attempt in attempts {
             if let Some(attempt) = self.release(attempt)

@@ -15,6 +15,15 @@ use super::{ConnectionId, Core, Event, Now};
 /// Why there is no other attempt at a task whose input came in chunks, as a part of a sentence.
 const INPUT_GONE: &str = "the broker no longer has all of its input, which was too long to be kept";
 
+/// What the hop of an attempt says whose worker was lost.
+pub(super) fn lost_reason(may_run_again: bool, is_poisoned: bool) -> &'static str {
+    match (may_run_again, is_poisoned) {
+        (true, false) => "worker lost; dispatched again",
+        (true, true) => "worker lost, as others before it",
+        (false, _) => "worker lost",
+    }
+}
+
 impl Core {
     pub(super) fn handle_result(
         &mut self,
@@ -51,6 +60,7 @@ impl Core {
             _ => None,
         };
         let Some(agent) = self.registry.get(attempt.agent) else { return };
+        let node_id = agent.node_id.clone();
         let is_given_up = result.outcome == Outcome::Cancelled;
         let (event, reason) = match result.outcome {
             Outcome::Expired => (HopEvent::Expired, "its worker stopped it at its deadline"),
@@ -60,7 +70,7 @@ impl Core {
             }
         };
         let reason = again.map_or(reason, Again::reason);
-        let mut hop = attempt.hop(now.mono, agent.node_id.clone(), event, reason);
+        let mut hop = attempt.hop(now.mono, node_id.clone(), event, reason);
         // A worker can't have spent more than the time it had.
         hop.work_us = result.work_us.min(hop.network_us);
         hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
@@ -72,12 +82,15 @@ impl Core {
         }
         if is_given_up && task.may_run_again() {
             task.avoid = Some(attempt.agent);
+            if self.is_given_up_too_often(key) {
+                return self.end_poisoned(now, key, Some(node_id), result.error);
+            }
             return self.place(now, key, true);
         }
         if !is_whole {
             let message = "its worker left out a part of its result";
             let error = ErrorInfo::new(ErrorCode::LimitExceeded, message);
-            let error = error.node(agent.node_id.clone());
+            let error = error.node(node_id);
             let end = End::without_result(Outcome::Failed, Executed::Yes, error);
             return self.end(now, key, end);
         }
@@ -86,8 +99,14 @@ impl Core {
             task.extras_mut().unstarted += 1;
             executed = self.executed_so_far(key);
         }
-        if let Some(Again::After(wait_ms)) = again {
-            return self.try_again(now, key, attempt.agent, wait_ms);
+        match again {
+            Some(Again::After(wait_ms)) => {
+                return self.try_again(now, key, attempt.agent, wait_ms);
+            }
+            Some(Again::Poisoned) => {
+                return self.end_poisoned(now, key, Some(node_id), result.error);
+            }
+            Some(_) | None => {}
         }
         let mut error = result.error;
         let outcome = if is_given_up { Outcome::Failed } else { result.outcome };
@@ -98,7 +117,7 @@ impl Core {
                 _ => (ErrorCode::HandlerFailed, "the handler failed and did not say why"),
             };
             let error = error.get_or_insert_with(|| Box::new(ErrorInfo::new(code, message)));
-            error.node_id = Some(agent.node_id.clone());
+            error.node_id = Some(node_id);
         } else {
             error = None;
         }
@@ -195,6 +214,9 @@ impl Core {
         if let Some(timer) = attempt.cancel_timer {
             self.timers.cancel(timer);
         }
+        if let Some(round) = attempt.probe {
+            self.probe_ends(attempt.agent, attempt.pool, round);
+        }
         if let Some(agent) = self.registry.get_mut(attempt.agent) {
             agent.attempts.swap_remove(attempt.position);
             agent.parked -= u32::from(attempt.is_parked);
@@ -229,22 +251,28 @@ impl Core {
             if let Some(attempt) = self.release(attempt)
                 && let Some(task) = attempt.task
             {
+                if let Some(pool) = self.tasks.get(task).map(|task| task.pool) {
+                    self.judge(now, pool, &attempt, Verdict::Fault);
+                }
                 self.attempt_is_lost(now, task, attempt);
             }
         }
     }
 
-    /// The worker that held an attempt will not finish it.
+    /// The worker that held an attempt will not finish it. What that says of the worker and of the
+    /// task is noted already.
     pub(super) fn attempt_is_lost(&mut self, now: Now, key: TaskKey, attempt: Attempt) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(agent) = self.registry.get(attempt.agent) else { return };
-        let may_run_again = task.may_run_again();
-        let reason = if may_run_again { "worker lost; dispatched again" } else { "worker lost" };
-        let node_id = agent.node_id.clone();
+        let (may_run_again, node_id) = (task.may_run_again(), agent.node_id.clone());
+        let is_poisoned = may_run_again && self.is_poisoned(key);
+        let reason = lost_reason(may_run_again, is_poisoned);
         let hop = attempt.hop(now.mono, node_id.clone(), HopEvent::WorkerLost, reason);
+        let Some(task) = self.tasks.get_mut(key) else { return };
         task.add_hop(hop);
-        let pool = task.pool;
-        self.judge(now, pool, &attempt, Verdict::Fault);
+        if is_poisoned {
+            return self.end_poisoned(now, key, Some(node_id), None);
+        }
         if may_run_again {
             return self.place(now, key, true);
         }

@@ -28,6 +28,8 @@ pub(super) enum Again {
     Permanent,
     MayNotRunTwice,
     InputGone,
+    /// Too many workers failed with it.
+    Poisoned,
     NoAttemptLeft,
     NoTimeLeft,
     BudgetSpent,
@@ -43,6 +45,7 @@ impl Again {
             Again::Permanent => "failed for good",
             Again::MayNotRunTwice => "failed; it may not run twice",
             Again::InputGone => "failed; its input was too long to be kept",
+            Again::Poisoned => "failed, as with other workers before",
             Again::NoAttemptLeft => "failed; no attempt is left",
             Again::NoTimeLeft => "failed; its time to live ends before another attempt",
             Again::BudgetSpent => "failed; the retry budget is spent",
@@ -57,6 +60,7 @@ impl Again {
             Again::After(_) => "no sign of life; tried again",
             Again::Permanent | Again::MayNotRunTwice => "no sign of life; it may not run twice",
             Again::InputGone => "no sign of life; its input was too long to be kept",
+            Again::Poisoned => "no sign of life, as from other workers before",
             Again::NoAttemptLeft => "no sign of life; no attempt is left",
             Again::NoTimeLeft => "no sign of life; its time to live ends before another attempt",
             Again::BudgetSpent => "no sign of life; the retry budget is spent",
@@ -102,11 +106,19 @@ impl Core {
         let Some(attempt) = self.attempts.get(attempt_key) else { return };
         let agent = attempt.agent;
         self.stats.timed_out += 1;
+        if let Some(pool) = self.tasks.get(key).map(|task| task.pool)
+            && self.is_silence_a_fault(key)
+        {
+            self.note_fault(now, pool, agent, Some(key));
+        }
         let again = self.again(now, key, Executed::Maybe);
         self.add_hop(now, key, attempt_key, HopEvent::TimedOut, again.reason_of_silence());
         self.cancel_attempt(now, attempt_key, CancelReason::Superseded);
-        if let Again::After(wait_ms) = again {
-            return self.try_again(now, key, agent, wait_ms);
+        let node_id = self.registry.get(agent).map(|agent| agent.node_id.clone());
+        match again {
+            Again::After(wait_ms) => return self.try_again(now, key, agent, wait_ms),
+            Again::Poisoned => return self.end_poisoned(now, key, node_id, None),
+            _ => {}
         }
         let task = self.tasks.get(key).and_then(|task| task.extras.as_ref());
         let timeout_ms = task.map_or(0, |extras| extras.asked.attempt_timeout_ms);
@@ -115,7 +127,7 @@ impl Core {
              more time, or let it report progress"
         );
         let mut error = ErrorInfo::new(ErrorCode::AttemptTimeout, message);
-        error.node_id = self.registry.get(agent).map(|agent| agent.node_id.clone());
+        error.node_id = node_id;
         self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
     }
 
@@ -145,6 +157,9 @@ impl Core {
         }
         if !task.has_attempts_left() {
             return Again::NoAttemptLeft;
+        }
+        if self.is_poisoned(key) {
+            return Again::Poisoned;
         }
         let asked = task.extras.as_ref().and_then(|extras| extras.asked.retry);
         let wait_ms = asked.map_or(0, |retry| retry.wait_ms(task.tries()));

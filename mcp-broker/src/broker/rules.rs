@@ -1,6 +1,8 @@
 //! What holds for the tasks of an action: how its workers are chosen, and what bounds them.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
@@ -8,6 +10,7 @@ use mcp_proto::ActionName;
 use serde::{Deserialize, Serialize};
 
 use super::balancer::Policy;
+use super::health::{BreakerRules, MAX_POISON_AFTER, OutlierRules};
 use super::pool::Pool;
 use super::rates::RateLimit;
 use super::{Core, Now};
@@ -41,6 +44,17 @@ pub struct ActionRules {
     /// How many of its tasks are taken of each tenant in a time; those without a tenant are of one.
     /// No limit.
     pub tenant_rate_limit: RateLimit,
+    /// When a worker that fails gets no more tasks.
+    pub breaker: BreakerRules,
+    /// When a worker that is much slower than the others gets no more tasks.
+    pub outlier: OutlierRules,
+    /// How long the policies prefer others to a worker that is new, or back, where there are others:
+    /// less and less of them. 0: not at all. 10,000.
+    pub slow_start_ms: u64,
+    /// How many workers may panic, be lost or fall silent with a task, one after the other, before it
+    /// fails with POISONED rather than being given to yet another one. 0: any number; at most 32. 3:
+    /// that two workers fail by chance while they have the same task is rare.
+    pub poison_after: u32,
 }
 
 impl Default for ActionRules {
@@ -54,9 +68,16 @@ impl Default for ActionRules {
             max_running: 0,
             rate_limit: RateLimit::default(),
             tenant_rate_limit: RateLimit::default(),
+            breaker: BreakerRules::default(),
+            outlier: OutlierRules::default(),
+            slow_start_ms: 10_000,
+            poison_after: 3,
         }
     }
 }
+
+/// A day: beyond it, an interval is a slip of the pen, and within it no sum overflows.
+pub(super) const MAX_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl ActionRules {
     /// Checks every value.
@@ -66,8 +87,25 @@ impl ActionRules {
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let Self { rate_limit, tenant_rate_limit, .. } = self;
         rate_limit.check().map_err(|problem| ("rate_limit.per_s", problem))?;
-        tenant_rate_limit.check().map_err(|problem| ("tenant_rate_limit.per_s", problem))
+        tenant_rate_limit.check().map_err(|problem| ("tenant_rate_limit.per_s", problem))?;
+        self.breaker.check()?;
+        self.outlier.check()?;
+        within("slow_start_ms", self.slow_start_ms, 0..=MAX_INTERVAL_MS)?;
+        within("poison_after", self.poison_after, 0..=MAX_POISON_AFTER)
     }
+}
+
+/// Checks the bounds of a key's value.
+pub(super) fn within<T: PartialOrd + fmt::Display>(
+    key: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), (&'static str, String)> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let problem = format!("is {value}; allowed are {} to {}", range.start(), range.end());
+    Err((key, problem))
 }
 
 /// The rules of all actions. An action's pool has its own copy, and is told when they change.
@@ -104,6 +142,7 @@ impl Core {
             && let Some(pool) = self.pools.get_mut(key)
         {
             pool.set_rules(rules);
+            self.health_rules_changed(now, key);
             // More may run than before.
             self.fill_pool(now, key);
         }

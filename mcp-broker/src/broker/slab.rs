@@ -98,6 +98,13 @@ impl<T> Slab<T> {
         self.places.get(place as usize)?.entry.as_ref()
     }
 
+    /// The same, with its key.
+    pub(super) fn entry_at(&self, index: u32) -> Option<(Key<T>, &T)> {
+        let place = self.places.get(index as usize)?;
+        let key = Key { index, generation: place.generation, of: PhantomData };
+        Some((key, place.entry.as_ref()?))
+    }
+
     pub(super) fn get_mut(&mut self, key: Key<T>) -> Option<&mut T> {
         self.place_mut(key)?.entry.as_mut()
     }

@@ -126,13 +126,22 @@ impl Standing {
 
 impl Core {
     /// An attempt has ended, of which this is to be thought. Its worker still has it.
-    pub(super) fn judge(&mut self, now: Now, pool: PoolKey, attempt: &Attempt, verdict: Verdict) {
-        let Some(member) = self.registry.member(attempt.agent, pool) else { return };
-        let Some(pool) = self.pools.get_mut(pool) else { return };
+    pub(super) fn judge(&mut self, now: Now, key: PoolKey, attempt: &Attempt, verdict: Verdict) {
+        let Some(member) = self.registry.member(attempt.agent, key) else { return };
+        let Some(pool) = self.pools.get_mut(key) else { return };
         let held_us = attempt.held_us(now.mono);
         pool.judge(member, verdict, held_us);
-        if matches!(verdict, Verdict::Ok | Verdict::TaskError) {
-            pool.note_service(attempt.tenant, held_us);
+        let turn = match verdict {
+            Verdict::Ok | Verdict::TaskError => {
+                pool.note_service(attempt.tenant, held_us);
+                let service_us = (verdict == Verdict::Ok).then_some(held_us);
+                pool.note_good(now.mono, member, attempt.probe, service_us)
+            }
+            Verdict::Pushback => None,
+            Verdict::Fault => return self.note_fault(now, key, attempt.agent, attempt.task),
+        };
+        if let Some(turn) = turn {
+            self.health_turns(now, key, member, turn);
         }
     }
 }

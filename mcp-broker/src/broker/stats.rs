@@ -2,6 +2,8 @@
 
 use mcp_proto::{ActionName, AgentId, Labels, NodeId, Outcome, Readiness};
 
+use super::health::ActionHealth;
+
 /// Counters and gauges of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Stats {
@@ -47,6 +49,12 @@ pub struct Stats {
     pub leaked: u64,
     /// CANCELs that workers did not confirm in time.
     pub cancels_unconfirmed: u64,
+    /// Tasks that were ended because too many workers failed with them.
+    pub poisoned: u64,
+    /// How often the breaker of a worker opened for an action.
+    pub breakers_opened: u64,
+    /// How often a worker was left out of an action for being slow.
+    pub workers_ejected: u64,
     /// Workers lost.
     pub agents_lost: u64,
     /// Lost workers that came back.
@@ -105,8 +113,12 @@ pub struct AgentView {
     pub presence: &'static str,
     /// Whether it takes tasks.
     pub readiness: Readiness,
-    /// `"ok"`, or `"suspect"` while it does not answer.
+    /// `"suspect"` while it does not answer; otherwise how it is at the action at which it is worst:
+    /// `"ok"`, `"slow start"`, `"ejected"` (it is left out for being slow), `"half-open"` (its breaker
+    /// lets one task through), `"probing"` (it has that task) or `"breaker open"`.
     pub health: &'static str,
+    /// The actions at which it is not ok.
+    pub unwell: Vec<ActionHealth>,
     /// What it serves.
     pub actions: Vec<ActionName>,
     /// Its capability labels.

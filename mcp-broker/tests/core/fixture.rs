@@ -461,6 +461,12 @@ pub(crate) fn cancelled_result(attempt_id: AttemptId) -> TaskResult {
     TaskResult { outcome: Outcome::Cancelled, ..ok_result(attempt_id) }
 }
 
+/// The handler panicked.
+pub(crate) fn panic_result(attempt_id: AttemptId) -> TaskResult {
+    let error = ErrorInfo::new(ErrorCode::HandlerPanic, "it panicked");
+    TaskResult { error: Some(Box::new(error)), ..failed_result(attempt_id) }
+}
+
 /// A PING that reports what a worker holds.
 pub(crate) fn report(routes_received: u64, held: &[AttemptId], readiness: Readiness) -> Message {
     let readiness = Some(readiness);

@@ -16,6 +16,7 @@ use std::cmp::Reverse;
 use mcp_proto::{Labels, Priority};
 
 use super::balancer::{Balancer, Policy};
+use super::health::Unwell;
 use super::inflight::TaskKey;
 use super::time::Mono;
 use class::{Class, First};
@@ -23,7 +24,7 @@ pub(super) use line::Rank;
 pub(super) use tenants::{Tenant, Tenants};
 
 /// The queue of one distinct set of required labels, and the workers that have room and those
-/// labels. Invariant: tasks wait only while no such worker has room, or as many of the action's run as
+/// labels. Invariant: tasks wait only while no such worker has room that is well, or as many of the action's run as
 /// may.
 #[derive(Debug)]
 pub(super) struct SubQueue {
@@ -34,9 +35,10 @@ pub(super) struct SubQueue {
     pub(super) balancer: Balancer,
     /// Members with the labels.
     pub(super) eligible: u32,
-    /// Those of them that are ready.
+    /// Those of them that are ready, and whose breaker is not open.
     pub(super) ready: u32,
-    /// What those take at once: their slots and prefetch.
+    pub(super) unwell: Unwell,
+    /// What those take at once: their slots and prefetch; of one that is probed, one task.
     pub(super) ready_slots: u64,
     /// Tasks without an outcome, waiting or at a worker.
     pub(super) tasks: usize,
@@ -76,6 +78,7 @@ impl SubQueue {
             balancer: Balancer::new(policy),
             eligible: 0,
             ready: 0,
+            unwell: Unwell::default(),
             ready_slots: 0,
             tasks: 0,
         }

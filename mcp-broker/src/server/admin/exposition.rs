@@ -76,6 +76,16 @@ impl Metrics {
             let values = all.iter().filter_map(|it| Some((it.action.as_str(), value(it)?)));
             to.gauges(name, help, unit, "action", values)?;
         }
+        let help = "Workers that take tasks, or would, by the state of their breaker";
+        let mut family = to.0.encode_descriptor("breaker_state", help, None, MetricType::Gauge)?;
+        for (action, it) in all.iter().filter_map(|it| Some((it.action.as_str(), it.breakers?))) {
+            let states = [("closed", it.closed), ("half_open", it.half_open), ("open", it.open)];
+            for (state, workers) in states {
+                family
+                    .encode_family(&[("action", action), ("state", state)])?
+                    .encode_gauge(&workers)?;
+            }
+        }
         let help = "Since the longest waiting task was taken, 0 when none waits";
         let oldest = all.iter().filter_map(|it| Some((it.action.as_str(), it.oldest_us?)));
         let oldest = oldest.map(|(action, us)| (action, in_seconds(us)));
@@ -130,6 +140,9 @@ impl Metrics {
             refused_results,
             leaked,
             cancels_unconfirmed,
+            poisoned,
+            breakers_opened,
+            workers_ejected,
             agents_lost,
             agents_resumed,
             sessions_resumed,
@@ -163,6 +176,9 @@ impl Metrics {
             ("results_late", "RESULTs of tasks that had ended or gone elsewhere", late_results),
             ("results_refused", "RESULTs and NACKs not of the attempt's holder", refused_results),
             ("cancels_unconfirmed", "CANCELs not confirmed in time", cancels_unconfirmed),
+            ("tasks_poisoned", "Tasks ended as too many workers failed with them", poisoned),
+            ("breaker_opened", "Times that a worker's breaker opened", breakers_opened),
+            ("workers_ejected", "Times that a worker was left out as slow", workers_ejected),
             ("agents_lost", "Workers lost", agents_lost),
             ("agents_resumed", "Lost workers that came back", agents_resumed),
             ("sessions_resumed", "Client sessions resumed", sessions_resumed),

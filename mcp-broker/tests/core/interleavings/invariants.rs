@@ -26,14 +26,15 @@ impl World {
         assert!(stats.stream_bytes <= self.stream_bytes as u64, "{}", stats.stream_bytes);
         assert!(stats.upload_bytes <= self.it.core.config().max_upload_bytes as u64);
         self.check_gauges();
+        self.check_nobody_waits_in_vain();
         for sent in &self.sent {
             let is_once = sent.asks.is_idempotent || sent.started <= 1;
             assert!(is_once, "{} ran {} times", sent.id, sent.started);
         }
     }
 
-    /// No task waits while a worker could take it, but for those that had one: they may wait for
-    /// another.
+    /// No task waits while a worker that is well could take it, but for those that had one: they may
+    /// wait for another.
     fn check_nobody_waits_in_vain(&self) {
         let stats = self.it.core.stats();
         let had_one =
@@ -41,10 +42,19 @@ impl World {
         if stats.queued <= had_one as u64 || stats.in_flight >= self.max_running {
             return;
         }
-        for agent in self.it.core.agents(self.it.now, false) {
+        let mut ready = self.it.core.agents(self.it.now, false);
+        ready.retain(|agent| agent.readiness == Readiness::Ready);
+        let is_last_resort =
+            !ready.iter().any(|agent| ["ok", "suspect", "slow start"].contains(&agent.health));
+        for agent in ready {
             let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
             let takes = self.workers[index].slots + self.workers[index].prefetch;
-            let is_busy = agent.in_flight >= takes || agent.readiness != Readiness::Ready;
+            let gets_tasks = match agent.health {
+                "ok" | "slow start" | "half-open" => true,
+                "ejected" => is_last_resort,
+                _ => false,
+            };
+            let is_busy = agent.in_flight >= takes || !gets_tasks;
             assert!(is_busy, "{} tasks wait beside {agent:?}", stats.queued);
         }
     }

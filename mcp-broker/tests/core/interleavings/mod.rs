@@ -1,7 +1,7 @@
 //! Whatever happens, in whatever order: each task has one outcome, a slot comes back once, no worker
 //! is routed more than its slots and prefetch, a task that may not run twice does not, and one that
 //! is tried again is so after its wait, no more often than it asked for, and as its trace tells. No more
-//! attempts run than may, and no task waits while a worker could take it. No
+//! attempts run than may, and no task waits while a worker that is well could take it. No
 //! child outlives a parent that was cancelled or expired, nor its time to live. A result in parts
 //! reaches its reader in order, once, and whole, unless it is told what is missing; and its worker
 //! never waits for credit in vain. An input in chunks reaches each attempt in order, from its beginning,
@@ -25,7 +25,7 @@ use proptest::prelude::*;
 use mcp_broker::broker::Policy;
 
 use ops::{Op, op};
-use world::{Setting, World};
+use world::{Health, Setting, World};
 
 const WORKERS: usize = 3;
 const CLIENTS: usize = 2;
@@ -33,6 +33,7 @@ const CLIENTS: usize = 2;
 fn setting() -> impl Strategy<Value = Setting> {
     (
         prop::sample::select(Policy::ALL),
+        prop_oneof![Just(Health::AsUsual), Just(Health::Hasty), Just(Health::Off)],
         prop_oneof![Just(0u32), Just(1_000)],
         prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
         // Enough for some with much room, or for few with little.
@@ -43,6 +44,7 @@ fn setting() -> impl Strategy<Value = Setting> {
         .prop_map(
             |(
                 policy,
+                health,
                 retry_budget_percent,
                 stream_bytes,
                 upload_bytes,
@@ -50,6 +52,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                 max_queue_wait_ms,
             )| Setting {
                 policy,
+                health,
                 retry_budget_percent,
                 stream_bytes,
                 upload_bytes,

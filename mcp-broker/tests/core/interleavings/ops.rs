@@ -81,6 +81,7 @@ pub(super) enum How {
     Failed,
     FailedForGood,
     FailedUnstarted,
+    Panicked,
 }
 
 fn asks() -> impl Strategy<Value = Asks> {
@@ -144,6 +145,7 @@ fn how() -> impl Strategy<Value = How> {
         3 => Just(How::Failed),
         1 => Just(How::FailedForGood),
         1 => Just(How::FailedUnstarted),
+        3 => Just(How::Panicked),
     ]
 }
 

@@ -8,7 +8,7 @@ use mcp_proto::{
 use super::ops::How;
 use super::worker::{Held, Parts};
 use super::world::World;
-use crate::fixture::{cancelled_result, failed_result, hello_of, ok_result, report};
+use crate::fixture::{cancelled_result, failed_result, hello_of, ok_result, panic_result, report};
 
 impl World {
     pub(super) fn connect_worker(&mut self, index: usize, is_new_process: bool) {
@@ -138,6 +138,7 @@ impl World {
             How::Ok => ok_result(attempt),
             How::Failed => failed,
             How::FailedForGood => TaskResult { permanent: true, ..failed },
+            How::Panicked => panic_result(attempt),
             How::FailedUnstarted => TaskResult { executed: Executed::No, ..failed },
         };
         let result = TaskResult { chunks, ..result };

@@ -1,6 +1,6 @@
 //! A core with its workers and clients, to which things happen.
 
-use mcp_broker::broker::{ConnectionId, Policy};
+use mcp_broker::broker::{ActionRules, ConnectionId, Policy};
 use mcp_proto::{Deliver, Message, Outcome, Route, TaskState};
 
 use super::client::Client;
@@ -14,12 +14,43 @@ use crate::fixture::{Fixture, task_id};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
     pub(super) policy: Policy,
+    pub(super) health: Health,
     pub(super) retry_budget_percent: u32,
     pub(super) stream_bytes: usize,
     pub(super) upload_bytes: usize,
     /// Attempts that may run at once; 0: any number.
     pub(super) max_running: u32,
     pub(super) max_queue_wait_ms: u64,
+}
+
+/// How soon workers are judged, and tasks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Health {
+    AsUsual,
+    Hasty,
+    Off,
+}
+
+impl Health {
+    fn set(self, rules: &mut ActionRules) {
+        match self {
+            Self::AsUsual => {}
+            Self::Hasty => {
+                rules.breaker.failures = 2;
+                rules.breaker.open_ms = 500;
+                rules.outlier.min_samples = 2;
+                rules.outlier.eject_ms = 2_000;
+                rules.slow_start_ms = 1_000;
+                rules.poison_after = 2;
+            }
+            Self::Off => {
+                rules.breaker.failures = 0;
+                rules.outlier.sigmas = 0.0;
+                rules.slow_start_ms = 0;
+                rules.poison_after = 0;
+            }
+        }
+    }
 }
 
 pub(super) struct World {
@@ -37,12 +68,14 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(setting: Setting) -> Self {
-        let Setting { policy, retry_budget_percent, stream_bytes, upload_bytes, .. } = setting;
+        let Setting { policy, health, retry_budget_percent, stream_bytes, upload_bytes, .. } =
+            setting;
         let Setting { max_running, max_queue_wait_ms, .. } = setting;
         let mut it = Fixture::with(|config| {
             config.rules.policy = policy;
             config.rules.max_running = max_running;
             config.rules.max_queue_wait_ms = max_queue_wait_ms;
+            health.set(&mut config.rules);
             config.retry_budget_percent = retry_budget_percent;
             config.stream_bytes = stream_bytes;
             config.max_upload_bytes = upload_bytes;

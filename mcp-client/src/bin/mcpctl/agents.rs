@@ -121,6 +121,7 @@ mod tests {
             presence: "online".to_owned(),
             readiness: "ready".to_owned(),
             health: "ok".to_owned(),
+            unwell: Vec::new(),
             actions: vec!["upper".to_owned(), "lower".to_owned()],
             labels: [("gpu".to_owned(), "a100".to_owned())].into(),
             slots: 4,
