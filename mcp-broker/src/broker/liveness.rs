@@ -4,8 +4,9 @@
 //! after a short silence, and lost when it does not answer. A lost worker's registration ends when
 //! it is not heard for the grace.
 
-use mcp_proto::{CancelReason, ErrorCode, HopEvent, Message, Ping};
+use mcp_proto::{CancelReason, ErrorCode, Executed, HopEvent, Message, Ping};
 
+use super::hedging::another_goes_on;
 use super::registry::{AgentKey, Presence};
 use super::{Core, Event, Mono, Now, Timer};
 
@@ -152,9 +153,16 @@ impl Core {
         for attempt_key in attempts {
             let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
             let Some(task) = attempt.task else { continue };
-            if self.tasks.get(task).is_some_and(|task| task.may_run_again()) {
+            let event = HopEvent::WorkerLost;
+            if self
+                .tasks
+                .get_mut(task)
+                .is_some_and(|it| it.goes_on_without(attempt, Executed::Maybe))
+            {
                 attempt.task = None;
-                let event = HopEvent::WorkerLost;
+                self.add_hop(now, task, attempt_key, event, another_goes_on(event));
+            } else if self.tasks.get(task).is_some_and(|task| task.may_run_again()) {
+                attempt.task = None;
                 self.add_hop(now, task, attempt_key, event, "worker lost; dispatched again");
                 self.place(now, task, true);
             }

@@ -8,6 +8,7 @@ use mcp_proto::ActionName;
 use serde::{Deserialize, Serialize};
 
 use super::balancer::Policy;
+use super::hedging::{HedgeRule, Hedging};
 use super::pool::Pool;
 use super::rates::RateLimit;
 use super::{Core, Now};
@@ -41,6 +42,8 @@ pub struct ActionRules {
     /// How many of its tasks are taken of each tenant in a time; those without a tenant are of one.
     /// No limit.
     pub tenant_rate_limit: RateLimit,
+    /// Whether an attempt that takes longer than most gets another one beside it, and how often. None.
+    pub hedge: Option<HedgeRule>,
 }
 
 impl Default for ActionRules {
@@ -54,6 +57,7 @@ impl Default for ActionRules {
             max_running: 0,
             rate_limit: RateLimit::default(),
             tenant_rate_limit: RateLimit::default(),
+            hedge: None,
         }
     }
 }
@@ -64,9 +68,10 @@ impl ActionRules {
     /// # Errors
     /// The key of the first value that is not allowed, and what is wrong with it.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let Self { rate_limit, tenant_rate_limit, .. } = self;
+        let Self { rate_limit, tenant_rate_limit, hedge, .. } = self;
         rate_limit.check().map_err(|problem| ("rate_limit.per_s", problem))?;
-        tenant_rate_limit.check().map_err(|problem| ("tenant_rate_limit.per_s", problem))
+        tenant_rate_limit.check().map_err(|problem| ("tenant_rate_limit.per_s", problem))?;
+        hedge.as_ref().map_or(Ok(()), HedgeRule::check)
     }
 }
 
@@ -119,6 +124,9 @@ impl Pool {
     fn set_rules(&mut self, rules: Arc<ActionRules>) {
         if self.rules.policy != rules.policy {
             self.set_policy(rules.policy);
+        }
+        if self.rules.hedge != rules.hedge {
+            self.hedging = Hedging::of(&rules);
         }
         self.rules = rules;
     }

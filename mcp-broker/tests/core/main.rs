@@ -9,6 +9,7 @@ mod duplicates;
 mod durable;
 mod family;
 mod fixture;
+mod hedge;
 mod interleavings;
 mod load;
 mod lost;
