@@ -46,6 +46,7 @@ fn deliver(task_id: TaskId) -> Deliver {
         policy: "least_loaded".into(),
         candidates: 10,
         reason: Default::default(),
+        began_us: 0,
     };
     Deliver {
         trace: ContextTrace {

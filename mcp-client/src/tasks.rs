@@ -130,7 +130,7 @@ pub struct TaskInfo {
     /// What a list has.
     #[serde(flatten)]
     pub summary: TaskSummary,
-    /// What the broker promises for it; only while it is in flight, as the next three.
+    /// What the broker promises for it; only while it is in flight, as the next four.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
     /// Whether running it twice does no harm.
@@ -142,6 +142,9 @@ pub struct TaskInfo {
     /// Sessions that wait for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiters: Option<u32>,
+    /// The agent of its second attempt, while it has two at once (hedging).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge_agent_id: Option<AgentId>,
     /// Parts of its result so far, of its latest attempt.
     pub chunks: u32,
     /// Whether its handler ran; only when it has ended.

@@ -165,6 +165,7 @@ fn the_longest_outcome_fits_into_a_frame() {
         policy: "p".repeat(20).into(),
         candidates: u32::MAX,
         reason: "r".repeat(20).into(),
+        began_us: u64::MAX,
     };
     let trace = ContextTrace {
         broker_id: Some(node),
@@ -534,7 +535,7 @@ fn deliver() -> BoxedStrategy<Deliver> {
 fn hop() -> impl Strategy<Value = Hop> {
     let hop = (
         (node_id(), select(HopEvent::ALL), any::<u32>()),
-        any::<[u64; 4]>(),
+        any::<[u64; 5]>(),
         (text(), any::<u32>(), text()),
     );
     hop.prop_map(|((node_id, event, attempt), us, (policy, candidates, reason))| Hop {
@@ -548,6 +549,7 @@ fn hop() -> impl Strategy<Value = Hop> {
         policy,
         candidates,
         reason,
+        began_us: us[4],
     })
 }
 
@@ -598,6 +600,7 @@ fn any_tree() -> BoxedStrategy<Child> {
             policy: "p".into(),
             candidates: 1,
             reason: reason.into(),
+            began_us: 0,
         };
         let trace = ContextTrace { hops: vec![hop; hops.len()], ..ContextTrace::default() };
         Child { trace, ..child("leaf") }

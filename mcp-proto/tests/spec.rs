@@ -343,6 +343,7 @@ fn expected() -> Vec<Frame> {
                         policy: "least_loaded".into(),
                         candidates: 2,
                         reason: "".into(),
+                        began_us: 0,
                     }],
                     ..ContextTrace::default()
                 }
@@ -419,6 +420,7 @@ fn with_a_child(id: TaskId, child: TaskId) -> Deliver {
         policy: "".into(),
         candidates: 0,
         reason: "".into(),
+        began_us: 0,
     };
     let below = ContextTrace {
         total_us: 600,

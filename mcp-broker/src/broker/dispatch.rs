@@ -98,6 +98,22 @@ impl Core {
     /// Sends a task that is in no queue, and was ready to go since then, to the worker that was
     /// chosen, charging it in the same step.
     pub(super) fn route(&mut self, now: Now, key: TaskKey, choice: Choice, since: Mono) {
+        self.begin_attempt(now, key, choice, since, false);
+    }
+
+    /// Sends a task that a worker has to another one as well.
+    pub(super) fn route_hedge(&mut self, now: Now, key: TaskKey, choice: Choice) {
+        self.begin_attempt(now, key, choice, now.mono, true);
+    }
+
+    fn begin_attempt(
+        &mut self,
+        now: Now,
+        key: TaskKey,
+        choice: Choice,
+        since: Mono,
+        is_hedge: bool,
+    ) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(agent) = self.registry.get_mut(choice.agent) else { return };
         let Some(to) = agent.connection else { return };
@@ -124,9 +140,16 @@ impl Core {
             park_changed: now.mono,
             parked_us: 0,
             probe: None,
+            is_hedge,
         });
         agent.attempts.push(attempt);
-        task.state = TaskState::Running(attempt);
+        let mut hedge_at = None;
+        if !is_hedge {
+            task.state = TaskState::Running(attempt);
+            if task.may_be_hedged() {
+                hedge_at = self.pools.get(task.pool).and_then(|pool| pool.hedge_at(now.mono));
+            }
+        }
         let stream_window_bytes = match task.stream {
             Some(stream) => self.streams.begin(stream, task.attempts, attempt),
             None => 0,
@@ -140,8 +163,11 @@ impl Core {
         };
         let payload = task.payload.clone();
         let mut needs_timer = task.timer.is_none() || since < now.mono;
+        if hedge_at.is_some() {
+            task.extras_mut();
+        }
         if let Some(extras) = &mut task.extras {
-            extras.last_sign = now.mono;
+            extras.begin(now.mono, attempt, is_hedge, hedge_at);
             needs_timer = true;
         }
         let at = task.look_at();

@@ -45,10 +45,9 @@ impl Core {
         let deadline = task.deadline;
         let is_expired = now.mono >= deadline;
         match task.state {
-            TaskState::Running(attempt) if is_expired => {
+            TaskState::Running(_) if is_expired => {
                 let error = "its time to live ran out while a worker had it";
-                self.add_hop(now, key, attempt, HopEvent::Expired, error);
-                self.cancel_attempt(now, attempt, CancelReason::Expired);
+                self.end_attempts(now, key, HopEvent::Expired, error, CancelReason::Expired);
                 let error = ErrorInfo::new(ErrorCode::Expired, error);
                 self.end(now, key, End::without_result(Outcome::Expired, Executed::Maybe, error));
             }
@@ -64,13 +63,7 @@ impl Core {
             },
             TaskState::Delayed { .. } if is_expired => self.expire_delayed(now, key),
             TaskState::Delayed { .. } => self.place(now, key, true),
-            TaskState::Running(attempt) if now.mono >= task.look_at() => {
-                self.attempt_is_silent(now, key, attempt);
-            }
-            TaskState::Running(_) => {
-                let at = task.look_at();
-                self.set_task_timer(key, at);
-            }
+            TaskState::Running(_) => self.look_at_attempts(now, key),
             TaskState::Ending(_) => {}
         }
     }
@@ -141,6 +134,22 @@ impl Core {
         }
     }
 
+    /// Ends all attempts of a task that is about to end, as their hops tell.
+    pub(super) fn end_attempts(
+        &mut self,
+        now: Now,
+        key: TaskKey,
+        event: HopEvent,
+        why: &'static str,
+        reason: CancelReason,
+    ) {
+        let Some(task) = self.tasks.get(key) else { return };
+        for attempt in task.live_attempts() {
+            self.add_hop(now, key, attempt, event, why);
+            self.cancel_attempt(now, attempt, reason);
+        }
+    }
+
     /// Ends an attempt whose task has ended, or goes elsewhere. It stays charged to its worker until
     /// that confirms.
     pub(super) fn cancel_attempt(&mut self, now: Now, key: AttemptKey, reason: CancelReason) {
@@ -168,9 +177,8 @@ impl Core {
     ) {
         let Some(attempt) = self.attempts.get(attempt) else { return };
         let Some(agent) = self.registry.get(attempt.agent) else { return };
-        let hop = attempt.hop(now.mono, agent.node_id.clone(), event, reason);
         if let Some(task) = self.tasks.get_mut(key) {
-            task.add_hop(hop);
+            task.add_hop(attempt.hop(now.mono, task, agent.node_id.clone(), event, reason));
         }
     }
 

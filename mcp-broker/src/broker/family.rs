@@ -35,6 +35,13 @@ pub(super) struct Kin {
     ends_with_connection: bool,
 }
 
+impl Kin {
+    /// Whether it has sent any tasks. They may have ended.
+    pub(super) fn has_children(&self) -> bool {
+        !self.children.is_empty()
+    }
+}
+
 /// Why a task is cancelled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CancelCause {
@@ -198,10 +205,9 @@ impl Core {
                 let executed = self.executed_so_far(key);
                 self.end(now, key, cause.end(executed));
             }
-            Some(TaskState::Running(attempt)) => {
-                let attempt = *attempt;
-                self.add_hop(now, key, attempt, HopEvent::Cancelled, cause.reason);
-                self.cancel_attempt(now, attempt, CancelReason::Client);
+            Some(TaskState::Running(_)) => {
+                let (event, reason) = (HopEvent::Cancelled, CancelReason::Client);
+                self.end_attempts(now, key, event, cause.reason, reason);
                 self.end(now, key, cause.end(Executed::Maybe));
             }
             Some(TaskState::Ending(_)) | None => return false,

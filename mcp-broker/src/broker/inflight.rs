@@ -40,6 +40,7 @@ use super::arrivals::{Arrivals, Links};
 use super::balancer::{Ask, Policy};
 use super::family::Kin;
 use super::health::Faults;
+use super::hedging::Hedge;
 use super::pool::PoolKey;
 use super::queue::{Rank, Spot, Tenant};
 use super::registry::{AgentKey, Registry};
@@ -105,6 +106,7 @@ pub(super) enum TaskState {
     Delayed {
         since: Mono,
     },
+    /// A worker has it. While it is hedged, the first one of two attempts; see [`Hedge`].
     Running(AttemptKey),
     Ending(Box<(Deliver, Bytes)>),
 }
@@ -114,7 +116,8 @@ pub(super) enum TaskState {
 pub(super) struct Extras {
     /// What its SEND asked for.
     pub(super) asked: TaskExtras,
-    /// Of the running attempt: when it was routed, or gave its latest sign of life.
+    /// Of the running attempt, the first one of two: when it was routed, or gave its latest sign of
+    /// life.
     pub(super) last_sign: Mono,
     /// Attempts that workers put off.
     pub(super) put_off: u32,
@@ -126,6 +129,8 @@ pub(super) struct Extras {
     pub(super) upload: Option<Box<Upload>>,
     /// Attempts that ended badly.
     pub(super) faults: Faults,
+    /// What another attempt beside a slow one needs.
+    pub(super) hedge: Hedge,
 }
 
 impl Task {
@@ -148,9 +153,10 @@ impl Task {
         self.extras.as_ref()?.upload.as_deref()
     }
 
-    /// Attempts so far, without those that were handed back.
+    /// Attempts so far, without those that were handed back, or ended while another one went on.
     pub(super) fn tries(&self) -> u32 {
-        self.attempts - self.nacks - self.extras.as_ref().map_or(0, |extras| extras.put_off)
+        let uncounted = |extras: &Extras| extras.put_off + extras.hedge.absorbed;
+        self.attempts - self.nacks - self.extras.as_deref().map_or(0, uncounted)
     }
 
     pub(super) fn has_attempts_left(&self) -> bool {
@@ -160,13 +166,16 @@ impl Task {
 
     /// Whether the handler may have begun in one of its attempts.
     pub(super) fn may_have_run(&self) -> bool {
-        self.tries() > self.extras.as_ref().map_or(0, |extras| extras.unstarted)
+        match &self.extras {
+            Some(extras) => extras.hedge.may_have_run || self.tries() > extras.unstarted,
+            None => self.tries() > 0,
+        }
     }
 
-    /// When to look after it while a worker has it: at its deadline, or when there should have been
-    /// a sign of life.
+    /// When to look after it while a worker has it: at its deadline, when there should have been a
+    /// sign of life, or when another attempt is to begin.
     pub(super) fn look_at(&self) -> Mono {
-        self.extras.as_ref().map_or(self.deadline, |extras| extras.silent_at().min(self.deadline))
+        self.extras.as_ref().map_or(self.deadline, |extras| extras.look_at().min(self.deadline))
     }
 
     /// What it asks of its worker.
@@ -204,11 +213,11 @@ impl Task {
 }
 
 impl Extras {
-    /// When the running attempt ends without a sign of life.
-    pub(super) fn silent_at(&self) -> Mono {
+    /// When an attempt ends without a further sign of life.
+    pub(super) fn silent_at(&self, last_sign: Mono) -> Mono {
         match self.asked.attempt_timeout_ms {
             0 => Mono(u64::MAX),
-            timeout_ms => self.last_sign.plus_ms(timeout_ms.into()),
+            timeout_ms => last_sign.plus_ms(timeout_ms.into()),
         }
     }
 }
@@ -245,6 +254,8 @@ pub(super) struct Attempt {
     pub(super) parked_us: u64,
     /// Which probe it is of its worker's breaker, if it is one.
     pub(super) probe: Option<u32>,
+    /// It began beside another one.
+    pub(super) is_hedge: bool,
 }
 
 impl Attempt {
@@ -266,11 +277,12 @@ impl Attempt {
         end.since(self.routed).saturating_sub(self.parked_us)
     }
 
-    /// The hop of an attempt that ended now; what the worker reports of it is added by
+    /// The hop of an attempt at this task that ended now; what the worker reports of it is added by
     /// [`Hop`]'s fields.
     pub(super) fn hop(
         &self,
         now: Mono,
+        task: &Task,
         node_id: NodeId,
         event: HopEvent,
         reason: &'static str,
@@ -286,6 +298,11 @@ impl Attempt {
             policy: self.policy.name(),
             candidates: self.candidates,
             reason: ByteString::from_static(reason),
+            // 0 would be "not told".
+            began_us: match task.was_hedged() {
+                true => self.routed.since(task.received).max(1),
+                false => 0,
+            },
         }
     }
 }

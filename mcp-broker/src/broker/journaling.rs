@@ -115,16 +115,15 @@ impl Core {
     }
 
     fn give_up_unjournalled(&mut self, now: Now, key: TaskKey, message: &str) {
-        let running = match self.tasks.get(key).map(|task| &task.state) {
-            Some(TaskState::Running(attempt)) => Some(*attempt),
-            Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => None,
+        let executed = match self.tasks.get(key).map(|task| &task.state) {
+            Some(TaskState::Running(_)) => {
+                let why = "the journal failed";
+                self.end_attempts(now, key, HopEvent::Cancelled, why, CancelReason::Superseded);
+                Executed::Maybe
+            }
+            Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => self.executed_so_far(key),
             Some(TaskState::Ending(_)) | None => return,
         };
-        if let Some(attempt) = running {
-            self.add_hop(now, key, attempt, HopEvent::Cancelled, "the journal failed");
-            self.cancel_attempt(now, attempt, CancelReason::Superseded);
-        }
-        let executed = if running.is_some() { Executed::Maybe } else { self.executed_so_far(key) };
         let error = ErrorInfo::new(
             ErrorCode::DurableUnavailable,
             format!("the journal failed before the task was acknowledged: {message}"),

@@ -4,8 +4,9 @@
 //! after a short silence, and lost when it does not answer. A lost worker's registration ends when
 //! it is not heard for the grace.
 
-use mcp_proto::{CancelReason, ErrorCode, HopEvent, Message, Ping};
+use mcp_proto::{CancelReason, ErrorCode, Executed, HopEvent, Message, Ping};
 
+use super::hedging::another_goes_on;
 use super::inflight::{AttemptKey, TaskKey};
 use super::registry::{AgentKey, Presence};
 use super::results::lost_reason;
@@ -155,7 +156,17 @@ impl Core {
         for attempt_key in attempts {
             let Some(attempt) = self.attempts.get(attempt_key) else { continue };
             let Some(task) = attempt.task else { continue };
-            if self.tasks.get(task).is_some_and(|task| task.may_run_again()) {
+            let event = HopEvent::WorkerLost;
+            let goes_on = self
+                .tasks
+                .get_mut(task)
+                .is_some_and(|it| it.goes_on_without(attempt, Executed::Maybe));
+            if goes_on {
+                self.add_hop(now, task, attempt_key, event, another_goes_on(event));
+                if let Some(attempt) = self.attempts.get_mut(attempt_key) {
+                    attempt.task = None;
+                }
+            } else if self.tasks.get(task).is_some_and(|task| task.may_run_again()) {
                 self.dispatch_again(now, task, attempt_key);
             }
         }

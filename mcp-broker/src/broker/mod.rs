@@ -12,10 +12,11 @@
 //! A task's way through the files: `submission` takes it, if `admission` lets it (`rates`), `dispatch`
 //! places it (`pool`, `queue`, `balancer`), `uploading` passes on what follows of its input (`uploads`), `streaming` what comes of
 //! its result before the end (`streams`), `results` takes what its worker made of it, `retries` says
-//! whether it is tried again (`budget`), `ending` tells its outcome. `inflight` has the states of tasks
-//! and attempts, `family` ties tasks to those that sent them (`parking` frees their slots meanwhile),
-//! `registry` has the states of workers (which `registration` and `liveness` change), `sessions` those
-//! of clients (`clients`), `health` those of workers that do their tasks badly.
+//! whether it is tried again (`budget`), `hedging` whether another attempt begins beside a slow one
+//! (`p95`), `ending` tells its outcome. `inflight` has the states of tasks and attempts, `family` ties
+//! tasks to those that sent them (`parking` frees their slots meanwhile), `registry` has the states of
+//! workers (which `registration` and `liveness` change), `sessions` those of clients (`clients`),
+//! `health` those of workers that do their tasks badly.
 
 mod admin;
 mod admission;
@@ -30,6 +31,7 @@ mod family;
 mod finished;
 mod hash;
 mod health;
+mod hedging;
 mod histogram;
 mod identity;
 mod inflight;
@@ -39,6 +41,7 @@ mod liveness;
 mod mean;
 mod metrics;
 mod output;
+mod p95;
 mod parking;
 mod peers;
 mod pool;
@@ -72,6 +75,7 @@ use mcp_proto::{ActionName, Message};
 pub use balancer::Policy;
 pub use config::CoreConfig;
 pub use health::{ActionHealth, BreakerRules, Breakers, OutlierRules};
+pub use hedging::HedgeRule;
 pub use histogram::Histogram;
 pub use identity::Identity;
 pub use journal::{Journal, Record};
@@ -83,7 +87,7 @@ pub use stats::{AgentView, Stats};
 pub use time::{Mono, Now};
 
 use balancer::Member;
-use budget::RetryBudget;
+use budget::Budget;
 use finished::Finished;
 use health::Memory;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
@@ -125,7 +129,7 @@ pub struct Core {
     delayed: queue::Total,
     /// Actions with waiting tasks, and a cap on how many run, of which an attempt has just ended.
     below_cap: Vec<PoolKey>,
-    retry_budget: RetryBudget,
+    retry_budget: Budget,
     is_shutting_down: bool,
     rules: Rules,
     /// Of workers that failed.
@@ -177,7 +181,7 @@ impl Core {
             below_cap: Vec::new(),
             waiting: queue::Total::default(),
             delayed: queue::Total::default(),
-            retry_budget: RetryBudget::new(config.retry_budget_percent),
+            retry_budget: Budget::of_retries(config.retry_budget_percent),
             is_shutting_down: false,
             memory: Memory::new(seed()),
             outputs: VecDeque::new(),

@@ -8,6 +8,7 @@ use mcp_proto::{ActionName, Labels};
 use super::arrivals::Arrivals;
 use super::balancer::{Ask, Balancer, Estimate, Load, Member, Policy, Seat};
 use super::health::{Condition, Health, PoolHealth};
+use super::hedging::Hedging;
 use super::mean::Mean;
 use super::metrics::Slot;
 use super::queue::{SubQueue, Tenant, Tenants, Total};
@@ -59,6 +60,8 @@ pub(super) struct Pool {
     pub(super) last_end: Mono,
     /// What is known of the attempts of all workers together.
     pub(super) standing: Standing,
+    /// Where its tasks are hedged.
+    pub(super) hedging: Option<Box<Hedging>>,
 }
 
 #[derive(Debug)]
@@ -117,6 +120,7 @@ impl Pool {
         hasher: FixedState,
     ) -> Self {
         let subqueues = vec![SubQueue::new(Labels::default(), rules.policy)];
+        let hedging = Hedging::of(&rules);
         Self {
             action,
             slot,
@@ -137,6 +141,7 @@ impl Pool {
             end_interval_us: 0,
             last_end: Mono::default(),
             standing: Standing::default(),
+            hedging,
         }
     }
 

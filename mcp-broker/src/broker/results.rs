@@ -6,6 +6,7 @@ use mcp_proto::{
 };
 
 use super::ending::End;
+use super::hedging::another_goes_on;
 use super::inflight::{Attempt, AttemptKey, Task, TaskKey};
 use super::registry::AgentKey;
 use super::retries::Again;
@@ -55,8 +56,14 @@ impl Core {
         let is_whole = result.outcome != Outcome::Ok || result.chunks == chunks;
         let verdict = if is_whole { Verdict::of(&result) } else { Verdict::Fault };
         self.judge(now, task.pool, &attempt, verdict);
+        let is_decided = verdict == Verdict::Ok || result.permanent;
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let goes_on = !is_decided && task.goes_on_without(&attempt, result.executed);
+        if is_decided && task.second_attempt().is_some() {
+            self.end_other_attempt(now, key, &attempt, verdict == Verdict::Ok);
+        }
         let again = match result.outcome {
-            Outcome::Failed => self.again_after_failure(now, key, &result),
+            Outcome::Failed if !goes_on => self.again_after_failure(now, key, &result),
             _ => None,
         };
         let Some(agent) = self.registry.get(attempt.agent) else { return };
@@ -69,14 +76,20 @@ impl Core {
                 (HopEvent::Completed, "")
             }
         };
-        let reason = again.map_or(reason, Again::reason);
-        let mut hop = attempt.hop(now.mono, node_id.clone(), event, reason);
+        let reason = match goes_on {
+            true => another_goes_on(event),
+            false => again.map_or(reason, Again::reason),
+        };
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let mut hop = attempt.hop(now.mono, task, node_id.clone(), event, reason);
         // A worker can't have spent more than the time it had.
         hop.work_us = result.work_us.min(hop.network_us);
         hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
         hop.network_us -= hop.work_us + hop.worker_queue_us;
-        let Some(task) = self.tasks.get_mut(key) else { return };
         task.add_hop(hop);
+        if goes_on {
+            return;
+        }
         if is_given_up && result.executed == Executed::No {
             return self.take_back(now, key, &attempt, result.error);
         }
@@ -136,16 +149,21 @@ impl Core {
         let Some(attempt) = self.release(key) else { return };
         self.stats.nacked += 1;
         if let (Some(task), Some(agent)) = (attempt.task, self.registry.get(agent)) {
-            let node_id = agent.node_id.clone();
-            let reason = "handed back; dispatched again";
-            let hop = attempt.hop(now.mono, node_id, HopEvent::Nacked, reason);
-            if let Some(task) = self.tasks.get_mut(task) {
-                task.add_hop(hop);
-            }
-            if let Some(pool) = self.tasks.get(task).map(|task| task.pool) {
+            let (node_id, event) = (agent.node_id.clone(), HopEvent::Nacked);
+            let mut goes_on = false;
+            if let Some(it) = self.tasks.get_mut(task) {
+                goes_on = it.goes_on_without(&attempt, Executed::No);
+                let reason = match goes_on {
+                    true => another_goes_on(event),
+                    false => "handed back; dispatched again",
+                };
+                it.add_hop(attempt.hop(now.mono, it, node_id, event, reason));
+                let pool = it.pool;
                 self.judge(now, pool, &attempt, Verdict::Pushback);
             }
-            self.take_back(now, task, &attempt, nack.error);
+            if !goes_on {
+                self.take_back(now, task, &attempt, nack.error);
+            }
         }
         self.fill(now, agent);
     }
@@ -264,12 +282,20 @@ impl Core {
     pub(super) fn attempt_is_lost(&mut self, now: Now, key: TaskKey, attempt: Attempt) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(agent) = self.registry.get(attempt.agent) else { return };
-        let (may_run_again, node_id) = (task.may_run_again(), agent.node_id.clone());
-        let is_poisoned = may_run_again && self.is_poisoned(key);
-        let reason = lost_reason(may_run_again, is_poisoned);
-        let hop = attempt.hop(now.mono, node_id.clone(), HopEvent::WorkerLost, reason);
+        let node_id = agent.node_id.clone();
+        let event = HopEvent::WorkerLost;
+        let goes_on = task.goes_on_without(&attempt, Executed::Maybe);
+        let may_run_again = task.may_run_again();
+        let is_poisoned = !goes_on && may_run_again && self.is_poisoned(key);
+        let reason = match goes_on {
+            true => another_goes_on(event),
+            false => lost_reason(may_run_again, is_poisoned),
+        };
         let Some(task) = self.tasks.get_mut(key) else { return };
-        task.add_hop(hop);
+        task.add_hop(attempt.hop(now.mono, task, node_id.clone(), event, reason));
+        if goes_on {
+            return;
+        }
         if is_poisoned {
             return self.end_poisoned(now, key, Some(node_id), None);
         }

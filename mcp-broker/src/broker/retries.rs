@@ -6,6 +6,7 @@ use mcp_proto::{
 use smallvec::SmallVec;
 
 use super::ending::End;
+use super::hedging::another_goes_on;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
 use super::pool::Choice;
 use super::registry::AgentKey;
@@ -81,16 +82,15 @@ impl Core {
 
     /// An attempt gave a sign of life: its time-out counts from now.
     pub(super) fn attempt_lives(&mut self, now: Now, key: AttemptKey) {
-        let task = self.attempts.get(key).and_then(|attempt| attempt.task);
-        if let Some(task) = task.and_then(|task| self.tasks.get_mut(task))
-            && let Some(extras) = &mut task.extras
+        if let Some(attempt) = self.attempts.get(key)
+            && let Some(task) = attempt.task.and_then(|task| self.tasks.get_mut(task))
         {
             // The timer stays: when it fires, it is seen that there was a sign.
-            extras.last_sign = now.mono;
+            task.note_sign(now.mono, attempt);
         }
     }
 
-    fn look_again(&mut self, key: TaskKey) {
+    pub(super) fn look_again(&mut self, key: TaskKey) {
         if let Some(at) = self.tasks.get(key).map(Task::look_at) {
             self.set_task_timer(key, at);
         }
@@ -110,6 +110,14 @@ impl Core {
             && self.is_silence_a_fault(key)
         {
             self.note_fault(now, pool, agent, Some(key));
+        }
+        let Some(attempt) = self.attempts.get(attempt_key) else { return };
+        let task = self.tasks.get_mut(key);
+        if task.is_some_and(|task| task.goes_on_without(attempt, Executed::Maybe)) {
+            let event = HopEvent::TimedOut;
+            self.add_hop(now, key, attempt_key, event, another_goes_on(event));
+            self.cancel_attempt(now, attempt_key, CancelReason::Superseded);
+            return self.look_again(key);
         }
         let again = self.again(now, key, Executed::Maybe);
         self.add_hop(now, key, attempt_key, HopEvent::TimedOut, again.reason_of_silence());

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::balancer::Policy;
 use super::health::{BreakerRules, MAX_POISON_AFTER, OutlierRules};
+use super::hedging::{HedgeRule, Hedging};
 use super::pool::Pool;
 use super::rates::RateLimit;
 use super::{Core, Now};
@@ -55,6 +56,8 @@ pub struct ActionRules {
     /// fails with POISONED rather than being given to yet another one. 0: any number; at most 32. 3:
     /// that two workers fail by chance while they have the same task is rare.
     pub poison_after: u32,
+    /// Whether an attempt that takes longer than most gets another one beside it, and how often. None.
+    pub hedge: Option<HedgeRule>,
 }
 
 impl Default for ActionRules {
@@ -72,6 +75,7 @@ impl Default for ActionRules {
             outlier: OutlierRules::default(),
             slow_start_ms: 10_000,
             poison_after: 3,
+            hedge: None,
         }
     }
 }
@@ -85,13 +89,14 @@ impl ActionRules {
     /// # Errors
     /// The key of the first value that is not allowed, and what is wrong with it.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let Self { rate_limit, tenant_rate_limit, .. } = self;
+        let Self { rate_limit, tenant_rate_limit, hedge, .. } = self;
         rate_limit.check().map_err(|problem| ("rate_limit.per_s", problem))?;
         tenant_rate_limit.check().map_err(|problem| ("tenant_rate_limit.per_s", problem))?;
         self.breaker.check()?;
         self.outlier.check()?;
         within("slow_start_ms", self.slow_start_ms, 0..=MAX_INTERVAL_MS)?;
-        within("poison_after", self.poison_after, 0..=MAX_POISON_AFTER)
+        within("poison_after", self.poison_after, 0..=MAX_POISON_AFTER)?;
+        hedge.as_ref().map_or(Ok(()), HedgeRule::check)
     }
 }
 
@@ -158,6 +163,9 @@ impl Pool {
     fn set_rules(&mut self, rules: Arc<ActionRules>) {
         if self.rules.policy != rules.policy {
             self.set_policy(rules.policy);
+        }
+        if self.rules.hedge != rules.hedge {
+            self.hedging = Hedging::of(&rules);
         }
         self.rules = rules;
     }

@@ -46,12 +46,11 @@ impl Core {
 
     pub(super) fn drain_is_over(&mut self, now: Now) {
         for key in self.tasks.keys() {
-            let Some(TaskState::Running(attempt)) = self.tasks.get(key).map(|it| &it.state) else {
+            let Some(TaskState::Running(_)) = self.tasks.get(key).map(|it| &it.state) else {
                 continue;
             };
-            let attempt = *attempt;
-            self.add_hop(now, key, attempt, HopEvent::Cancelled, "the broker is shutting down");
-            self.cancel_attempt(now, attempt, CancelReason::Shutdown);
+            let why = "the broker is shutting down";
+            self.end_attempts(now, key, HopEvent::Cancelled, why, CancelReason::Shutdown);
             let message = "the broker shut down while a worker had it";
             let error = ErrorInfo::new(ErrorCode::ShuttingDown, message);
             self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));

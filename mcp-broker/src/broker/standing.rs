@@ -3,7 +3,7 @@
 use mcp_proto::{ErrorCode, Outcome, TaskResult};
 
 use super::balancer::Member;
-use super::inflight::Attempt;
+use super::inflight::{Attempt, AttemptKey};
 use super::pool::{Pool, PoolKey};
 use super::{Core, Now};
 
@@ -88,12 +88,16 @@ impl Standing {
         self.ok_share -= self.ok_share >> ok_share;
         if verdict == Verdict::Ok {
             self.ok_share += ALL >> ok_share;
-            let held = held_us.max(1) * UNITS_PER_US;
-            self.service = match self.service {
-                0 => held,
-                before => before - (before >> service) + (held >> service),
-            };
+            self.note_time(held_us, service);
         }
+    }
+
+    fn note_time(&mut self, held_us: u64, smoothing: u32) {
+        let held = held_us.max(1) * UNITS_PER_US;
+        self.service = match self.service {
+            0 => held,
+            before => before - (before >> smoothing) + (held >> smoothing),
+        };
     }
 
     /// What is known, after it faded to what is known of `all`, of so many workers, while others had
@@ -144,6 +148,22 @@ impl Core {
             self.health_turns(now, key, member, turn);
         }
     }
+
+    /// An attempt lost to one that began later. It would have taken longer than it has; were it left
+    /// out, a worker would never seem slow whose slow attempts lose.
+    pub(super) fn note_lost(&mut self, now: Now, pool: PoolKey, attempt: AttemptKey) {
+        let Some(attempt) = self.attempts.get(attempt) else { return };
+        let held_us = attempt.held_us(now.mono);
+        let member = self.registry.member(attempt.agent, pool);
+        let Some(pool) = self.pools.get_mut(pool) else { return };
+        if let Some(hedging) = &mut pool.hedging {
+            hedging.note_lost(held_us);
+        }
+        pool.standing.note_time(held_us, OF_ALL.service);
+        if let Some(standing) = member.and_then(|member| pool.standing_mut(member)) {
+            standing.note_time(held_us, OF_ONE.service);
+        }
+    }
 }
 
 impl Pool {
@@ -151,6 +171,9 @@ impl Pool {
         if verdict == Verdict::Pushback {
             // It says nothing of how well it does tasks.
             return;
+        }
+        if let (Verdict::Ok, Some(hedging)) = (verdict, &mut self.hedging) {
+            hedging.note_ok(held_us);
         }
         self.standing.seen += 1;
         self.standing.note(verdict, held_us, OF_ALL);

@@ -35,6 +35,13 @@ pub struct Stats {
     pub retried: u64,
     /// Attempts that were not followed by another because the retry budget was spent.
     pub retries_refused: u64,
+    /// Second attempts that began beside slow ones.
+    pub hedges: u64,
+    /// Those of them that did their task first.
+    pub hedges_won: u64,
+    /// Slow attempts that got none beside them because no other worker had a free slot, or the budget
+    /// was spent.
+    pub hedges_refused: u64,
     /// Attempts that gave no sign of life.
     pub timed_out: u64,
     /// RESULTs that came after their task had ended or gone elsewhere; they only freed a slot.

@@ -93,6 +93,11 @@ impl Core {
         };
         self.add_hop(now, task, attempt, HopEvent::Cancelled, reason);
         self.cancel_attempt(now, attempt, CancelReason::Superseded);
+        if let (Some(attempt), Some(task)) = (self.attempts.get(attempt), self.tasks.get_mut(task))
+            && task.goes_on_without(attempt, Executed::Yes)
+        {
+            return;
+        }
         let error = ErrorInfo::new(ErrorCode::LimitExceeded, message);
         self.end(now, task, End::without_result(Outcome::Failed, Executed::Yes, error));
     }

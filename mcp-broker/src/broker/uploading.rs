@@ -122,11 +122,9 @@ impl Core {
     /// has failed once a worker has it.
     fn give_up_input(&mut self, now: Now, key: TaskKey, outcome: Outcome, error: ErrorInfo) {
         let (outcome, executed) = match self.tasks.get(key).map(|task| &task.state) {
-            Some(TaskState::Running(attempt)) => {
-                let attempt = *attempt;
-                let reason = "its input did not come as it should";
-                self.add_hop(now, key, attempt, HopEvent::Cancelled, reason);
-                self.cancel_attempt(now, attempt, CancelReason::Superseded);
+            Some(TaskState::Running(_)) => {
+                let why = "its input did not come as it should";
+                self.end_attempts(now, key, HopEvent::Cancelled, why, CancelReason::Superseded);
                 let outcome = match outcome {
                     Outcome::Rejected => Outcome::Failed,
                     outcome => outcome,

@@ -13,6 +13,7 @@ use mcp_proto::{
     Nack, NodeId, Outcome, Park, Ping, Readiness, Route, RouteHead, Send, SessionId, Task, TaskId,
     TaskResult, TaskState, WorkerHello,
 };
+use serde_json::Value;
 
 /// What a peer sees.
 #[derive(Debug)]
@@ -229,6 +230,20 @@ impl Fixture {
         let error = ErrorInfo::new(ErrorCode::AllBusy, "busy").retry_after_ms(ms);
         let error = Some(Box::new(error));
         self.give(from, Message::Nack(Nack { attempt_id, error }));
+    }
+
+    /// What the broker answers an operator, who sends no other tasks.
+    pub(crate) fn ask(&mut self, operator: ConnectionId, action: &str, body: &str) -> Value {
+        let mut task = task("ask");
+        task.action = ActionName::try_from(action).unwrap();
+        let send = Message::Send(Send::new(task.encode(), 1_000));
+        self.give_body(operator, send, body.to_owned());
+        match self.next_for(operator) {
+            Some((Message::Deliver(deliver), body)) if deliver.outcome == Outcome::Ok => {
+                serde_json::from_slice(&body).unwrap()
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The first thing that was sent to this connection and not looked at.

@@ -10,6 +10,7 @@ mod durable;
 mod family;
 mod fixture;
 mod health;
+mod hedge;
 mod interleavings;
 mod load;
 mod lost;

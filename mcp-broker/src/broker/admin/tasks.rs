@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::json;
 use crate::broker::family::BY_OPERATOR;
 use crate::broker::finished::Kept;
-use crate::broker::inflight::{Task, TaskKey};
+use crate::broker::inflight::{AttemptKey, Task, TaskKey};
 use crate::broker::registry::{Agent, AgentKey};
 use crate::broker::sessions::SessionKey;
 use crate::broker::{Core, Event, Now};
@@ -129,8 +129,14 @@ impl Core {
                 None => Box::new(self.registry.iter()),
             };
             let mut held = agents.flat_map(|agent| &agent.attempts);
-            let attempts = held.by_ref().take(LOOKED_AT).filter_map(|key| self.attempts.get(*key));
-            let tasks = attempts.filter_map(|attempt| self.tasks.get(attempt.task?));
+            // One that is hedged is at two of them.
+            let is_first =
+                |key, task: &&Task| agent.is_some() || task.second_attempt() != Some(key);
+            let task_of = |key: &AttemptKey| {
+                let task = self.tasks.get(self.attempts.get(*key)?.task?);
+                task.filter(|task| is_first(*key, task))
+            };
+            let tasks = held.by_ref().take(LOOKED_AT).filter_map(task_of);
             let mut found: Vec<_> = tasks.filter(is_asked_for).collect();
             found.sort_unstable_by_key(|task| std::cmp::Reverse(task.received));
             return (found, held.next().is_some());

@@ -153,6 +153,14 @@ mod tests {
                 "[actions.a]\ntenant_rate_limit = { per_s = nan }",
                 "actions.\"a\".tenant_rate_limit.per_s is NaN",
             ),
+            (
+                "[scheduling.hedge]\nbudget_percent = 101",
+                "scheduling.hedge.budget_percent is 101; allowed are 0 to 100",
+            ),
+            (
+                "[actions.a.hedge]\nmin_samples = 0",
+                "actions.\"a\".hedge.min_samples is 0; allowed are 1 to 1000000",
+            ),
             ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
             ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),
         ] {

@@ -1,15 +1,19 @@
 //! What holds whatever happens.
 
+use std::collections::BTreeMap;
+
 use mcp_broker::broker::ActionMetrics;
-use mcp_proto::{Deliver, Executed, Hop, HopEvent, Outcome, Readiness};
+use mcp_proto::{ContextTrace, Deliver, Executed, Hop, HopEvent, Outcome, Readiness};
+use serde_json::json;
 
 use super::client::Reading;
+use super::sent::Sent;
 use super::world::World;
 use super::{CLIENTS, WORKERS};
 
 impl World {
     /// After each step.
-    pub(super) fn check(&self) {
+    pub(super) fn check(&mut self) {
         let mut charged = 0;
         for agent in self.it.core.agents(self.it.now, true) {
             let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
@@ -30,6 +34,27 @@ impl World {
         for sent in &self.sent {
             let is_once = sent.asks.is_idempotent || sent.started <= 1;
             assert!(is_once, "{} ran {} times", sent.id, sent.started);
+        }
+        if stats.hedges > 0 {
+            self.check_live_attempts();
+        }
+    }
+
+    /// A task that runs has one attempt, or two at different workers if it may be hedged.
+    fn check_live_attempts(&mut self) {
+        let mut attempts = BTreeMap::<String, u32>::new();
+        for worker in 0..WORKERS {
+            let filter = json!({"agent": format!("w{worker}"), "status": "running", "limit": 1000});
+            let running = self.it.ask(self.observer, "mcp.admin.tasks.list", &filter.to_string());
+            for row in running["tasks"].as_array().unwrap() {
+                let id = row["task_id"].as_str().unwrap().to_owned();
+                *attempts.entry(id).or_default() += 1;
+            }
+        }
+        assert_eq!(attempts.len() as u64, self.it.core.stats().running);
+        for (id, count) in attempts {
+            let max = if self.task(&id).asks.may_be_hedged() { 2 } else { 1 };
+            assert!(count <= max, "{id} has {count} attempts");
         }
     }
 
@@ -78,11 +103,15 @@ impl World {
     /// adds up.
     pub(super) fn check_trace(&mut self, deliver: &Deliver) {
         let trace = deliver.trace.decode();
+        let hedges = self.hedges;
         let sent = &*self.task(deliver.task_id.as_str());
         if trace.truncated || deliver.executed == Executed::No && trace.hops.is_empty() {
             return;
         }
-        let spent = |hop: &Hop| hop.network_us + hop.worker_queue_us + hop.work_us;
+        if hedges && sent.asks.may_be_hedged() {
+            return check_hedged_trace(&trace, sent);
+        }
+        assert!(trace.hops.iter().all(|hop| hop.began_us == 0), "{trace:?}");
         let sum: u64 = trace.hops.iter().map(|hop| hop.queue_us + spent(hop)).sum();
         assert!(sum + trace.queue_us <= trace.total_us, "{trace:?}");
         let is_try = |hop: &&Hop| hop.event != HopEvent::Nacked;
@@ -176,4 +205,47 @@ impl World {
         assert_eq!((stats.uploads, stats.upload_bytes), (0, 0));
         assert!(self.it.core.agents(self.it.now, true).is_empty());
     }
+}
+
+/// What an attempt took.
+fn spent(hop: &Hop) -> u64 {
+    hop.network_us + hop.worker_queue_us + hop.work_us
+}
+
+/// The same of a task that may have had two attempts at once.
+fn check_hedged_trace(trace: &ContextTrace, sent: &Sent) {
+    let began = |hop: &Hop| sent.attempts.get(&hop.attempt).map(|attempt| attempt.routed);
+    let (mut tries, mut latest) = (0, 0);
+    for (index, hop) in trace.hops.iter().enumerate() {
+        assert!(hop.queue_us + spent(hop) <= trace.total_us, "{trace:?}");
+        let same = trace.hops.iter().filter(|it| it.attempt == hop.attempt);
+        assert_eq!(same.count(), 1, "{trace:?}");
+        if let (Some(now), Some(next)) = (began(hop), trace.hops.get(index + 1))
+            && let (Some(then), true) = (began(next), hop.began_us > 0)
+        {
+            // But for 0, which is 1.
+            let differ = (now.0 + next.began_us).abs_diff(then.0 + hop.began_us);
+            assert!(differ <= 1, "{trace:?}");
+        }
+        if let Some(now) = began(hop) {
+            let runs =
+                |it: &&Hop| began(it).is_some_and(|at| at <= now && now.since(at) < spent(it));
+            assert!(trace.hops.iter().filter(runs).count() <= 2, "{trace:?}");
+        }
+        latest = latest.max(hop.attempt);
+        let is_beside = hop.reason.ends_with("another attempt goes on")
+            || hop.reason.starts_with("hedged; another attempt");
+        tries += u32::from(!is_beside && hop.event != HopEvent::Nacked);
+        if hop.reason.ends_with(" again") {
+            // No attempt lived then.
+            assert_eq!(index + 1, latest as usize, "{trace:?}");
+            let next = trace.hops.iter().find(|it| it.attempt == latest + 1);
+            let is_retry = hop.reason.ends_with("; tried again");
+            if let (Some(next), Some(retry)) = (next, sent.asks.retry.filter(|_| is_retry)) {
+                assert!(next.queue_us >= retry.wait_ms(tries) * 1000, "{trace:?}");
+            }
+        }
+    }
+    // Two may have been stopped at the end.
+    assert!(sent.asks.retry.is_none_or(|retry| tries <= retry.max_attempts + 1), "{trace:?}");
 }

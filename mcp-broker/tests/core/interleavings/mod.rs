@@ -1,7 +1,8 @@
 //! Whatever happens, in whatever order: each task has one outcome, a slot comes back once, no worker
 //! is routed more than its slots and prefetch, a task that may not run twice does not, and one that
 //! is tried again is so after its wait, no more often than it asked for, and as its trace tells. No more
-//! attempts run than may, and no task waits while a worker that is well could take it. No
+//! attempts run than may, and no task waits while a worker that is well could take it. A task has two
+//! attempts at once at most, and only if it may be hedged. No
 //! child outlives a parent that was cancelled or expired, nor its time to live. A result in parts
 //! reaches its reader in order, once, and whole, unless it is told what is missing; and its worker
 //! never waits for credit in vain. An input in chunks reaches each attempt in order, from its beginning,
@@ -36,6 +37,7 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop_oneof![Just(Health::AsUsual), Just(Health::Hasty), Just(Health::Off)],
         prop_oneof![Just(0u32), Just(1_000)],
         prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
+        any::<bool>(),
         // Enough for some with much room, or for few with little.
         prop_oneof![Just(1024 * 1024usize), Just(300 * 1024)],
         prop_oneof![2 => Just(0u32), 1 => Just(1), 1 => Just(3)],
@@ -47,6 +49,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                 health,
                 retry_budget_percent,
                 stream_bytes,
+                hedges,
                 upload_bytes,
                 max_running,
                 max_queue_wait_ms,
@@ -55,6 +58,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                 health,
                 retry_budget_percent,
                 stream_bytes,
+                hedges,
                 upload_bytes,
                 max_running,
                 max_queue_wait_ms,

@@ -59,6 +59,14 @@ pub(super) struct Asks {
 }
 
 impl Asks {
+    /// Whether it may have two attempts at once.
+    pub(super) fn may_be_hedged(&self) -> bool {
+        self.is_idempotent
+            && self.priority >= Priority::High
+            && self.window_bytes == 0
+            && !self.is_upload
+    }
+
     pub(super) fn task(&self, id: &str, parent: Option<&str>) -> Task {
         Task {
             idempotent: self.is_idempotent,
@@ -85,6 +93,17 @@ pub(super) enum How {
 }
 
 fn asks() -> impl Strategy<Value = Asks> {
+    let hedged = |asks| Asks {
+        is_idempotent: true,
+        priority: Priority::High,
+        window_bytes: 0,
+        is_upload: false,
+        ..asks
+    };
+    prop_oneof![2 => any_asks(), 1 => any_asks().prop_map(hedged)]
+}
+
+fn any_asks() -> impl Strategy<Value = Asks> {
     let retry = |max_attempts| Retry {
         max_attempts,
         initial_ms: 50,
@@ -155,6 +174,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         46 => worker_op(),
         2 => Just(Op::AllRead),
         3 => Just(Op::AllComeBack),
+        3 => Just(Op::Advance { ms: 1 }),
         4 => time_op(),
     ]
 }

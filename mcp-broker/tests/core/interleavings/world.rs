@@ -1,6 +1,6 @@
 //! A core with its workers and clients, to which things happen.
 
-use mcp_broker::broker::{ActionRules, ConnectionId, Policy};
+use mcp_broker::broker::{ActionRules, ConnectionId, HedgeRule, Policy};
 use mcp_proto::{Deliver, Message, Outcome, Route, TaskState};
 
 use super::client::Client;
@@ -17,6 +17,8 @@ pub(super) struct Setting {
     pub(super) health: Health,
     pub(super) retry_budget_percent: u32,
     pub(super) stream_bytes: usize,
+    /// Whether what takes longer than most is hedged.
+    pub(super) hedges: bool,
     pub(super) upload_bytes: usize,
     /// Attempts that may run at once; 0: any number.
     pub(super) max_running: u32,
@@ -58,10 +60,11 @@ pub(super) struct World {
     pub(super) stream_bytes: usize,
     /// Attempts that may run at once.
     pub(super) max_running: u64,
+    pub(super) hedges: bool,
     pub(super) workers: Vec<Worker>,
     pub(super) clients: Vec<Client>,
-    /// Asks only for tasks that must have ended.
-    observer: ConnectionId,
+    /// Asks for tasks that must have ended, and for where the others are.
+    pub(super) observer: ConnectionId,
     /// All tasks; each is named by its place.
     pub(super) sent: Vec<Sent>,
 }
@@ -70,12 +73,17 @@ impl World {
     pub(super) fn new(setting: Setting) -> Self {
         let Setting { policy, health, retry_budget_percent, stream_bytes, upload_bytes, .. } =
             setting;
-        let Setting { max_running, max_queue_wait_ms, .. } = setting;
+        let Setting { max_running, max_queue_wait_ms, hedges, .. } = setting;
         let mut it = Fixture::with(|config| {
             config.rules.policy = policy;
             config.rules.max_running = max_running;
             config.rules.max_queue_wait_ms = max_queue_wait_ms;
             health.set(&mut config.rules);
+            config.rules.hedge = hedges.then(|| {
+                let mut rule = HedgeRule::default();
+                (rule.budget_percent, rule.min_samples, rule.min_delay_ms) = (100, 1, 0);
+                rule
+            });
             config.retry_budget_percent = retry_budget_percent;
             config.stream_bytes = stream_bytes;
             config.max_upload_bytes = upload_bytes;
@@ -85,6 +93,7 @@ impl World {
             it,
             stream_bytes,
             max_running: if max_running > 0 { max_running.into() } else { u64::MAX },
+            hedges,
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             sent: Vec::new(),
@@ -95,7 +104,25 @@ impl World {
             world.connect_worker(index, false);
         }
         (0..CLIENTS).for_each(|index| world.connect_client(index, false));
+        if hedges {
+            world.learn();
+        }
         world
+    }
+
+    /// Some tasks take no time, so that what takes any is slow.
+    fn learn(&mut self) {
+        for number in 0..10 {
+            self.it.send(self.observer, &format!("quick-{number}"));
+            for worker in &mut self.workers {
+                let Some(connection) = worker.connection else { continue };
+                while let Some((Message::Route(route), _)) = self.it.next_for(connection) {
+                    worker.routes += 1;
+                    self.it.result(connection, route.attempt_id);
+                }
+            }
+        }
+        self.it.discard();
     }
 
     pub(super) fn task(&mut self, id: &str) -> &mut Sent {

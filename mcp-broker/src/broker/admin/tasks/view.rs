@@ -107,6 +107,9 @@ struct Asked<'a> {
     required_labels: &'a Labels,
     /// Sessions that wait for it.
     waiters: usize,
+    /// The worker of its second attempt, while it is hedged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hedge_agent_id: Option<&'a AgentId>,
 }
 
 impl Core {
@@ -162,6 +165,8 @@ impl Core {
             TaskState::Running(attempt) => self.attempts.get(*attempt)?.queue_us,
             TaskState::Ending(_) => 0,
         };
+        let hedge = task.second_attempt().and_then(|hedge| self.attempts.get(hedge));
+        let hedge_agent = hedge.and_then(|hedge| self.registry.get(hedge.agent));
         let left_out = task.hops.len().saturating_sub(MAX_HOPS);
         Some(View {
             row: self.row_of(now, task)?,
@@ -170,6 +175,7 @@ impl Core {
                 idempotent: task.is_idempotent,
                 required_labels: &self.pools.get(task.pool)?.subqueues[task.subqueue].required,
                 waiters: task.waiters.len(),
+                hedge_agent_id: hedge_agent.map(|agent| &agent.id),
             }),
             chunks: self.streams.chunks(task.stream).0,
             executed: None,

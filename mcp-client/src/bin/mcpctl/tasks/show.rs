@@ -33,6 +33,9 @@ pub(super) fn text(info: &TaskInfo) -> String {
         (None, Some(node)) => line("agent", format!("gone, node {node}")),
         (_, None) => {}
     }
+    if let Some(agent) = &info.hedge_agent_id {
+        line("hedge", agent.to_string());
+    }
     if let Some(delivery) = info.delivery {
         let idempotent = if info.idempotent == Some(true) { ", idempotent" } else { "" };
         let waiters = match info.waiters {
@@ -102,6 +105,7 @@ mod tests {
             policy: "least_loaded".into(),
             candidates: 3,
             reason: "failed; tried again".into(),
+            began_us: 0,
         }
     }
 
@@ -113,6 +117,7 @@ mod tests {
             idempotent: Some(true),
             required_labels: Some([("gpu".to_owned(), "a100".to_owned())].into()),
             waiters: Some(2),
+            hedge_agent_id: Some("upper-2".try_into().unwrap()),
             chunks: 5,
             executed: None,
             error: None,
@@ -124,6 +129,7 @@ action    upper, priority high
 status    running for 250 ms
 age       3.00 s, 27.0 s left to live
 agent     upper-1, node n-1
+hedge     upper-2
 delivery  fast, idempotent, 2 sessions wait for it
 labels    gpu=a100
 chunks    5
@@ -143,6 +149,7 @@ attempts  2
             idempotent: None,
             required_labels: None,
             waiters: None,
+            hedge_agent_id: None,
             chunks: 0,
             executed: Some(Executed::Maybe),
             error: Some(ErrorInfo::new(ErrorCode::WorkerLost, "its worker was lost")),

@@ -15,6 +15,7 @@ fn hop(node: &str, event: HopEvent, attempt: u32, ms: [u64; 4]) -> Hop {
         policy: "p".into(),
         candidates: 1,
         reason: Default::default(),
+        began_us: 0,
     }
 }
 
@@ -92,6 +93,21 @@ fn a_tree_is_drawn_on_one_time_line_with_what_the_end_waited_for() {
 * what the end waited for   · queue  ─ network  ░ worker's queue  █ work
 ";
     assert_eq!(format!("\n{drawn}"), expected);
+}
+
+#[test]
+fn attempts_at_once_are_drawn_one_below_the_other() {
+    let first = hop("n-1", HopEvent::Cancelled, 1, [10, 90, 0, 0]);
+    let second = hop("n-2", HopEvent::Completed, 2, [0, 2, 0, 18]);
+    let hops = vec![Hop { began_us: 10_000, ..first }, Hop { began_us: 80_000, ..second }];
+    let trace = ContextTrace { total_us: 100_000, hops, ..ContextTrace::default() };
+    let drawn = draw("upper", &end(Outcome::Ok, trace), PLAIN);
+    let expected = "
+  TASK                WORKER    QUEUE  NETWORK  W-QUEUE     WORK  0                           100 ms
+* upper #1 cancelled  n-1     10.0 ms  90.0 ms     0 µs     0 µs  ···───────────────────────────────
+* upper #2            n-2        0 µs  2.00 ms     0 µs  18.0 ms                             ███████
+";
+    assert!(format!("\n{drawn}").starts_with(expected), "{drawn}");
 }
 
 #[test]

@@ -101,10 +101,14 @@ fn add(task: &Task<'_>, lead: [&str; 2], rows: &mut Vec<Row>) {
         is_critical,
         is_truncated: trace.truncated,
     };
-    // The hops end with the trace; when the oldest were left out, they begin later than that.
+    // The hops end with the trace; when the oldest were left out, they begin later than that. Those
+    // that were not one after the other say themselves when they began.
     let known_us =
         trace.hops.iter().fold(trace.queue_us, |sum, hop| sum.saturating_add(sum_of(hop)));
     let mut at = sent_us.saturating_add(trace.total_us.saturating_sub(known_us));
+    if trace.hops.iter().any(|hop| hop.began_us > 0) {
+        at = sent_us;
+    }
     for (index, hop) in trace.hops.iter().enumerate() {
         let mut name = format!("{}{action}", lead[usize::from(index > 0)]);
         if trace.hops.len() > 1 || hop.attempt > 1 {
@@ -116,6 +120,9 @@ fn add(task: &Task<'_>, lead: [&str; 2], rows: &mut Vec<Row>) {
             name.push_str(&ended);
         }
         let us = [hop.queue_us, hop.network_us, hop.worker_queue_us, hop.work_us];
+        if hop.began_us > 0 {
+            at = sent_us.saturating_add(hop.began_us.saturating_sub(hop.queue_us));
+        }
         rows.push(row(name, hop.node_id.as_str(), us, at));
         at = at.saturating_add(sum_of(hop));
     }
