@@ -1,6 +1,9 @@
 //! Placing tasks: with a worker that has room, or in a queue until one has.
 
-use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use mcp_proto::{ActionName, ActionRef, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
 
 use super::balancer::Member;
 use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
@@ -8,24 +11,28 @@ use super::pool::{Choice, MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Ticket, Waiting};
 use super::registry::AgentKey;
 use super::uploads::Upload;
-use super::{Core, Mono, Now, Output, Timer};
+use super::{Core, Mono, Now, Output, Timer, shadow};
 
 impl Core {
-    /// The pool of an action, made if there is none.
-    pub(super) fn pool(&mut self, action: ActionRef<'_>) -> PoolKey {
-        if let Some(key) = self.pool_names.get(action.as_str()) {
+    /// The pool of an action, or that of its shadow tasks; made if there is none.
+    pub(super) fn pool(&mut self, action: ActionRef<'_>, is_shadow: bool) -> PoolKey {
+        if let Some(key) = self.pool_names(is_shadow).get(action.as_str()) {
             return *key;
         }
         let slot = self.measured.slot(action, false);
-        let name = action.to_name();
-        let key = self.pools.insert(Pool::new(name.clone(), slot, self.rules.of(action.as_str())));
-        self.pool_names.insert(name, key);
+        let (name, rules) = (action.to_name(), self.rules.of(action.as_str()));
+        let key = self.pools.insert(Pool::new(name.clone(), is_shadow, slot, rules));
+        self.pool_names(is_shadow).insert(name, key);
         key
     }
 
+    fn pool_names(&mut self, is_shadow: bool) -> &mut HashMap<ActionName, PoolKey, FixedState> {
+        if is_shadow { &mut self.shadow.pool_names } else { &mut self.pool_names }
+    }
+
     /// The pool of an action that a worker serves.
-    pub(super) fn served_pool(&mut self, action: ActionRef<'_>) -> PoolKey {
-        let key = self.pool(action);
+    pub(super) fn served_pool(&mut self, action: ActionRef<'_>, is_shadow: bool) -> PoolKey {
+        let key = self.pool(action, is_shadow);
         if let Some(pool) = self.pools.get_mut(key) {
             pool.slot = self.measured.slot(action, true);
         }
@@ -36,7 +43,7 @@ impl Core {
         if self.pools.get(key).is_some_and(Pool::is_unused)
             && let Some(pool) = self.pools.remove(key)
         {
-            self.pool_names.remove(&pool.action);
+            self.pool_names(pool.is_shadow).remove(&pool.action);
         }
     }
 
@@ -44,16 +51,23 @@ impl Core {
     pub(super) fn queue_for(
         &mut self,
         action: ActionRef<'_>,
+        is_shadow: bool,
         required: &Labels,
         bytes: usize,
     ) -> Result<(PoolKey, usize), ErrorInfo> {
         let full = |message, retry_after_ms| {
             Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(retry_after_ms))
         };
-        if self.tasks.len() >= self.config.max_tasks {
-            return full(format!("the broker has {} tasks, its limit", self.tasks.len()), 1_000);
+        let (tasks, max_tasks) = if is_shadow {
+            (self.shadow.tasks, (self.config.max_tasks / shadow::LIVE_TASKS_FOR_EACH).max(1))
+        } else {
+            (self.tasks.len() - self.shadow.tasks, self.config.max_tasks)
+        };
+        if tasks >= max_tasks {
+            let kind = if is_shadow { "shadow tasks" } else { "tasks" };
+            return full(format!("the broker has {tasks} {kind}, its limit"), 1_000);
         }
-        let key = self.pool(action);
+        let key = self.pool(action, is_shadow);
         let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
         let Some(subqueue) = pool.subqueue(required) else {
             let message = format!(
@@ -91,7 +105,7 @@ impl Core {
         let (since, was_delayed) = match task.state {
             TaskState::Delayed { since } => {
                 pool.delayed.remove(bytes);
-                self.delayed.remove(bytes);
+                self.delayed.of(pool.is_shadow).remove(bytes);
                 (since, true)
             }
             _ => (now.mono, false),
@@ -108,7 +122,7 @@ impl Core {
         task.state = TaskState::Queued { ticket, since };
         pool.queued += 1;
         pool.queued_bytes += bytes;
-        self.waiting.add(bytes);
+        self.waiting.of(pool.is_shadow).add(bytes);
         let subqueue = &mut pool.subqueues[task.subqueue];
         let place = Waiting { task: key, ticket };
         if was_delayed {
@@ -236,8 +250,9 @@ impl Core {
         let (ticket, since) = match task.state {
             TaskState::Queued { ticket, since } => (ticket, since),
             TaskState::Delayed { since } => {
-                self.pools.get_mut(task.pool)?.delayed.remove(bytes);
-                self.delayed.remove(bytes);
+                let pool = self.pools.get_mut(task.pool)?;
+                pool.delayed.remove(bytes);
+                self.delayed.of(pool.is_shadow).remove(bytes);
                 return Some(since);
             }
             TaskState::Running(_) | TaskState::Ending(_) => return None,
@@ -245,7 +260,7 @@ impl Core {
         let pool = self.pools.get_mut(task.pool)?;
         pool.queued -= 1;
         pool.queued_bytes -= bytes;
-        self.waiting.remove(bytes);
+        self.waiting.of(pool.is_shadow).remove(bytes);
         let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[task.subqueue]);
         subqueue.leave(task.priority, ticket, |place| counts(tasks, place));
         Some(since)
@@ -258,11 +273,11 @@ impl Core {
         match task.state {
             TaskState::Queued { .. } => {
                 pool.queued_bytes -= by;
-                self.waiting.bytes -= by;
+                self.waiting.of(pool.is_shadow).bytes -= by;
             }
             TaskState::Delayed { .. } => {
                 pool.delayed.bytes -= by;
-                self.delayed.bytes -= by;
+                self.delayed.of(pool.is_shadow).bytes -= by;
             }
             TaskState::Running(_) | TaskState::Ending(_) => {}
         }

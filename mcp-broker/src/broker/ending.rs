@@ -114,7 +114,12 @@ impl Core {
             );
             ErrorInfo::new(ErrorCode::AllUnhealthy, message)
         } else if required.is_empty() {
-            let message = format!("no worker serves {action}; start one, or check the name");
+            let shadow = self.shadow.pool_names.get(action).and_then(|key| self.pools.get(*key));
+            let but = match shadow {
+                Some(shadow) if shadow.workers() > 0 => " but with the label shadow=true",
+                Some(_) | None => "",
+            };
+            let message = format!("no worker serves {action}{but}; start one, or check the name");
             ErrorInfo::new(ErrorCode::NoWorker, message)
         } else {
             let labels: Vec<_> = required.0.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -245,7 +250,9 @@ impl Core {
         pool.tasks -= 1;
         pool.subqueues[subqueue].tasks -= 1;
         pool.note_end(now.mono);
-        self.measured.ended(pool.slot, &deliver, now.mono.since(received));
+        let is_shadow = pool.is_shadow;
+        self.measured.ended(pool.slot, is_shadow, &deliver, now.mono.since(received));
+        self.shadow.tasks -= usize::from(is_shadow);
         self.drop_pool_if_unused(pool_key);
         if let Some(stream) = stream {
             self.streams.end(stream);
@@ -253,7 +260,7 @@ impl Core {
         if let Some(upload) = extras.and_then(|extras| extras.upload) {
             self.uploads.end(key, &upload);
         }
-        self.stats.count(deliver.outcome);
+        self.stats.count(deliver.outcome, is_shadow);
         let arena = self.finished.arena(deliver.outcome);
         let frame = EncodedFrame::deliver(&deliver, body, arena);
         for session in waiters {

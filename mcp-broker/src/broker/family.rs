@@ -107,6 +107,13 @@ impl Core {
         Ok((Some(Box::new(kin)), deadline.min(parent.deadline)))
     }
 
+    /// Whether a task's parent is a shadow task: then it is one, too, so that a load test stays one.
+    pub(super) fn is_child_of_shadow(&self, kin: Option<&Kin>) -> bool {
+        let parent = kin.and_then(|kin| self.tasks.get(kin.parent?));
+        let pool = parent.and_then(|parent| self.pools.get(parent.pool));
+        pool.is_some_and(|pool| pool.is_shadow)
+    }
+
     /// The task of this id, if it is in flight.
     fn parent(
         &self,

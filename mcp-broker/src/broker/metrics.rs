@@ -47,6 +47,8 @@ struct Entry {
     action: Option<ActionName>,
     is_served: bool,
     counts: TaskCounts,
+    /// Of its shadow tasks, once there was one.
+    shadow: Option<Box<TaskCounts>>,
 }
 
 /// Tasks of an action that ended, since the start.
@@ -72,6 +74,18 @@ impl TaskCounts {
         Self::OUTCOMES.into_iter().zip(self.ended)
     }
 
+    /// A task ended that was taken `total_us` ago.
+    pub(super) fn record(&mut self, deliver: &Deliver, total_us: u64) {
+        self.count(deliver.outcome);
+        self.total.record(total_us);
+        let ContextTrace { hops, queue_us, .. } = &*deliver.trace.decode();
+        let waited_us = hops.iter().fold(*queue_us, |sum, hop| sum + hop.queue_us);
+        self.queued.record(waited_us);
+        if let Some(hop) = hops.last().filter(|hop| hop.event == HopEvent::Completed) {
+            self.worked.record(hop.work_us);
+        }
+    }
+
     fn count(&mut self, outcome: Outcome) {
         // Outcomes are numbered from 1.
         if let Some(count) = self.ended.get_mut(outcome as usize - 1) {
@@ -85,8 +99,10 @@ impl TaskCounts {
 pub struct ActionMetrics {
     /// The action, or `"other"`.
     pub action: String,
-    /// What ended.
+    /// What ended, without shadow tasks.
     pub counts: TaskCounts,
+    /// Shadow tasks that ended, once there was one.
+    pub shadow: Option<Box<TaskCounts>>,
     /// Tasks waiting now.
     pub queued: u64,
     /// Their bytes.
@@ -116,11 +132,16 @@ pub struct Metrics {
     pub slots: u64,
 }
 
+impl Entry {
+    fn new(action: Option<ActionName>, is_served: bool) -> Self {
+        Self { action, is_served, counts: TaskCounts::default(), shadow: None }
+    }
+}
+
 impl Measured {
     pub(super) fn new(seed: u64) -> Self {
-        let others = Entry { action: None, is_served: true, counts: TaskCounts::default() };
         Self {
-            actions: vec![others],
+            actions: vec![Entry::new(None, true)],
             slots: HashMap::with_hasher(FixedState::with_seed(seed)),
             unserved: 0,
             refused: [0; CODES],
@@ -143,30 +164,31 @@ impl Measured {
         }
         let name = action.to_name();
         let slot = Slot(self.actions.len() as u16);
-        let counts = TaskCounts::default();
-        self.actions.push(Entry { action: Some(name.clone()), is_served, counts });
+        self.actions.push(Entry::new(Some(name.clone()), is_served));
         self.slots.insert(name, slot);
         self.unserved += usize::from(!is_served);
         slot
     }
 
     /// A task ended that was taken `total_us` ago.
-    pub(super) fn ended(&mut self, slot: Slot, deliver: &Deliver, total_us: u64) {
-        let counts = &mut self.actions[usize::from(slot.0)].counts;
-        counts.count(deliver.outcome);
-        counts.total.record(total_us);
-        let ContextTrace { hops, queue_us, .. } = &*deliver.trace.decode();
-        let waited_us = hops.iter().fold(*queue_us, |sum, hop| sum + hop.queue_us);
-        counts.queued.record(waited_us);
-        if let Some(hop) = hops.last().filter(|hop| hop.event == HopEvent::Completed) {
-            counts.worked.record(hop.work_us);
-        }
+    pub(super) fn ended(&mut self, slot: Slot, is_shadow: bool, deliver: &Deliver, total_us: u64) {
+        self.counts(slot, is_shadow).record(deliver, total_us);
+    }
+
+    fn counts(&mut self, slot: Slot, is_shadow: bool) -> &mut TaskCounts {
+        let entry = &mut self.actions[usize::from(slot.0)];
+        if is_shadow { entry.shadow.get_or_insert_default() } else { &mut entry.counts }
     }
 
     /// A task ended without having been placed.
-    pub(super) fn ended_at_once(&mut self, action: ActionRef<'_>, outcome: Outcome) {
+    pub(super) fn ended_at_once(
+        &mut self,
+        action: ActionRef<'_>,
+        is_shadow: bool,
+        outcome: Outcome,
+    ) {
         let slot = self.slot(action, false);
-        self.actions[usize::from(slot.0)].counts.count(outcome);
+        self.counts(slot, is_shadow).count(outcome);
     }
 
     /// A SEND was refused.
@@ -185,8 +207,9 @@ impl Core {
         let mut others = ActionMetrics {
             action: OTHERS.to_owned(),
             counts: TaskCounts::default(),
+            shadow: None,
             queued: stats.queued,
-            queued_bytes: self.waiting.bytes as u64,
+            queued_bytes: self.waiting.live.bytes as u64,
             oldest_us: None,
             delayed: stats.delayed,
             running: stats.running,
@@ -196,6 +219,7 @@ impl Core {
         for entry in &self.measured.actions {
             let Some(action) = &entry.action else {
                 others.counts = entry.counts.clone();
+                others.shadow = entry.shadow.clone();
                 continue;
             };
             let pool = self.pool_names.get(action).and_then(|key| self.pools.get(*key));
@@ -233,6 +257,7 @@ impl Core {
         ActionMetrics {
             action: action.to_string(),
             counts: entry.counts.clone(),
+            shadow: entry.shadow.clone(),
             queued: count(|pool| pool.queued),
             queued_bytes: count(|pool| pool.queued_bytes),
             oldest_us: Some(oldest.map_or(0, |since| now.since(since))),

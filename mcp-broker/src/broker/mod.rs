@@ -46,6 +46,7 @@ mod retries;
 mod rng;
 mod rules;
 mod sessions;
+mod shadow;
 mod shutdown;
 mod slab;
 mod standing;
@@ -72,6 +73,7 @@ pub use journal::{Journal, Record};
 pub use metrics::{ActionMetrics, Metrics, TaskCounts};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
 pub use rules::ActionRules;
+pub use shadow::ShadowStats;
 pub use stats::{AgentView, Stats};
 pub use time::{Mono, Now};
 
@@ -86,6 +88,7 @@ use registry::{AgentKey, Registry};
 use rng::Rng;
 use rules::Rules;
 use sessions::{SessionKey, Sessions};
+use shadow::Shadow;
 use slab::Slab;
 use streams::Streams;
 use timers::Timers;
@@ -98,7 +101,9 @@ pub struct Core {
     peers: HashMap<ConnectionId, Peer, FixedState>,
     registry: Registry,
     pools: Slab<Pool>,
+    /// Of the live ones.
     pool_names: HashMap<ActionName, PoolKey, FixedState>,
+    shadow: Shadow,
     tasks: Tasks,
     attempts: Slab<Attempt>,
     attempt_ids: AttemptIds,
@@ -110,9 +115,9 @@ pub struct Core {
     timers: Timers<Timer>,
     tickets: queue::Tickets,
     /// What waits, in all queues.
-    waiting: queue::Total,
+    waiting: queue::Totals,
     /// What waits for its time, in no queue.
-    delayed: queue::Total,
+    delayed: queue::Totals,
     retry_budget: RetryBudget,
     is_shutting_down: bool,
     rules: Rules,
@@ -147,6 +152,7 @@ impl Core {
             rules: Rules::new(config.rules.clone(), config.actions.clone(), hasher.clone()),
             registry: Registry::new(seed()),
             pools: Slab::default(),
+            shadow: Shadow::new(config.retry_budget_percent, hasher.clone()),
             pool_names: HashMap::with_hasher(hasher),
             tasks: Tasks::new(seed()),
             attempts: Slab::default(),
@@ -158,8 +164,8 @@ impl Core {
             journaling: Journaling::default(),
             timers: Timers::new(),
             tickets: queue::Tickets::default(),
-            waiting: queue::Total::default(),
-            delayed: queue::Total::default(),
+            waiting: queue::Totals::default(),
+            delayed: queue::Totals::default(),
             retry_budget: RetryBudget::new(config.retry_budget_percent),
             is_shutting_down: false,
             outputs: VecDeque::new(),
@@ -203,11 +209,19 @@ impl Core {
 
     /// Counters since the start, and gauges of now.
     pub fn stats(&self) -> Stats {
-        let (queued, delayed) = (self.waiting.tasks as u64, self.delayed.tasks as u64);
+        let live = self.tasks.len() - self.shadow.tasks;
+        let (waiting, delayed) = (&self.waiting, &self.delayed);
+        let running = |all: usize, queued: usize, delayed: usize| (all - queued - delayed) as u64;
         Stats {
-            queued,
-            delayed,
-            running: self.tasks.len() as u64 - queued - delayed,
+            queued: waiting.live.tasks as u64,
+            delayed: delayed.live.tasks as u64,
+            running: running(live, waiting.live.tasks, delayed.live.tasks),
+            shadow: ShadowStats {
+                queued: waiting.shadow.tasks as u64,
+                delayed: delayed.shadow.tasks as u64,
+                running: running(self.shadow.tasks, waiting.shadow.tasks, delayed.shadow.tasks),
+                ..self.stats.shadow
+            },
             in_flight: self.attempts.len() as u64,
             agents_online: self.registry.online() as u64,
             sessions: self.sessions.len() as u64,

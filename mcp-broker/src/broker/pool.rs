@@ -20,10 +20,11 @@ pub(super) type PoolKey = Key<Pool>;
 /// Distinct sets of required labels among an action's tasks at one time.
 pub(super) const MAX_SUBQUEUES: usize = u64::BITS as usize;
 
-/// One action: its workers and its queue.
+/// One action: its workers and its queue. The live ones, or those of shadow tasks.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) action: ActionName,
+    pub(super) is_shadow: bool,
     /// Where its tasks are measured.
     pub(super) slot: Slot,
     pub(super) rules: Arc<ActionRules>,
@@ -72,10 +73,16 @@ pub(super) struct Choice {
 }
 
 impl Pool {
-    pub(super) fn new(action: ActionName, slot: Slot, rules: Arc<ActionRules>) -> Self {
+    pub(super) fn new(
+        action: ActionName,
+        is_shadow: bool,
+        slot: Slot,
+        rules: Arc<ActionRules>,
+    ) -> Self {
         let subqueues = vec![SubQueue::new(Labels::default(), rules.policy)];
         Self {
             action,
+            is_shadow,
             slot,
             rules,
             members: Vec::new(),

@@ -138,6 +138,19 @@ impl Total {
     }
 }
 
+/// The same of all queues: of those of live tasks, and of those of shadow tasks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) live: Total,
+    pub(super) shadow: Total,
+}
+
+impl Totals {
+    pub(super) fn of(&mut self, is_shadow: bool) -> &mut Total {
+        if is_shadow { &mut self.shadow } else { &mut self.live }
+    }
+}
+
 /// Hands out tickets: ever larger ones for the back of a queue, ever smaller ones for its front.
 #[derive(Debug)]
 pub(super) struct Tickets {

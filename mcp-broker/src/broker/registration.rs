@@ -7,7 +7,7 @@ use mcp_proto::{AttemptId, ErrorCode, WorkerHello};
 use super::peers::Refusal;
 use super::registry::{Agent, AgentKey, Membership, Presence};
 use super::sessions::{IdentityKey, SessionKey};
-use super::{ConnectionId, Core, Event, Mono, Now};
+use super::{ConnectionId, Core, Event, Mono, Now, shadow};
 
 impl Core {
     /// Registers a worker, or lets it resume. It gets no task before [`Core::activate`]. Returns
@@ -79,10 +79,11 @@ impl Core {
     /// Takes over what a worker says of itself.
     fn declare(&mut self, key: AgentKey, hello: WorkerHello) {
         self.leave_pools(key);
+        let is_shadow = shadow::is_shadow(&hello.labels);
         let labels = Arc::new(hello.labels);
         let mut serves = Vec::with_capacity(hello.actions.len());
         for action in &hello.actions {
-            let pool_key = self.served_pool(action.into());
+            let pool_key = self.served_pool(action.into(), is_shadow);
             if let Some(pool) = self.pools.get_mut(pool_key) {
                 let member = pool.join(key, labels.clone());
                 serves.push(Membership { pool: pool_key, member });

@@ -50,9 +50,10 @@ impl Core {
     /// hold until they are changed again, also while the action has neither workers nor tasks.
     pub fn set_rules(&mut self, _now: Now, action: ActionName, rules: ActionRules) {
         let rules = Arc::new(rules);
-        let pool = self.pool_names.get(&action).and_then(|key| self.pools.get_mut(*key));
-        if let Some(pool) = pool {
-            pool.set_rules(rules.clone());
+        for names in [&self.pool_names, &self.shadow.pool_names] {
+            if let Some(pool) = names.get(&action).and_then(|key| self.pools.get_mut(*key)) {
+                pool.set_rules(rules.clone());
+            }
         }
         self.rules.actions.insert(action, rules);
     }

@@ -16,6 +16,7 @@ mod peers;
 mod queue;
 mod retries;
 mod sessions;
+mod shadow;
 mod shutdown;
 mod streams;
 mod tasks;
