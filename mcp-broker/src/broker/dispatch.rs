@@ -198,6 +198,9 @@ impl Core {
         }
         self.room_changed(choice.agent);
         self.agent_is_busy(now, choice.agent);
+        if route.attempt == 1 && self.rules.has_mirror() {
+            self.mirror(now, key);
+        }
     }
 
     /// Tells the pools whether a worker has room, and how busy it is.

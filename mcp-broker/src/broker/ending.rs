@@ -246,21 +246,30 @@ impl Core {
         let Task { priority, attempts, subqueue, pool: pool_key, .. } = *task;
         self.tasks.remove(key);
         let Some(pool) = self.pools.get_mut(pool_key) else { return };
-        let action = pool.action.clone();
+        let (action, slot) = (pool.action.clone(), pool.slot);
         pool.tasks -= 1;
         pool.subqueues[subqueue].tasks -= 1;
         pool.note_end(now.mono);
         let is_shadow = pool.is_shadow;
-        self.measured.ended(pool.slot, is_shadow, &deliver, now.mono.since(received));
+        self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));
         self.shadow.tasks -= usize::from(is_shadow);
         self.drop_pool_if_unused(pool_key);
         if let Some(stream) = stream {
             self.streams.end(stream);
         }
-        if let Some(upload) = extras.and_then(|extras| extras.upload) {
-            self.uploads.end(key, &upload);
+        let mut half = None;
+        if let Some(extras) = extras {
+            if let Some(upload) = extras.upload {
+                self.uploads.end(key, &upload);
+            }
+            let half_of = |it| self.mirrors.half(it, &action, slot, &deliver, &body);
+            half = extras.mirrored.map(half_of);
         }
         self.stats.count(deliver.outcome, is_shadow);
+        if let Some(copy) = half.take_if(|half| half.is_copy()) {
+            // Nobody waits for it, or asks for it later.
+            return self.half_ended(now, copy);
+        }
         let arena = self.finished.arena(deliver.outcome);
         let frame = EncodedFrame::deliver(&deliver, body, arena);
         for session in waiters {
@@ -287,5 +296,8 @@ impl Core {
             received,
             ended: now.mono,
         });
+        if let Some(original) = half {
+            self.half_ended(now, original);
+        }
     }
 }

@@ -52,6 +52,16 @@ pub(super) const BY_CLIENT: CancelCause =
 pub(super) const BY_OPERATOR: CancelCause =
     CancelCause { reason: "cancelled by an operator", message: "cancelled by an operator" };
 
+/// A copy whose original has ended without a result.
+pub(super) const NOT_NEEDED: CancelCause = CancelCause {
+    reason: "its original ended without a result",
+    message: "cancelled: its original ended without a result",
+};
+
+/// A copy in a broker that stops.
+pub(super) const WITH_BROKER: CancelCause =
+    CancelCause { reason: "the broker is shutting down", message: "the broker is shutting down" };
+
 const WITH_PARENT: CancelCause =
     CancelCause { reason: "cancelled with its parent", message: "cancelled: its parent has ended" };
 

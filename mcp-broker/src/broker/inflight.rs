@@ -39,6 +39,7 @@ use smallvec::SmallVec;
 use super::arrivals::Arrivals;
 use super::balancer::Policy;
 use super::family::Kin;
+use super::mirror::Mirrored;
 use super::pool::PoolKey;
 use super::queue::Ticket;
 use super::registry::AgentKey;
@@ -120,6 +121,8 @@ pub(super) struct Extras {
     pub(super) put_off_by: SmallVec<[AgentKey; 4]>,
     /// Set when its input comes in chunks.
     pub(super) upload: Option<Box<Upload>>,
+    /// Set when it was copied, or is a copy.
+    pub(super) mirrored: Option<Mirrored>,
 }
 
 impl Task {

@@ -8,6 +8,7 @@ use mcp_proto::{ActionName, ActionRef, ContextTrace, Deliver, ErrorCode, HopEven
 
 use super::histogram::Histogram;
 use super::inflight::Tasks;
+use super::mirror::MirrorCounts;
 use super::pool::Pool;
 use super::time::Mono;
 use super::{Core, Now, Stats};
@@ -49,6 +50,8 @@ struct Entry {
     counts: TaskCounts,
     /// Of its shadow tasks, once there was one.
     shadow: Option<Box<TaskCounts>>,
+    /// Of its copies, once there was one.
+    mirror: Option<Box<MirrorCounts>>,
 }
 
 /// Tasks of an action that ended, since the start.
@@ -103,6 +106,8 @@ pub struct ActionMetrics {
     pub counts: TaskCounts,
     /// Shadow tasks that ended, once there was one.
     pub shadow: Option<Box<TaskCounts>>,
+    /// Copies of its tasks, once there was one.
+    pub mirror: Option<Box<MirrorCounts>>,
     /// Tasks waiting now.
     pub queued: u64,
     /// Their bytes.
@@ -134,7 +139,7 @@ pub struct Metrics {
 
 impl Entry {
     fn new(action: Option<ActionName>, is_served: bool) -> Self {
-        Self { action, is_served, counts: TaskCounts::default(), shadow: None }
+        Self { action, is_served, counts: TaskCounts::default(), shadow: None, mirror: None }
     }
 }
 
@@ -180,6 +185,11 @@ impl Measured {
         if is_shadow { entry.shadow.get_or_insert_default() } else { &mut entry.counts }
     }
 
+    /// What becomes of the copies of an action's tasks.
+    pub(super) fn mirror(&mut self, slot: Slot) -> &mut MirrorCounts {
+        self.actions[usize::from(slot.0)].mirror.get_or_insert_default()
+    }
+
     /// A task ended without having been placed.
     pub(super) fn ended_at_once(
         &mut self,
@@ -208,6 +218,7 @@ impl Core {
             action: OTHERS.to_owned(),
             counts: TaskCounts::default(),
             shadow: None,
+            mirror: None,
             queued: stats.queued,
             queued_bytes: self.waiting.live.bytes as u64,
             oldest_us: None,
@@ -220,6 +231,7 @@ impl Core {
             let Some(action) = &entry.action else {
                 others.counts = entry.counts.clone();
                 others.shadow = entry.shadow.clone();
+                others.mirror = entry.mirror.clone();
                 continue;
             };
             let pool = self.pool_names.get(action).and_then(|key| self.pools.get(*key));
@@ -258,6 +270,7 @@ impl Core {
             action: action.to_string(),
             counts: entry.counts.clone(),
             shadow: entry.shadow.clone(),
+            mirror: entry.mirror.clone(),
             queued: count(|pool| pool.queued),
             queued_bytes: count(|pool| pool.queued_bytes),
             oldest_us: Some(oldest.map_or(0, |since| now.since(since))),

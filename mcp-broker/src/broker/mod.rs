@@ -34,6 +34,7 @@ mod journal;
 mod journaling;
 mod liveness;
 mod metrics;
+mod mirror;
 mod output;
 mod parking;
 mod peers;
@@ -71,6 +72,7 @@ pub use histogram::Histogram;
 pub use identity::Identity;
 pub use journal::{Journal, Record};
 pub use metrics::{ActionMetrics, Metrics, TaskCounts};
+pub use mirror::{MirrorCounts, MirrorRule};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
 pub use rules::ActionRules;
 pub use shadow::ShadowStats;
@@ -82,6 +84,7 @@ use finished::Finished;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
 use journaling::Journaling;
 use metrics::Measured;
+use mirror::Mirrors;
 use peers::Peer;
 use pool::{Pool, PoolKey};
 use registry::{AgentKey, Registry};
@@ -104,6 +107,7 @@ pub struct Core {
     /// Of the live ones.
     pool_names: HashMap<ActionName, PoolKey, FixedState>,
     shadow: Shadow,
+    mirrors: Mirrors,
     tasks: Tasks,
     attempts: Slab<Attempt>,
     attempt_ids: AttemptIds,
@@ -152,6 +156,7 @@ impl Core {
             rules: Rules::new(config.rules.clone(), config.actions.clone(), hasher.clone()),
             registry: Registry::new(seed()),
             pools: Slab::default(),
+            mirrors: Mirrors::new(seed()),
             shadow: Shadow::new(config.retry_budget_percent, hasher.clone()),
             pool_names: HashMap::with_hasher(hasher),
             tasks: Tasks::new(seed()),

@@ -111,6 +111,11 @@ impl Pool {
         self.subqueues[0].ready as usize
     }
 
+    /// Whether any of its workers has room.
+    pub(super) fn has_room(&self) -> bool {
+        self.subqueues[0].balancer.len() > 0
+    }
+
     /// Adds a worker: not ready, without room.
     pub(super) fn join(&mut self, agent: AgentKey, labels: Arc<Labels>) -> Member {
         let mut eligible = 0;

@@ -8,6 +8,7 @@ use mcp_proto::ActionName;
 use serde::{Deserialize, Serialize};
 
 use super::balancer::Policy;
+use super::mirror::MirrorRule;
 use super::pool::Pool;
 use super::{Core, Now};
 
@@ -20,6 +21,18 @@ use super::{Core, Now};
 pub struct ActionRules {
     /// How a worker is chosen. `"least_loaded"`.
     pub policy: Policy,
+    /// Which share of the tasks is copied to shadow workers, for comparison. None.
+    pub mirror: Option<MirrorRule>,
+}
+
+impl ActionRules {
+    /// Whether each value is one that is allowed.
+    ///
+    /// # Errors
+    /// The first key whose value is not, and why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        self.mirror.map_or(Ok(()), |mirror| mirror.check())
+    }
 }
 
 /// The rules of all actions. An action's pool has its own copy, and is told when they change.
@@ -27,6 +40,8 @@ pub struct ActionRules {
 pub(super) struct Rules {
     others: Arc<ActionRules>,
     actions: HashMap<ActionName, Arc<ActionRules>, FixedState>,
+    /// Whether any has a mirror.
+    has_mirror: bool,
 }
 
 impl Rules {
@@ -37,7 +52,19 @@ impl Rules {
     ) -> Self {
         let mut by_name = HashMap::with_hasher(hasher);
         by_name.extend(actions.into_iter().map(|(name, rules)| (name, Arc::new(rules))));
-        Self { others: Arc::new(others), actions: by_name }
+        let mut it = Self { others: Arc::new(others), actions: by_name, has_mirror: false };
+        it.changed();
+        it
+    }
+
+    fn changed(&mut self) {
+        let mut all = self.actions.values().chain([&self.others]);
+        self.has_mirror = all.any(|rules| rules.mirror.is_some());
+    }
+
+    /// Whether any action has a mirror.
+    pub(super) fn has_mirror(&self) -> bool {
+        self.has_mirror
     }
 
     pub(super) fn of(&self, action: &str) -> Arc<ActionRules> {
@@ -56,6 +83,7 @@ impl Core {
             }
         }
         self.rules.actions.insert(action, rules);
+        self.rules.changed();
     }
 
     /// The rules of an action.

@@ -11,6 +11,7 @@ mod fixture;
 mod interleavings;
 mod lost;
 mod metrics;
+mod mirror;
 mod operators;
 mod peers;
 mod queue;

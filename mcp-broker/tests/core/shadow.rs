@@ -1,6 +1,6 @@
 //! Shadow tasks and shadow workers: neither meets a live one.
 
-use mcp_broker::broker::{ActionMetrics, TaskCounts};
+use mcp_broker::broker::{ActionMetrics, Disconnect, TaskCounts};
 use mcp_proto::{
     ActionName, Cancel, ErrorCode, Labels, Message, Outcome, Retry, Task, WorkerHello,
 };
@@ -51,12 +51,13 @@ fn neither_kind_of_task_reaches_the_others_workers() {
 fn a_task_of_either_kind_waits_in_vain_for_the_others_workers() {
     let mut it = Fixture::new();
     let client = it.client();
-    it.worker_of(shadow_hello("twin", 1));
+    let (twin, _) = it.worker_of(shadow_hello("twin", 1));
     it.send(client, "t");
     it.advance(5_000);
     let error = it.expect_deliver(client, "t").error.unwrap();
     assert_eq!(error.code, ErrorCode::NoWorker);
     assert!(error.message.contains("but with the label shadow=true"), "{error}");
+    it.disconnect(twin, Disconnect::Orderly);
     it.worker("live", 1);
     it.send_task(client, shadow("s"), 60_000);
     it.advance(5_000);

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::broker::{ActionMetrics, Histogram, Metrics, Stats, TaskCounts};
+use crate::broker::{ActionMetrics, Histogram, Metrics, MirrorCounts, Stats, TaskCounts};
 
 /// Of what [`encode`] returns.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,6 +63,7 @@ impl Metrics {
         let help = "In the handler, of shadow tasks";
         to.histograms("shadow_task_work", help, shadow().map(|(of, it)| (of, &it.worked)))?;
 
+        self.write_mirrors(to)?;
         let by_action: [(_, _, _, Gauge); 6] = [
             ("queue_tasks", "Tasks waiting", None, |it| Some(it.queued)),
             ("queue", "Bytes of the tasks waiting", Some(&Unit::Bytes), |it| Some(it.queued_bytes)),
@@ -79,6 +80,32 @@ impl Metrics {
         let oldest = all.iter().filter_map(|it| Some((it.action.as_str(), it.oldest_us?)));
         let oldest = oldest.map(|(action, us)| (action, in_seconds(us)));
         to.gauges("queue_oldest_age", help, Some(&Unit::Seconds), "action", oldest)
+    }
+
+    fn write_mirrors(&self, to: &mut Families<'_>) -> fmt::Result {
+        let mirrors = || {
+            self.actions
+                .iter()
+                .filter_map(|it| Some(([("action", it.action.as_str())], it.mirror.as_deref()?)))
+        };
+        let by_mirror: [(_, _, fn(&MirrorCounts) -> u64); 7] = [
+            ("mirror_copied", "Live tasks that were copied to shadow workers", |it| it.mirrored),
+            ("mirror_skipped", "Live tasks that no shadow worker had room for", |it| it.skipped),
+            ("mirror_equal", "Copies with the same result", |it| it.equal),
+            ("mirror_different", "Copies with another result", |it| it.different),
+            ("mirror_not_compared", "Copies of what has no result, or one in parts", |it| {
+                it.not_compared
+            }),
+            ("mirror_shadow_failed", "Copies without a result", |it| it.shadow_failed),
+            ("mirror_given_up", "Copies whose originals took too long", |it| it.given_up),
+        ];
+        for (name, help, value) in by_mirror {
+            to.counters(name, help, mirrors().map(|(of, it)| (of, value(it))))?;
+        }
+        let help = "From ROUTE to RESULT, of live tasks that were copied";
+        to.histograms("mirror_live", help, mirrors().map(|(of, it)| (of, &it.live)))?;
+        let help = "From ROUTE to RESULT, of their copies";
+        to.histograms("mirror_shadow", help, mirrors().map(|(of, it)| (of, &it.shadow)))
     }
 
     fn write_gauges(&self, to: &mut Families<'_>) -> fmt::Result {

@@ -82,6 +82,9 @@ impl Config {
             }
         }
 
+        for rules in self.actions.values().chain([&self.scheduling]) {
+            rules.check().map_err(|(key, problem)| wrong(key, problem))?;
+        }
         match (&tls.cert_file, &tls.key_file) {
             (Some(_), None) => Err(wrong("tls.key_file", "is missing beside cert_file")),
             (None, Some(_)) => Err(wrong("tls.cert_file", "is missing beside key_file")),
@@ -134,6 +137,8 @@ mod tests {
                 "[limits]\nretry_budget_percent = 10001",
                 "limits.retry_budget_percent is 10001; allowed are 0 to 10000",
             ),
+            ("[scheduling.mirror]\npercent = 101.0", "mirror.percent is 101; allowed are 0 to 100"),
+            ("[actions.a]\nmirror = { percent = 1.5, max_running = 0 }", "mirror.max_running is 0"),
             ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
             ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),
         ] {
