@@ -10,8 +10,16 @@ use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
 use super::pool::{Choice, MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Ticket, Waiting};
 use super::registry::AgentKey;
+use super::split::Assigned;
 use super::uploads::Upload;
 use super::{Core, Mono, Now, Output, Timer, shadow};
+
+/// Where a task waits, if it has to.
+pub(super) struct Place {
+    pub(super) pool: PoolKey,
+    pub(super) subqueue: usize,
+    pub(super) arm: Option<Assigned>,
+}
 
 impl Core {
     /// The pool of an action, or that of its shadow tasks; made if there is none.
@@ -53,8 +61,9 @@ impl Core {
         action: ActionRef<'_>,
         is_shadow: bool,
         required: &Labels,
+        affinity_key: &[u8],
         bytes: usize,
-    ) -> Result<(PoolKey, usize), ErrorInfo> {
+    ) -> Result<Place, ErrorInfo> {
         let full = |message, retry_after_ms| {
             Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(retry_after_ms))
         };
@@ -68,8 +77,13 @@ impl Core {
             return full(format!("the broker has {tasks} {kind}, its limit"), 1_000);
         }
         let key = self.pool(action, is_shadow);
+        let arm = self.assign_arm(key, required, affinity_key);
         let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
-        let Some(subqueue) = pool.subqueue(required) else {
+        let subqueue = match &arm {
+            Some(arm) => pool.subqueue(&arm.labels(required), Some(required)),
+            None => pool.subqueue(required, None),
+        };
+        let Some(subqueue) = subqueue else {
             let message = format!(
                 "tasks with {MAX_SUBQUEUES} different sets of required labels are in flight for {action}, the limit"
             );
@@ -90,7 +104,7 @@ impl Core {
             self.drop_pool_if_unused(key);
             return full(message, retry_after_ms);
         }
-        Ok((key, subqueue))
+        Ok(Place { pool: key, subqueue, arm })
     }
 
     /// Gives a task that is new, or came back, to a worker, or queues it. One that came back goes
@@ -110,6 +124,9 @@ impl Core {
             }
             _ => (now.mono, false),
         };
+        if came_back {
+            pool.open_if_deserted(task.subqueue);
+        }
         let is_expired = now.mono >= task.deadline;
         // Behind others it has to wait: while they do, no worker has room.
         if (pool.subqueues[task.subqueue].queued == 0 || came_back)

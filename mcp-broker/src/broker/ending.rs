@@ -249,6 +249,7 @@ impl Core {
         let (action, slot) = (pool.action.clone(), pool.slot);
         pool.tasks -= 1;
         pool.subqueues[subqueue].tasks -= 1;
+        let is_open = pool.subqueues[subqueue].without_arm.is_none();
         pool.note_end(now.mono);
         let is_shadow = pool.is_shadow;
         self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));
@@ -261,6 +262,9 @@ impl Core {
         if let Some(extras) = extras {
             if let Some(upload) = extras.upload {
                 self.uploads.end(key, &upload);
+            }
+            if let Some(arm) = &extras.arm {
+                self.count_in_arm(slot, arm, is_open, &deliver, now.mono.since(received));
             }
             let half_of = |it| self.mirrors.half(it, &action, slot, &deliver, &body);
             half = extras.mirrored.map(half_of);

@@ -45,6 +45,7 @@ use super::queue::Ticket;
 use super::registry::AgentKey;
 use super::sessions::{IdentityKey, SessionKey};
 use super::slab::{Key, Slab};
+use super::split::Assigned;
 use super::streams::StreamKey;
 use super::time::Mono;
 use super::timers::TimerKey;
@@ -123,6 +124,8 @@ pub(super) struct Extras {
     pub(super) upload: Option<Box<Upload>>,
     /// Set when it was copied, or is a copy.
     pub(super) mirrored: Option<Mirrored>,
+    /// Set when it takes part in a split.
+    pub(super) arm: Option<Assigned>,
 }
 
 impl Task {

@@ -49,7 +49,7 @@ impl Core {
         let Some(agent) = self.registry.get_mut(key) else { return };
         if agent.readiness != readiness {
             agent.readiness = readiness;
-            self.readiness_changed(key);
+            self.readiness_changed(now, key);
         }
         self.find_leaks(now, key, ping);
         self.fill(now, key);
@@ -148,7 +148,7 @@ impl Core {
         self.registry.set_presence(key, Presence::Lost { since: now.mono });
         self.stats.agents_lost += 1;
         self.event(Event::AgentLost { agent_id, why, held: attempts.len() });
-        self.readiness_changed(key);
+        self.readiness_changed(now, key);
         for attempt_key in attempts {
             let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
             let Some(task) = attempt.task else { continue };

@@ -10,6 +10,7 @@ use super::histogram::Histogram;
 use super::inflight::Tasks;
 use super::mirror::MirrorCounts;
 use super::pool::Pool;
+use super::split::{Arm, ArmMetrics, MAX_ARMS};
 use super::time::Mono;
 use super::{Core, Now, Stats};
 
@@ -52,6 +53,8 @@ struct Entry {
     shadow: Option<Box<TaskCounts>>,
     /// Of its copies, once there was one.
     mirror: Option<Box<MirrorCounts>>,
+    /// Of the arms that its tasks were divided among lately.
+    arms: Vec<ArmMetrics>,
 }
 
 /// Tasks of an action that ended, since the start.
@@ -108,6 +111,8 @@ pub struct ActionMetrics {
     pub shadow: Option<Box<TaskCounts>>,
     /// Copies of its tasks, once there was one.
     pub mirror: Option<Box<MirrorCounts>>,
+    /// The arms among which its tasks were divided. Not told of the others.
+    pub arms: Vec<ArmMetrics>,
     /// Tasks waiting now.
     pub queued: u64,
     /// Their bytes.
@@ -139,7 +144,8 @@ pub struct Metrics {
 
 impl Entry {
     fn new(action: Option<ActionName>, is_served: bool) -> Self {
-        Self { action, is_served, counts: TaskCounts::default(), shadow: None, mirror: None }
+        let counts = TaskCounts::default();
+        Self { action, is_served, counts, shadow: None, mirror: None, arms: Vec::new() }
     }
 }
 
@@ -190,6 +196,21 @@ impl Measured {
         self.actions[usize::from(slot.0)].mirror.get_or_insert_default()
     }
 
+    /// What becomes of the tasks of an arm. Those of before are forgotten when there are too many.
+    pub(super) fn arm(&mut self, slot: Slot, split: &[Arm], index: usize) -> &mut ArmMetrics {
+        let arms = &mut self.actions[usize::from(slot.0)].arms;
+        let name = &split[index].name;
+        if let Some(found) = arms.iter().position(|arm| arm.name == *name) {
+            return &mut arms[found];
+        }
+        if arms.len() >= MAX_ARMS {
+            arms.retain(|it| split.iter().any(|arm| arm.name == it.name));
+        }
+        arms.push(ArmMetrics { name: name.clone(), counts: TaskCounts::default(), moved: 0 });
+        let last = arms.len() - 1;
+        &mut arms[last]
+    }
+
     /// A task ended without having been placed.
     pub(super) fn ended_at_once(
         &mut self,
@@ -219,6 +240,7 @@ impl Core {
             counts: TaskCounts::default(),
             shadow: None,
             mirror: None,
+            arms: Vec::new(),
             queued: stats.queued,
             queued_bytes: self.waiting.live.bytes as u64,
             oldest_us: None,
@@ -271,6 +293,7 @@ impl Core {
             counts: entry.counts.clone(),
             shadow: entry.shadow.clone(),
             mirror: entry.mirror.clone(),
+            arms: entry.arms.clone(),
             queued: count(|pool| pool.queued),
             queued_bytes: count(|pool| pool.queued_bytes),
             oldest_us: Some(oldest.map_or(0, |since| now.since(since))),

@@ -271,7 +271,7 @@ impl Core {
         let task = EncodedTask(Bytes::copy_from_slice(payload.task())).decode().ok()?;
         let mut required_labels = task.required_labels;
         shadow::require(&mut required_labels);
-        let subqueue = pool.subqueue(&required_labels)?;
+        let subqueue = pool.subqueue(&required_labels, None)?;
         let choice = pool.pick(subqueue, &mut self.mirrors.rng, None)?;
         self.mirrors.issued += 1;
         let id = format!("mirror-{:x}-{:x}", self.config.epoch, self.mirrors.issued);

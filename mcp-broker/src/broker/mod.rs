@@ -50,6 +50,7 @@ mod sessions;
 mod shadow;
 mod shutdown;
 mod slab;
+mod split;
 mod standing;
 mod stats;
 mod streaming;
@@ -76,6 +77,7 @@ pub use mirror::{MirrorCounts, MirrorRule};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
 pub use rules::ActionRules;
 pub use shadow::ShadowStats;
+pub use split::{Arm, ArmMetrics};
 pub use stats::{AgentView, Stats};
 pub use time::{Mono, Now};
 

@@ -79,7 +79,7 @@ impl Pool {
         slot: Slot,
         rules: Arc<ActionRules>,
     ) -> Self {
-        let subqueues = vec![SubQueue::new(Labels::default(), rules.policy)];
+        let subqueues = vec![SubQueue::new(Labels::default(), None, rules.policy)];
         Self {
             action,
             is_shadow,
@@ -179,27 +179,61 @@ impl Pool {
     }
 
     /// The sub-queue of a set of required labels, made if there is none; none when there are too
-    /// many.
-    pub(super) fn subqueue(&mut self, required: &Labels) -> Option<usize> {
+    /// many. `without_arm`: which of them a task of an arm requires itself.
+    pub(super) fn subqueue(
+        &mut self,
+        required: &Labels,
+        without_arm: Option<&Labels>,
+    ) -> Option<usize> {
         if required.is_empty() {
             return Some(0);
         }
-        if let Some(index) = self.subqueues.iter().position(|it| it.required == *required) {
+        let is_it =
+            |it: &SubQueue| it.required == *required && it.without_arm.as_ref() == without_arm;
+        if let Some(index) = self.subqueues.iter().position(is_it) {
             return Some(index);
         }
+        let new = SubQueue::new(required.clone(), without_arm.cloned(), self.rules.policy);
         let index = if self.subqueues.len() < MAX_SUBQUEUES {
-            self.subqueues.push(SubQueue::new(required.clone(), self.rules.policy));
+            self.subqueues.push(new);
             self.subqueues.len() - 1
         } else {
             let index = 1 + self.subqueues[1..].iter().position(|it| it.tasks == 0)?;
-            self.subqueues[index] = SubQueue::new(required.clone(), self.rules.policy);
+            self.subqueues[index] = new;
             index
         };
+        self.admit(index);
+        Some(index)
+    }
+
+    /// Lets a sub-queue of an arm be served by any worker that has the labels that its tasks require
+    /// themselves, when no worker of the arm is ready. Returns whether that was so.
+    pub(super) fn open_if_deserted(&mut self, index: usize) -> bool {
+        let subqueue = &mut self.subqueues[index];
+        if subqueue.ready > 0 {
+            return false;
+        }
+        let Some(required) = subqueue.without_arm.take() else { return false };
+        subqueue.required = required;
+        (subqueue.eligible, subqueue.ready) = (0, 0);
+        subqueue.balancer = Balancer::new(self.rules.policy);
+        self.admit(index);
+        true
+    }
+
+    /// Its workers that have room.
+    pub(super) fn agents_with_room(&self) -> Vec<AgentKey> {
+        let members = self.members.iter().flatten();
+        members.filter(|it| it.offered().is_some()).map(|it| it.agent).collect()
+    }
+
+    /// Finds the workers for a sub-queue that has none yet.
+    fn admit(&mut self, index: usize) {
         let subqueue = &mut self.subqueues[index];
         for (member_index, member) in self.members.iter_mut().enumerate() {
             let Some(member) = member else { continue };
             member.eligible &= !(1 << index);
-            if !member.labels.satisfy(required) {
+            if !member.labels.satisfy(&subqueue.required) {
                 continue;
             }
             member.eligible |= 1 << index;
@@ -209,7 +243,6 @@ impl Pool {
                 subqueue.balancer.offer(member_index as Member, load);
             }
         }
-        Some(index)
     }
 
     /// Chooses a worker for a task of a sub-queue, other than `avoid` if there is another.

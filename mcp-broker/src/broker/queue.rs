@@ -26,6 +26,8 @@ const SWEEP_ABOVE: usize = 64;
 #[derive(Debug)]
 pub(super) struct SubQueue {
     pub(super) required: Labels,
+    /// Of an arm: what its tasks require themselves.
+    pub(super) without_arm: Option<Labels>,
     /// By priority, lowest first. The head of each class counts.
     waiting: [VecDeque<Waiting>; Priority::ALL.len()],
     /// Places that count.
@@ -40,9 +42,10 @@ pub(super) struct SubQueue {
 }
 
 impl SubQueue {
-    pub(super) fn new(required: Labels, policy: Policy) -> Self {
+    pub(super) fn new(required: Labels, without_arm: Option<Labels>, policy: Policy) -> Self {
         Self {
             required,
+            without_arm,
             waiting: Default::default(),
             queued: 0,
             balancer: Balancer::new(policy),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mcp_proto::{AttemptId, ErrorCode, WorkerHello};
+use smallvec::SmallVec;
 
 use super::peers::Refusal;
 use super::registry::{Agent, AgentKey, Membership, Presence};
@@ -71,14 +72,14 @@ impl Core {
             generation: agent.generation,
         };
         let key = self.registry.insert(agent);
-        self.declare(key, hello);
+        self.declare(now, key, hello);
         self.event(event);
         Ok((key, Vec::new()))
     }
 
     /// Takes over what a worker says of itself.
-    fn declare(&mut self, key: AgentKey, hello: WorkerHello) {
-        self.leave_pools(key);
+    fn declare(&mut self, now: Now, key: AgentKey, hello: WorkerHello) {
+        self.leave_pools(now, key);
         let is_shadow = shadow::is_shadow(&hello.labels);
         let labels = Arc::new(hello.labels);
         let mut serves = Vec::with_capacity(hello.actions.len());
@@ -99,12 +100,16 @@ impl Core {
         }
     }
 
-    fn leave_pools(&mut self, key: AgentKey) {
+    fn leave_pools(&mut self, now: Now, key: AgentKey) {
         let Some(agent) = self.registry.get_mut(key) else { return };
-        for Membership { pool, member } in std::mem::take(&mut agent.serves) {
-            if let Some(pool) = self.pools.get_mut(pool) {
-                pool.leave(member);
+        let served = std::mem::take(&mut agent.serves);
+        for Membership { pool, member } in &served {
+            if let Some(pool) = self.pools.get_mut(*pool) {
+                pool.leave(*member);
             }
+        }
+        for Membership { pool, .. } in served {
+            self.open_deserted(now, pool);
             self.drop_pool_if_unused(pool);
         }
     }
@@ -119,7 +124,7 @@ impl Core {
         session: Option<SessionKey>,
     ) -> (AgentKey, Vec<AttemptId>) {
         hello.held.sort_unstable();
-        self.leave_pools(key);
+        self.leave_pools(now, key);
         let generation = self.registry.next_generation();
         self.registry.set_presence(key, Presence::Online);
         let Some(agent) = self.registry.get_mut(key) else { return (key, Vec::new()) };
@@ -162,7 +167,7 @@ impl Core {
             }
         }
         let agent_id = hello.agent_id.clone();
-        self.declare(key, hello);
+        self.declare(now, key, hello);
         if let Some(agent) = self.registry.get_mut(key) {
             agent.connection = Some(connection);
         }
@@ -204,14 +209,14 @@ impl Core {
         agent.last_heard = now.mono;
         agent.probed = None;
         agent.busy_since = now.mono;
-        self.readiness_changed(key);
+        self.readiness_changed(now, key);
         self.check_agent(now, key);
         self.send_credits(key);
         self.resend_inputs(key);
         self.fill(now, key);
     }
 
-    pub(super) fn readiness_changed(&mut self, key: AgentKey) {
+    pub(super) fn readiness_changed(&mut self, now: Now, key: AgentKey) {
         let Some(agent) = self.registry.get(key) else { return };
         let is_ready = agent.is_ready();
         for membership in &agent.serves {
@@ -220,6 +225,11 @@ impl Core {
             }
         }
         self.room_changed(key);
+        if !is_ready {
+            let Some(agent) = self.registry.get(key) else { return };
+            let pools: SmallVec<[_; 8]> = agent.serves.iter().map(|it| it.pool).collect();
+            pools.into_iter().for_each(|pool| self.open_deserted(now, pool));
+        }
     }
 
     /// A worker's registration is over; what it held ends with it.
@@ -231,7 +241,7 @@ impl Core {
             self.timers.cancel(timer);
         }
         // Out of the pools first, so that what it held goes elsewhere.
-        self.leave_pools(key);
+        self.leave_pools(now, key);
         self.event(Event::AgentLeft { agent_id, why, held: attempts.len() });
         for attempt in attempts {
             if let Some(attempt) = self.release(attempt)

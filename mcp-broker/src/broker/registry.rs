@@ -230,7 +230,7 @@ impl Registry {
 
 /// FNV-1a, 64 bits, with an avalanche at the end (MurmurHash3's `fmix64`). Source: Fowler, Noll,
 /// Vo, <http://www.isthe.com/chongo/tech/comp/fnv/>.
-fn fnv1a(bytes: &[u8], salt: u64) -> u64 {
+pub(super) fn fnv1a(bytes: &[u8], salt: u64) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325 ^ salt;
     for byte in bytes {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);

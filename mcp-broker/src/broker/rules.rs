@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::balancer::Policy;
 use super::mirror::MirrorRule;
 use super::pool::Pool;
+use super::split::{self, Arm};
 use super::{Core, Now};
 
 /// The rules of one action. In a configuration file they are the keys of `[scheduling]`, which hold
@@ -23,6 +24,8 @@ pub struct ActionRules {
     pub policy: Policy,
     /// Which share of the tasks is copied to shadow workers, for comparison. None.
     pub mirror: Option<MirrorRule>,
+    /// Among which arms the tasks are divided, for an A/B test; at most 8. None.
+    pub split: Vec<Arm>,
 }
 
 impl ActionRules {
@@ -31,7 +34,8 @@ impl ActionRules {
     /// # Errors
     /// The first key whose value is not, and why.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        self.mirror.map_or(Ok(()), |mirror| mirror.check())
+        self.mirror.map_or(Ok(()), |mirror| mirror.check())?;
+        split::check(&self.split)
     }
 }
 

@@ -46,6 +46,11 @@ pub(super) fn is_shadow(labels: &Labels) -> bool {
     labels.0.get(LABEL).is_some_and(|value| value == VALUE)
 }
 
+/// Whether these labels say of a worker that it is one, or is not.
+pub(super) fn is_about(labels: &Labels) -> bool {
+    labels.0.contains_key(LABEL)
+}
+
 /// Adds the label to those that a shadow task requires.
 pub(super) fn require(labels: &mut Labels) {
     labels.0.insert(LABEL.into(), VALUE.into());

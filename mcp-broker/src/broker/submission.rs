@@ -9,6 +9,7 @@ use mcp_proto::{
 use smallvec::smallvec;
 
 use super::admin;
+use super::dispatch::Place;
 use super::family::BY_CLIENT;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
@@ -169,8 +170,9 @@ impl Core {
             shadow::require(&mut required);
         }
         let is_shadow = shadow::is_shadow(&required);
-        let (pool, subqueue) = self
-            .queue_for(spec.action, is_shadow, &required, payload.len() + room_bytes)
+        let bytes = payload.len() + room_bytes;
+        let Place { pool, subqueue, arm } = self
+            .queue_for(spec.action, is_shadow, &required, spec.affinity_key, bytes)
             .inspect_err(|_| {
                 self.measured.ended_at_once(spec.action, is_shadow, Outcome::Rejected);
             })?;
@@ -186,6 +188,9 @@ impl Core {
         if let Some(length) = arrival.input_follows {
             let upload = Upload::new(session, length, payload.body().len(), room_bytes);
             extras.get_or_insert_default().upload = Some(Box::new(upload));
+        }
+        if arm.is_some() {
+            extras.get_or_insert_default().arm = arm;
         }
         let task = Task {
             id: spec.id,

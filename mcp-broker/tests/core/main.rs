@@ -19,6 +19,7 @@ mod retries;
 mod sessions;
 mod shadow;
 mod shutdown;
+mod split;
 mod streams;
 mod tasks;
 mod uploads;

@@ -64,6 +64,7 @@ impl Metrics {
         to.histograms("shadow_task_work", help, shadow().map(|(of, it)| (of, &it.worked)))?;
 
         self.write_mirrors(to)?;
+        self.write_arms(to)?;
         let by_action: [(_, _, _, Gauge); 6] = [
             ("queue_tasks", "Tasks waiting", None, |it| Some(it.queued)),
             ("queue", "Bytes of the tasks waiting", Some(&Unit::Bytes), |it| Some(it.queued_bytes)),
@@ -106,6 +107,26 @@ impl Metrics {
         to.histograms("mirror_live", help, mirrors().map(|(of, it)| (of, &it.live)))?;
         let help = "From ROUTE to RESULT, of their copies";
         to.histograms("mirror_shadow", help, mirrors().map(|(of, it)| (of, &it.shadow)))
+    }
+
+    fn write_arms(&self, to: &mut Families<'_>) -> fmt::Result {
+        let arms = || {
+            self.actions.iter().flat_map(|action| {
+                let of = |arm| ([("action", action.action.as_str()), ("arm", arm)]);
+                action.arms.iter().map(move |arm| (of(arm.name.as_str()), arm))
+            })
+        };
+        let help = "Tasks of an arm by how they ended";
+        let counts = arms().map(|(of, arm)| (of, &arm.counts));
+        to.counters("arm_tasks_ended", help, counts.flat_map(by_outcome))?;
+        let help = "Tasks that were an arm's, and went elsewhere as it had no worker";
+        to.counters("arm_tasks_moved", help, arms().map(|(of, arm)| (of, arm.moved)))?;
+        let help = "From taking a task to delivering its outcome, by arm";
+        let totals = arms().map(|(of, arm)| (of, &arm.counts.total));
+        to.histograms("arm_task_duration", help, totals)?;
+        let help = "In the handler as its worker reports it, by arm";
+        let worked = arms().map(|(of, arm)| (of, &arm.counts.worked));
+        to.histograms("arm_task_work", help, worked)
     }
 
     fn write_gauges(&self, to: &mut Families<'_>) -> fmt::Result {
