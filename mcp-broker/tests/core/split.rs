@@ -61,7 +61,9 @@ fn each_arm_gets_its_share() {
     let workers = ["a", "b", "c"].map(|name| worker_of_arm(&mut it, name, 1));
     for n in 0..2_000 {
         it.send(client, &format!("t{n}"));
-        workers.iter().for_each(|worker| drop(work(&mut it, *worker)));
+        for worker in workers {
+            work(&mut it, worker);
+        }
     }
     it.discard();
     let counts = ["a", "b", "c"].map(|name| of_arm(&it, name).0);

@@ -441,3 +441,24 @@ impl EncodedTask {
         Fields::read(&self.0).map_err(|error| In::new(MessageKind::Send).invalid("task", error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_makes_a_shadow_task() {
+        let is_shadow = |name: &str, value: &str| {
+            let id = TaskId::try_from("t").unwrap();
+            let action = ActionName::try_from("a").unwrap();
+            let headers = [(name.to_owned(), value.to_owned())].into();
+            let task = Task { headers, ..Task::new(id, action) }.encode();
+            assert_eq!(task.decode().unwrap().shadow, task.head().unwrap().shadow);
+            task.head().unwrap().shadow
+        };
+        assert!(is_shadow("x-load-test", "true") && is_shadow("X-Load-Test", "true"));
+        for (name, value) in [("x-load-test", "false"), ("x-load-test", ""), ("x-load", "true")] {
+            assert!(!is_shadow(name, value), "{name}: {value}");
+        }
+    }
+}

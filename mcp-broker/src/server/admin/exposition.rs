@@ -112,7 +112,7 @@ impl Metrics {
     fn write_arms(&self, to: &mut Families<'_>) -> fmt::Result {
         let arms = || {
             self.actions.iter().flat_map(|action| {
-                let of = |arm| ([("action", action.action.as_str()), ("arm", arm)]);
+                let of = |arm| [("action", action.action.as_str()), ("arm", arm)];
                 action.arms.iter().map(move |arm| (of(arm.name.as_str()), arm))
             })
         };

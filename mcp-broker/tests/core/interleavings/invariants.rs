@@ -5,7 +5,7 @@ use mcp_proto::{Deliver, Executed, Hop, HopEvent, Outcome};
 
 use super::client::Reading;
 use super::world::World;
-use super::{CLIENTS, WORKERS};
+use super::{CLIENTS, MAX_COPIES, WORKERS};
 
 impl World {
     /// After each step.
@@ -43,6 +43,18 @@ impl World {
         for action in &metrics.actions {
             assert_eq!(action.queued > 0, action.queued_bytes > 0, "{action:?}");
         }
+        assert!(self.compared_now() <= MAX_COPIES as u64);
+    }
+
+    /// Copies of which it is not said yet what became of them.
+    fn compared_now(&self) -> u64 {
+        let metrics = self.it.core.metrics(self.it.now);
+        let mirrors = metrics.actions.iter().filter_map(|action| action.mirror.as_deref());
+        let left = mirrors.map(|it| {
+            let told = it.equal + it.different + it.not_compared + it.shadow_failed + it.given_up;
+            it.mirrored - told
+        });
+        left.sum()
     }
 
     /// A task was tried again after its waits and no more often than it asked for, and its trace
@@ -107,7 +119,9 @@ impl World {
             if worker.connection.is_none() || !online.contains(&format!("w{index}")) {
                 continue;
             }
-            for held in worker.held.values() {
+            // Copies are not taken in parts.
+            let held = worker.held.values().filter(|held| !held.task.starts_with("mirror-"));
+            for held in held {
                 let here = self.clients.iter().filter(|client| !client.has_left);
                 let mut readings = here.filter_map(|client| client.readings.get(&held.task));
                 let index: usize = held.task[1..].parse().unwrap();
@@ -143,6 +157,9 @@ impl World {
         let stats = self.it.core.stats();
         let left = (stats.queued, stats.delayed, stats.running, stats.in_flight);
         assert_eq!(left, (0, 0, 0, 0));
+        assert_eq!(self.compared_now(), 0);
+        let shadow = stats.shadow;
+        assert_eq!((shadow.queued, shadow.delayed, shadow.running), (0, 0, 0));
         assert_eq!((stats.streams, stats.stream_bytes), (0, 0));
         assert_eq!((stats.uploads, stats.upload_bytes), (0, 0));
         assert!(self.it.core.agents(self.it.now, true).is_empty());

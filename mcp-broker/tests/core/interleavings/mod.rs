@@ -4,7 +4,8 @@
 //! child outlives a parent that was cancelled or expired, nor its time to live. A result in parts
 //! reaches its reader in order, once, and whole, unless it is told what is missing; and its worker
 //! never waits for credit in vain. An input in chunks reaches each attempt in order, from its beginning,
-//! within bounds.
+//! within bounds. No task is sent to a worker of the other kind, live or shadow, and copies of tasks
+//! change nothing of it.
 //!
 //! Clients and workers are models: frames wait unread in their connection, are lost when it breaks,
 //! and a worker lists what it holds when it comes back.
@@ -26,8 +27,12 @@ use mcp_broker::broker::Policy;
 use ops::{Op, op};
 use world::{Setting, World};
 
-const WORKERS: usize = 3;
+/// The last one gets shadow tasks.
+const WORKERS: usize = 4;
+const SHADOW_WORKER: usize = WORKERS - 1;
 const CLIENTS: usize = 2;
+/// Of live tasks, at one time.
+const MAX_COPIES: usize = 2;
 
 fn setting() -> impl Strategy<Value = Setting> {
     (
@@ -36,12 +41,16 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
         // Enough for some with much room, or for few with little.
         prop_oneof![Just(1024 * 1024usize), Just(300 * 1024)],
+        prop_oneof![Just(0.0), Just(30.0), Just(100.0)],
+        any::<bool>(),
     )
-        .prop_map(|(policy, retry_budget_percent, stream_bytes, upload_bytes)| Setting {
-            policy,
-            retry_budget_percent,
-            stream_bytes,
-            upload_bytes,
+        .prop_map(|it| Setting {
+            policy: it.0,
+            retry_budget_percent: it.1,
+            stream_bytes: it.2,
+            upload_bytes: it.3,
+            mirror_percent: it.4,
+            is_split: it.5,
         })
 }
 

@@ -53,6 +53,7 @@ pub(super) struct Asks {
     pub(super) window_bytes: u32,
     /// Its input comes in chunks.
     pub(super) is_upload: bool,
+    pub(super) is_shadow: bool,
 }
 
 impl Asks {
@@ -62,6 +63,7 @@ impl Asks {
             retry: self.retry,
             attempt_timeout_ms: self.attempt_timeout_ms,
             cancel_on_disconnect: self.ends_with_connection,
+            shadow: self.is_shadow,
             parent: parent.map(task_id),
             ..task(id)
         }
@@ -98,6 +100,7 @@ fn asks() -> impl Strategy<Value = Asks> {
             1 => Just(u32::MAX),
         ],
         prop::bool::weighted(0.3),
+        prop::bool::weighted(0.15),
     )
         .prop_map(
             |(
@@ -108,6 +111,7 @@ fn asks() -> impl Strategy<Value = Asks> {
                 ttl_ms,
                 window_bytes,
                 is_upload,
+                is_shadow,
             )| {
                 Asks {
                     is_idempotent,
@@ -117,6 +121,7 @@ fn asks() -> impl Strategy<Value = Asks> {
                     ttl_ms,
                     window_bytes,
                     is_upload,
+                    is_shadow,
                 }
             },
         )
