@@ -44,7 +44,7 @@ pub(super) struct Measured {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     /// None for the others.
     action: Option<ActionName>,
     is_served: bool,
@@ -52,9 +52,9 @@ struct Entry {
     /// Of its shadow tasks, once there was one.
     shadow: Option<Box<TaskCounts>>,
     /// Of its copies, once there was one.
-    mirror: Option<Box<MirrorCounts>>,
+    pub(super) mirror: Option<Box<MirrorCounts>>,
     /// Of the arms that its tasks were divided among lately.
-    arms: Vec<ArmMetrics>,
+    pub(super) arms: Vec<ArmMetrics>,
 }
 
 /// Tasks of an action that ended, since the start.
@@ -157,6 +157,12 @@ impl Measured {
             unserved: 0,
             refused: [0; CODES],
         }
+    }
+
+    /// The entry of an action, if it has one of its own.
+    pub(super) fn entry(&self, action: &str) -> Option<&Entry> {
+        let slot = self.slots.get(action)?;
+        Some(&self.actions[usize::from(slot.0)])
     }
 
     /// The entry of an action, made if there is none and room for one.

@@ -25,6 +25,7 @@ mod clients;
 mod config;
 mod dispatch;
 mod ending;
+mod experiments;
 mod family;
 mod finished;
 mod histogram;
@@ -69,6 +70,7 @@ use mcp_proto::{ActionName, Message};
 
 pub use balancer::Policy;
 pub use config::CoreConfig;
+pub use experiments::{ArmView, Durations, Experiments, MirrorView};
 pub use histogram::Histogram;
 pub use identity::Identity;
 pub use journal::{Journal, Record};

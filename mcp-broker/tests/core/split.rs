@@ -1,6 +1,6 @@
 //! An action's tasks divided among arms: shares, sessions that stay, and nothing refused.
 
-use mcp_broker::broker::{ActionRules, Arm, ArmMetrics, ConnectionId, Disconnect};
+use mcp_broker::broker::{ActionRules, Arm, ArmMetrics, ConnectionId, Disconnect, MirrorRule};
 use mcp_proto::{Labels, Message, Outcome, Readiness, Route, Task, WorkerHello};
 
 use crate::fixture::{Fixture, idempotent, report, task, worker_hello};
@@ -265,4 +265,24 @@ fn a_split_is_checked() {
         let problem = check(split).unwrap_err();
         assert!(problem.contains(expected), "{expected} is not in {problem}");
     }
+}
+
+#[test]
+fn an_operator_sees_the_experiments_of_an_action() {
+    let mut rules = rules(&[("a", 1), ("b", 0)]);
+    rules.mirror = Some(MirrorRule { percent: 100.0, max_running: 64 });
+    let mut it = Fixture::with(|config| config.rules = rules);
+    let (client, a) = (it.client(), worker_of_arm(&mut it, "a", 1));
+    let (twin, _) = it.worker_of(shadow_hello("twin", 1));
+    it.send(client, "t");
+    it.advance(3);
+    assert_eq!((work(&mut it, a), work(&mut it, twin)), (1, 1));
+    it.expect_end(client, "t");
+    let seen = it.core.experiments("work");
+    assert_eq!((seen.shadow_workers, seen.shadow_workers_ready), (1, 1));
+    let mirror = seen.mirror.unwrap();
+    assert_eq!((mirror.mirrored, mirror.equal, mirror.live.p50_ms), (1, 1, Some(3.2)));
+    let arms: Vec<_> = seen.split.iter().map(|arm| (arm.name.as_str(), arm.ended["ok"])).collect();
+    assert_eq!(arms, [("a", 1), ("b", 0)]);
+    assert_eq!((seen.split[0].total.count, seen.split[0].total.mean_ms), (1, 3.0));
 }
