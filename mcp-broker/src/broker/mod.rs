@@ -36,6 +36,7 @@ mod journaling;
 mod liveness;
 mod metrics;
 mod mirror;
+mod mirroring;
 mod output;
 mod parking;
 mod peers;
