@@ -10,6 +10,7 @@ use mcp_proto::{
 use super::family::ends_children;
 use super::finished::Kept;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
+use super::mirror::{Finding, Half};
 use super::{Core, Now, Timer};
 
 /// How a task ends.
@@ -255,9 +256,6 @@ impl Core {
         self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));
         self.shadow.tasks -= usize::from(is_shadow);
         self.drop_pool_if_unused(pool_key);
-        if let Some(stream) = stream {
-            self.streams.end(stream);
-        }
         let mut half = None;
         if let Some(extras) = extras {
             if let Some(upload) = extras.upload {
@@ -266,8 +264,14 @@ impl Core {
             if let Some(arm) = &extras.arm {
                 self.count_in_arm(slot, arm, is_open, &deliver, now.mono.since(received));
             }
-            let half_of = |it| self.mirrors.half(it, &action, slot, &deliver, &body);
-            half = extras.mirrored.map(half_of);
+            half = extras.mirrored.map(|mirrored| {
+                let parts = stream.and_then(|stream| self.streams.digest(stream));
+                let finding = Finding::of(parts, &deliver, &body);
+                Half { mirrored, action: action.clone(), slot, finding }
+            });
+        }
+        if let Some(stream) = stream {
+            self.streams.end(stream);
         }
         self.stats.count(deliver.outcome, is_shadow);
         if let Some(copy) = half.take_if(|half| half.is_copy()) {

@@ -1,13 +1,14 @@
 //! Tasks that were copied to shadow workers, and what is compared of them and their copies.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
+use mcp_proto::limits::MAX_BODY_BYTES;
 use mcp_proto::{ActionName, Deliver, ErrorCode, HopEvent, Outcome};
 use serde::{Deserialize, Serialize};
 
+use super::digest::Digest;
 use super::histogram::Histogram;
 use super::inflight::TaskKey;
 use super::metrics::Slot;
@@ -59,7 +60,8 @@ pub struct MirrorCounts {
     pub equal: u64,
     /// Pairs with different results.
     pub different: u64,
-    /// Pairs that can't be compared: the original has no result, or was given out in parts.
+    /// Pairs that can't be compared: the original has no result, or one in parts that is longer than
+    /// a body.
     pub not_compared: u64,
     /// Copies without a result: lost with their worker, handed back, or too slow.
     pub shadow_failed: u64,
@@ -93,9 +95,9 @@ pub(super) struct Comparison {
 pub(super) struct Finding {
     outcome: Outcome,
     error_code: Option<ErrorCode>,
-    /// Of the body, 64 bits: of a billion equal ones, not one is likely to be wrong.
+    /// Of the parts and the body.
     body_hash: u64,
-    is_in_parts: bool,
+    body_bytes: u64,
     /// From ROUTE to RESULT.
     held_us: u64,
 }
@@ -107,6 +109,24 @@ pub(super) struct Half {
     pub(super) action: ActionName,
     pub(super) slot: Slot,
     pub(super) finding: Option<Finding>,
+}
+
+impl Finding {
+    /// What a task that ends so has of a result, of which these parts came before.
+    pub(super) fn of(parts: Option<&Digest>, deliver: &Deliver, body: &Bytes) -> Option<Self> {
+        let trace = deliver.trace.decode();
+        let hop = trace.hops.last().filter(|hop| hop.event == HopEvent::Completed)?;
+        let mut digest = parts.cloned().unwrap_or_else(Digest::new);
+        digest.add(body);
+        let (body_hash, body_bytes) = digest.hash();
+        Some(Self {
+            outcome: deliver.outcome,
+            error_code: deliver.error.as_ref().map(|error| error.code),
+            body_hash,
+            body_bytes,
+            held_us: hop.network_us + hop.worker_queue_us + hop.work_us,
+        })
+    }
 }
 
 impl Half {
@@ -128,39 +148,14 @@ pub(super) struct Mirrors {
     /// By action, oldest first, at most `max_running` of each.
     pub(super) tables: HashMap<ActionName, VecDeque<Comparison>, FixedState>,
     pub(super) rng: Rng,
-    hash: FixedState,
     /// Copies so far.
     pub(super) issued: u64,
 }
 
 impl Mirrors {
     pub(super) fn new(seed: u64) -> Self {
-        let hash = FixedState::with_seed(seed);
-        Self { tables: HashMap::with_hasher(hash.clone()), rng: Rng::new(seed), hash, issued: 0 }
-    }
-
-    /// One of a pair that ends so.
-    pub(super) fn half(
-        &self,
-        mirrored: Mirrored,
-        action: &ActionName,
-        slot: Slot,
-        deliver: &Deliver,
-        body: &Bytes,
-    ) -> Half {
-        Half { mirrored, action: action.clone(), slot, finding: self.finding(deliver, body) }
-    }
-
-    fn finding(&self, deliver: &Deliver, body: &Bytes) -> Option<Finding> {
-        let trace = deliver.trace.decode();
-        let hop = trace.hops.last().filter(|hop| hop.event == HopEvent::Completed)?;
-        Some(Finding {
-            outcome: deliver.outcome,
-            error_code: deliver.error.as_ref().map(|error| error.code),
-            body_hash: self.hash.hash_one(&body[..]),
-            is_in_parts: deliver.chunks > 0,
-            held_us: hop.network_us + hop.worker_queue_us + hop.work_us,
-        })
+        let tables = HashMap::with_hasher(FixedState::with_seed(seed));
+        Self { tables, rng: Rng::new(seed), issued: 0 }
     }
 
     /// Whether there is a place for one more comparison of an action, and which one is to be given
@@ -195,10 +190,11 @@ impl MirrorCounts {
         self.live.record(live.held_us);
         self.shadow.record(shadow.held_us);
         let is_equal = |live: Finding, shadow: Finding| {
-            (live.outcome, live.error_code, live.body_hash)
-                == (shadow.outcome, shadow.error_code, shadow.body_hash)
+            let [live, shadow] = [live, shadow].map(|it| Finding { held_us: 0, ..it });
+            live == shadow
         };
-        if live.is_in_parts && live.outcome == shadow.outcome {
+        if live.body_bytes > MAX_BODY_BYTES as u64 {
+            // Nobody takes a copy's result in parts, so it could not give as much.
             self.not_compared += 1;
         } else if is_equal(live, shadow) {
             self.equal += 1;

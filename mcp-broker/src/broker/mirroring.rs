@@ -98,6 +98,9 @@ impl Core {
         let id = self.mirrors.issued;
         let Some(it) = self.tasks.get_mut(original) else { return };
         it.extras_mut().mirrored = Some(Mirrored { id, is_copy: false });
+        if let Some(stream) = it.stream {
+            self.streams.begin_digest(stream);
+        }
         let deadline = it.deadline.min(now.mono.plus_ms(MAX_TTL_MS));
         let body = Bytes::copy_from_slice(it.payload.body());
         let payload = Payload::new(&encoded, body, &mut self.scratch);

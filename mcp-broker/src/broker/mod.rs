@@ -23,6 +23,7 @@ mod balancer;
 mod budget;
 mod clients;
 mod config;
+mod digest;
 mod dispatch;
 mod ending;
 mod experiments;

@@ -103,20 +103,45 @@ fn equal_and_different_results_are_told_apart_whichever_comes_first() {
 }
 
 #[test]
-fn a_result_in_parts_is_not_compared() {
+fn a_result_in_parts_is_compared_with_the_whole() {
     let mut it = mirroring(100.0, 64);
-    let (client, live) = (it.client(), it.worker("live", 1));
-    let (twin, _) = it.worker_of(shadow_hello("twin", 1));
-    it.send_in_parts(client, task("t"), 60_000, 1_000);
-    let (original, copy) = (it.expect_route(live), it.expect_route(twin));
-    let of = Subject::Attempt(original.attempt_id);
-    it.give_body(live, Message::Chunk(Chunk::new(of, 0)), "part");
-    it.give_result(live, TaskResult { chunks: 1, ..ok_result(original.attempt_id) });
-    it.result(twin, copy.attempt_id);
-    it.discard();
-    let counts = counts(&it);
-    assert_eq!((counts.not_compared, counts.equal + counts.different), (1, 0));
-    assert_eq!((counts.live.count(), counts.shadow.count()), (1, 1));
+    let client = it.client();
+    let (twin, _) = it.worker_of(shadow_hello("twin", 100));
+    let mut sent = 0;
+    // What a first attempt emitted, and what the second did; the copy's result.
+    let mut run = |lost: &[&'static str], parts: &[&'static str], of_twin: &'static str| {
+        sent += 1;
+        let id = format!("t{sent}");
+        it.send_in_parts(client, idempotent(&id), 60_000, 200_000);
+        let emit = |it: &mut Fixture, parts: &[&'static str]| {
+            let live = it.worker("live", 1);
+            let attempt = it.expect_route(live).attempt_id;
+            for (seq, part) in (0..).zip(parts) {
+                let chunk = Message::Chunk(Chunk::new(Subject::Attempt(attempt), seq));
+                it.give_body(live, chunk, *part);
+            }
+            (live, attempt)
+        };
+        if !lost.is_empty() {
+            let (live, _) = emit(&mut it, lost);
+            it.disconnect(live, Disconnect::Orderly);
+        }
+        let (live, attempt_id) = emit(&mut it, parts);
+        let result = TaskResult { chunks: parts.len() as u32, ..ok_result(attempt_id) };
+        it.give_body(live, Message::Result(result), "end");
+        it.disconnect(live, Disconnect::Orderly);
+        let copy = it.expect_route(twin);
+        answer(&mut it, twin, copy.attempt_id, of_twin);
+        it.discard();
+        let counts = counts(&it);
+        (counts.equal, counts.different, counts.not_compared)
+    };
+    assert_eq!(run(&[], &["a", "bc"], "abcend"), (1, 0, 0));
+    assert_eq!(run(&[], &["ab", "d"], "abcend"), (1, 1, 0));
+    assert_eq!(run(&["x"], &["ab", "", "c"], "abcend"), (2, 1, 0));
+    // Its copy could not give as much.
+    let long: &str = Box::leak("x".repeat(40_000).into());
+    assert_eq!(run(&[], &[long, long], ""), (2, 1, 1));
 }
 
 #[test]
