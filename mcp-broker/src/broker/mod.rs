@@ -15,7 +15,8 @@
 //! whether it is tried again (`budget`), `ending` tells its outcome. `inflight` has the states of tasks
 //! and attempts, `family` ties tasks to those that sent them (`parking` frees their slots meanwhile),
 //! `registry` has the states of workers (which `registration` and `liveness` change), `sessions` those
-//! of clients (`clients`).
+//! of clients (`clients`). Shadow tasks go the same way beside the live ones (`shadow`); `mirroring`
+//! copies live ones to them (`mirror`), and `split` divides them among arms.
 
 mod admin;
 mod arrivals;
