@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mcp_broker::broker::{ConnectionId, Core, CoreConfig, Identity, Now, Output};
+use mcp_broker::broker::{ConnectionId, Core, CoreConfig, Identity, Now, Output, Policy};
 use mcp_proto::{
     ActionName, AttemptId, Executed, Frame, Hello, Incoming, InstanceId, MCP_VERSION, Message,
     NodeId, Outcome, Readiness, Send, Task, TaskId, TaskResult, WorkerHello,
@@ -20,11 +20,23 @@ const STEP_US: u64 = 1;
 
 const CLIENT: ConnectionId = ConnectionId(0);
 
+/// Affinity keys of the tasks.
+#[derive(Debug, Clone, Copy)]
+pub enum Keys {
+    /// None.
+    None,
+    /// As many different ones, again and again.
+    Repeating(u64),
+    /// Another one for each task.
+    Different,
+}
+
 /// A core in a steady state: as many tasks end as come.
 pub struct CoreLoop {
     core: Core,
     now: Now,
     tasks: u64,
+    keys: Keys,
     body: Bytes,
     /// Attempts at workers, oldest first.
     running: VecDeque<(ConnectionId, AttemptId)>,
@@ -38,7 +50,16 @@ impl CoreLoop {
     /// # Panics
     /// When the core does not do what it should.
     pub fn new(workers: usize) -> Self {
-        let mut this = Self::idle(workers);
+        Self::under(Policy::default(), workers, Keys::None)
+    }
+
+    /// The same under this policy, with tasks of these keys.
+    ///
+    /// # Panics
+    /// When the core does not do what it should.
+    pub fn under(policy: Policy, workers: usize, keys: Keys) -> Self {
+        let mut this = Self::idle(policy, workers);
+        this.keys = keys;
         let in_use = (workers * SLOTS as usize / 2).clamp(1, 512);
         for _ in 0..in_use {
             let send = this.send();
@@ -54,7 +75,7 @@ impl CoreLoop {
     /// # Panics
     /// When the core does not do what it should.
     pub fn queued(tasks: usize) -> Self {
-        let mut this = Self::idle(10);
+        let mut this = Self::idle(Policy::default(), 10);
         for _ in 0..10 * SLOTS as usize + tasks {
             let send = this.send();
             this.give(CLIENT, send);
@@ -63,8 +84,9 @@ impl CoreLoop {
         this
     }
 
-    fn idle(workers: usize) -> Self {
+    fn idle(policy: Policy, workers: usize) -> Self {
         let mut config = CoreConfig::new(id("broker", NodeId::try_from), 1, 1);
+        config.rules.policy = policy;
         config.max_queue_tasks = usize::MAX;
         config.max_queue_bytes = usize::MAX;
         config.limits.max_session_tasks = u32::MAX;
@@ -72,6 +94,7 @@ impl CoreLoop {
             core: Core::new(config),
             now: Now::default(),
             tasks: 0,
+            keys: Keys::None,
             body: Bytes::from_static(&[b'm'; 128]),
             running: VecDeque::new(),
             delivered: 0,
@@ -98,7 +121,13 @@ impl CoreLoop {
     pub fn send(&mut self) -> Frame {
         self.tasks += 1;
         let task_id = id(&format!("0192b1f0-0000-7000-8000-{:012x}", self.tasks), TaskId::try_from);
-        let task = Task::new(task_id, id("echo", ActionName::try_from));
+        let affinity_key = match self.keys {
+            Keys::None => String::new(),
+            Keys::Repeating(keys) => format!("session-{:012}", self.tasks % keys),
+            Keys::Different => format!("session-{:012}", self.tasks),
+        };
+        let affinity_key = affinity_key.into();
+        let task = Task { affinity_key, ..Task::new(task_id, id("echo", ActionName::try_from)) };
         let message = Message::Send(Send::new(task.encode(), TTL_MS));
         Frame { message, body: self.body.clone() }
     }
@@ -176,7 +205,7 @@ fn worker(number: u64) -> WorkerHello {
         actions: vec![id("echo", ActionName::try_from)],
         slots: SLOTS,
         prefetch: 0,
-        weight: 1,
+        weight: 1 + number as u32 % 4,
         held: Vec::new(),
         readiness: Readiness::Ready,
     }

@@ -98,6 +98,10 @@ error_codes! {
     UnknownAction = 48, "UNKNOWN_ACTION";
     /// An attempt gave no sign of life.
     AttemptTimeout = 49, "ATTEMPT_TIMEOUT";
+    /// More of the action's tasks, or of a tenant's, came than its rate limit allows.
+    RateLimited = 51, "RATE_LIMITED";
+    /// The task would wait for longer than it lives, or than its action lets tasks wait.
+    Overloaded = 52, "OVERLOADED";
 }
 
 impl fmt::Display for ErrorCode {

@@ -3,23 +3,14 @@
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
-use mcp_proto::{ActionName, ActionRef, ErrorCode, ErrorInfo, Labels, Priority, RouteHead};
+use mcp_proto::{ActionName, ActionRef, Priority, RouteHead};
 
-use super::balancer::Member;
-use super::inflight::{Attempt, TaskKey, TaskState, Tasks};
-use super::pool::{Choice, MAX_SUBQUEUES, Pool, PoolKey};
-use super::queue::{Ticket, Waiting};
+use super::inflight::{Attempt, TaskKey, TaskState};
+use super::pool::{Choice, Pool, PoolKey};
+use super::queue::{Rank, Tenant, Turn};
 use super::registry::AgentKey;
-use super::split::Assigned;
 use super::uploads::Upload;
-use super::{Core, Mono, Now, Output, Timer, shadow};
-
-/// Where a task waits, if it has to.
-pub(super) struct Place {
-    pub(super) pool: PoolKey,
-    pub(super) subqueue: usize,
-    pub(super) arm: Option<Assigned>,
-}
+use super::{Core, Mono, Now, Output, Timer};
 
 impl Core {
     /// The pool of an action, or that of its shadow tasks; made if there is none.
@@ -28,8 +19,9 @@ impl Core {
             return *key;
         }
         let slot = self.measured.slot(action, false);
-        let (name, rules) = (action.to_name(), self.rules.of(action.as_str()));
-        let key = self.pools.insert(Pool::new(name.clone(), is_shadow, slot, rules));
+        let name = action.to_name();
+        let (rules, hasher) = (self.rules.of(action.as_str()), self.pool_names.hasher().clone());
+        let key = self.pools.insert(Pool::new(name.clone(), is_shadow, slot, rules, hasher));
         self.pool_names(is_shadow).insert(name, key);
         key
     }
@@ -55,58 +47,6 @@ impl Core {
         }
     }
 
-    /// Where a new task would wait, if it has to and may.
-    pub(super) fn queue_for(
-        &mut self,
-        action: ActionRef<'_>,
-        is_shadow: bool,
-        required: &Labels,
-        affinity_key: &[u8],
-        bytes: usize,
-    ) -> Result<Place, ErrorInfo> {
-        let full = |message, retry_after_ms| {
-            Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(retry_after_ms))
-        };
-        let (tasks, max_tasks) = if is_shadow {
-            (self.shadow.tasks, (self.config.max_tasks / shadow::LIVE_TASKS_FOR_EACH).max(1))
-        } else {
-            (self.tasks.len() - self.shadow.tasks, self.config.max_tasks)
-        };
-        if tasks >= max_tasks {
-            let kind = if is_shadow { "shadow tasks" } else { "tasks" };
-            return full(format!("the broker has {tasks} {kind}, its limit"), 1_000);
-        }
-        let key = self.pool(action, is_shadow);
-        let arm = self.assign_arm(key, required, affinity_key);
-        let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
-        let subqueue = match &arm {
-            Some(arm) => pool.subqueue(&arm.labels(required), Some(required)),
-            None => pool.subqueue(required, None),
-        };
-        let Some(subqueue) = subqueue else {
-            let message = format!(
-                "tasks with {MAX_SUBQUEUES} different sets of required labels are in flight for {action}, the limit"
-            );
-            return full(message, 1_000);
-        };
-        let must_wait = {
-            let subqueue = &pool.subqueues[subqueue];
-            subqueue.queued > 0 || subqueue.balancer.len() == 0
-        };
-        let is_full = pool.queued >= self.config.max_queue_tasks
-            || pool.queued_bytes + bytes > self.config.max_queue_bytes;
-        if must_wait && is_full {
-            let message = format!(
-                "the queue of {action} is full: {} tasks, {} bytes",
-                pool.queued, pool.queued_bytes
-            );
-            let retry_after_ms = pool.retry_after_ms();
-            self.drop_pool_if_unused(key);
-            return full(message, retry_after_ms);
-        }
-        Ok(Place { pool: key, subqueue, arm })
-    }
-
     /// Gives a task that is new, or came back, to a worker, or queues it. One that came back goes
     /// before the others.
     pub(super) fn place(&mut self, now: Now, key: TaskKey, came_back: bool) {
@@ -128,35 +68,39 @@ impl Core {
             pool.open_if_deserted(task.subqueue);
         }
         let is_expired = now.mono >= task.deadline;
+        let ask = task.ask(&self.registry);
         // Behind others it has to wait: while they do, no worker has room.
         if (pool.subqueues[task.subqueue].queued == 0 || came_back)
             && !is_expired
-            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, task.avoid)
+            && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, ask)
         {
             return self.route(now, key, choice, since);
         }
-        let ticket = self.tickets.next(came_back);
-        task.state = TaskState::Queued { ticket, since };
+        let until = pool.rules.wait_until(since, task);
+        self.tickets += 1;
+        let rank = Rank::new(until, came_back, self.tickets);
+        task.state = TaskState::Queued { rank, since };
+        let (tenant, spot) = (task.tenant, task.spot(rank));
         pool.queued += 1;
         pool.queued_bytes += bytes;
+        pool.tenants.waits(tenant, bytes);
         self.waiting.of(pool.is_shadow).add(bytes);
         let subqueue = &mut pool.subqueues[task.subqueue];
-        let place = Waiting { task: key, ticket };
+        subqueue.push(now.mono, spot, pool.tenants.attained_us(tenant), key);
         if was_delayed {
             // Another worker would have been better, but not better than none.
             task.avoid = None;
         }
         task.had_worker |= subqueue.ready > 0;
-        let mut at = task.deadline;
+        let mut at = until;
         if !task.had_worker {
             let wait = task.received.plus_ms(self.config.no_worker_wait_ms);
             let started = Mono::default();
             at = at.min(wait.max(started.plus_ms(self.config.restart_grace_ms)));
         }
-        let (index, priority) = (task.subqueue, task.priority);
-        let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[index]);
-        subqueue.push(priority, place, came_back, |place| counts(tasks, place));
-        if is_expired && subqueue.balancer.len() > 0 {
+        let has_room = pool.has_room(task.subqueue);
+        self.tasks.waits(key, &mut pool.waiting);
+        if is_expired && has_room {
             return self.expire_queued(now, key);
         }
         self.set_task_timer(key, at);
@@ -171,8 +115,13 @@ impl Core {
         task.attempts += 1;
         task.had_worker = true;
         agent.routes += 1;
+        if let Some(pool) = self.pools.get_mut(task.pool) {
+            pool.running += 1;
+        }
         let attempt = self.attempts.insert(Attempt {
             task: Some(key),
+            pool: task.pool,
+            tenant: task.tenant,
             agent: choice.agent,
             position: agent.attempts.len(),
             number: task.attempts,
@@ -183,6 +132,8 @@ impl Core {
             policy: choice.policy,
             cancel_timer: None,
             is_parked: false,
+            park_changed: now.mono,
+            parked_us: 0,
         });
         agent.attempts.push(attempt);
         task.state = TaskState::Running(attempt);
@@ -233,33 +184,90 @@ impl Core {
 
     /// Gives a worker waiting tasks for as long as it has room.
     pub(super) fn fill(&mut self, now: Now, agent: AgentKey) {
-        while let Some((task, choice)) = self.next_for(agent) {
-            if self.tasks.get(task).is_some_and(|task| now.mono >= task.deadline) {
-                self.expire_queued(now, task);
-            } else if let Some(since) = self.leave_queue(task) {
-                self.route(now, task, choice, since);
-            }
+        while let Some((task, choice)) = self.next_for(now, agent) {
+            self.take_turn(now, task, choice);
+        }
+        self.fill_below_caps(now);
+    }
+
+    /// An attempt has ended of an action, of which there may be tasks that could not run beside it.
+    pub(super) fn runs_no_more(&mut self, key: PoolKey) {
+        let Some(pool) = self.pools.get_mut(key) else { return };
+        pool.running -= 1;
+        if pool.rules.max_running > 0 && pool.queued > 0 {
+            self.below_cap.push(key);
+        }
+        if pool.running == 0 {
+            self.drop_pool_if_unused(key);
+        }
+    }
+
+    /// Gives tasks of actions that fewer attempts run of than may to whichever workers have room:
+    /// the worker whose attempt made it fewer may serve another action now, or none.
+    pub(super) fn fill_below_caps(&mut self, now: Now) {
+        while let Some(pool) = self.below_cap.pop() {
+            self.fill_pool(now, pool);
+        }
+    }
+
+    /// Gives an action's waiting tasks to workers for as long as that can be.
+    pub(super) fn fill_pool(&mut self, now: Now, key: PoolKey) {
+        while let Some(pool) = self.pools.get_mut(key)
+            && pool.queued > 0
+        {
+            let with_room = |index: &usize| pool.has_room(*index);
+            let with_room =
+                (0..pool.subqueues.len()).filter(with_room).fold(0, |it, i| it | 1 << i);
+            let Some((task, subqueue)) = pool.first_in_line(now.mono, with_room, |_| true) else {
+                return;
+            };
+            let ask = self.tasks.get(task).map(|task| task.ask(&self.registry)).unwrap_or_default();
+            let Some(choice) = pool.pick(subqueue, &mut self.rng, ask) else { return };
+            self.take_turn(now, task, choice);
         }
     }
 
     /// The task that a worker with room shall have next: of its actions in turn, the first in line.
-    fn next_for(&mut self, key: AgentKey) -> Option<(TaskKey, Choice)> {
+    fn next_for(&mut self, now: Now, key: AgentKey) -> Option<(TaskKey, Choice)> {
         let agent = self.registry.get_mut(key)?;
         agent.room()?;
         let count = agent.serves.len();
         for step in 0..count {
             let index = (agent.next_action + step) % count;
             let membership = agent.serves[index];
-            let Some(pool) = self.pools.get(membership.pool) else { continue };
-            if pool.queued == 0 {
+            let Some(pool) = self.pools.get_mut(membership.pool) else { continue };
+            if pool.queued == 0 || !pool.may_run() {
                 continue;
             }
-            if let Some(found) = first_in_line(pool, membership.member, key, &self.tasks) {
+            let eligible = pool.eligible(membership.member);
+            let tasks = &self.tasks;
+            let is_wanted =
+                |task: TaskKey| tasks.get(task).is_some_and(|task| task.avoid != Some(key));
+            let first = pool.first_in_line(now.mono, eligible, is_wanted);
+            if let Some((task, subqueue)) = first {
                 agent.next_action = (index + 1) % count;
-                return Some(found);
+                let candidates = pool.subqueues[subqueue].balancer.len() as u32;
+                let affinity = tasks.get(task).map_or(0, |task| task.affinity);
+                let policy = pool.rules.policy.of_key(affinity);
+                return Some((task, Choice { agent: key, candidates, policy }));
             }
         }
         None
+    }
+
+    /// A waiting task's turn has come: it goes to the worker that was chosen, unless it has expired.
+    fn take_turn(&mut self, now: Now, key: TaskKey, choice: Choice) {
+        let Some(task) = self.tasks.get(key) else { return };
+        if now.mono >= task.deadline {
+            return self.expire_queued(now, key);
+        }
+        let (pool, subqueue, priority, tenant) =
+            (task.pool, task.subqueue, task.priority, task.tenant);
+        let Some(since) = self.leave_queue(key) else { return };
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.is_served(now.mono, subqueue, priority, tenant);
+        }
+        self.route(now, key, choice, since);
     }
 
     /// Takes a task out of its queue, or of those that wait for their time, and returns since when
@@ -267,8 +275,8 @@ impl Core {
     pub(super) fn leave_queue(&mut self, key: TaskKey) -> Option<Mono> {
         let task = self.tasks.get(key)?;
         let bytes = task.bytes();
-        let (ticket, since) = match task.state {
-            TaskState::Queued { ticket, since } => (ticket, since),
+        let (spot, since) = match task.state {
+            TaskState::Queued { rank, since } => (task.spot(rank), since),
             TaskState::Delayed { since } => {
                 let pool = self.pools.get_mut(task.pool)?;
                 pool.delayed.remove(bytes);
@@ -280,9 +288,10 @@ impl Core {
         let pool = self.pools.get_mut(task.pool)?;
         pool.queued -= 1;
         pool.queued_bytes -= bytes;
+        pool.tenants.waits_no_more(spot.tenant, bytes);
+        pool.subqueues[task.subqueue].remove(spot);
         self.waiting.of(pool.is_shadow).remove(bytes);
-        let (tasks, subqueue) = (&self.tasks, &mut pool.subqueues[task.subqueue]);
-        subqueue.leave(task.priority, ticket, |place| counts(tasks, place));
+        self.tasks.waits_no_more(key, &mut pool.waiting);
         Some(since)
     }
 
@@ -293,6 +302,7 @@ impl Core {
         match task.state {
             TaskState::Queued { .. } => {
                 pool.queued_bytes -= by;
+                pool.tenants.shrinks(task.tenant, by);
                 self.waiting.of(pool.is_shadow).bytes -= by;
             }
             TaskState::Delayed { .. } => {
@@ -312,40 +322,36 @@ impl Core {
     }
 }
 
-fn counts(tasks: &Tasks, place: &Waiting) -> bool {
-    tasks.get(place.task).is_some_and(|task| task.is_queued_as(place.ticket))
-}
-
-/// Of the sub-queues that a worker may serve, the first task in line, and how many workers it could
-/// go to.
-fn first_in_line(
-    pool: &Pool,
-    member: Member,
-    agent: AgentKey,
-    tasks: &Tasks,
-) -> Option<(TaskKey, Choice)> {
-    let eligible = pool.eligible(member);
-    let mut best: Option<(Priority, Ticket, TaskKey, u32)> = None;
-    for (index, subqueue) in pool.subqueues.iter().enumerate() {
-        if eligible >> index & 1 == 0 {
-            continue;
-        }
-        let counts = |place: &Waiting| counts(tasks, place);
-        let is_wanted =
-            |place: &Waiting| tasks.get(place.task).is_some_and(|task| task.avoid != Some(agent));
-        let Some((mut priority, mut place)) = subqueue.first() else { continue };
-        debug_assert!(counts(&place));
-        if subqueue.ready > 1 && !is_wanted(&place) {
-            // It was handed back by this worker, and others could take it.
-            match subqueue.first_wanted(counts, is_wanted) {
-                Some(wanted) => (priority, place) = wanted,
-                None => continue,
+impl Pool {
+    /// Of these sub-queues, the task whose turn it is, and the sub-queue. One that is not wanted,
+    /// since this worker handed it back, is passed over where others could take it.
+    fn first_in_line(
+        &mut self,
+        now: Mono,
+        subqueues: u64,
+        is_wanted: impl Fn(TaskKey) -> bool,
+    ) -> Option<(TaskKey, usize)> {
+        let (age_ms, tenants) = (self.rules.age_ms, &self.tenants);
+        let mut best: Option<(Turn, TaskKey, usize)> = None;
+        for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
+            if subqueues >> index & 1 == 0 || subqueue.queued == 0 {
+                continue;
+            }
+            let mut first = subqueue.first(now, age_ms, tenants);
+            if subqueue.ready > 1 && first.is_some_and(|(_, task)| !is_wanted(task)) {
+                first = subqueue.first_wanted(now, age_ms, &is_wanted);
+            }
+            let Some((turn, task)) = first else { continue };
+            if best.is_none_or(|(best, ..)| turn < best) {
+                best = Some((turn, task, index));
             }
         }
-        if best.is_none_or(|(p, ticket, ..)| (priority, ticket) > (p, place.ticket)) {
-            best = Some((priority, place.ticket, place.task, subqueue.balancer.len() as u32));
-        }
+        best.map(|(_, task, index)| (task, index))
     }
-    let policy = pool.rules.policy;
-    best.map(|(_, _, task, candidates)| (task, Choice { agent, candidates, policy }))
+
+    /// A waiting task goes to a worker.
+    fn is_served(&mut self, now: Mono, subqueue: usize, priority: Priority, tenant: Tenant) {
+        self.subqueues[subqueue].is_served(now, priority);
+        self.tenants.serve(tenant, self.service.us().unwrap_or(0));
+    }
 }

@@ -52,14 +52,15 @@ impl Core {
                 let error = ErrorInfo::new(ErrorCode::Expired, error);
                 self.end(now, key, End::without_result(Outcome::Expired, Executed::Maybe, error));
             }
-            TaskState::Queued { .. } => match self.no_worker(key) {
+            TaskState::Queued { rank, .. } => match self.no_worker(key) {
                 Some(error) => {
                     let executed = self.executed_so_far(key);
                     let end = End::without_result(Outcome::Rejected, executed, error);
                     self.end(now, key, end);
                 }
                 None if is_expired => self.expire_queued(now, key),
-                None => self.set_task_timer(key, deadline),
+                None if now.mono >= rank.until() => self.has_waited_too_long(now, key),
+                None => self.set_task_timer(key, rank.until()),
             },
             TaskState::Delayed { .. } if is_expired => self.expire_delayed(now, key),
             TaskState::Delayed { .. } => self.place(now, key, true),
@@ -244,13 +245,14 @@ impl Core {
         let waiters = std::mem::take(&mut task.waiters);
         let extras = task.extras.take();
         let Task { identity, name_hash, fingerprint, received, stream, .. } = *task;
-        let Task { priority, attempts, subqueue, pool: pool_key, .. } = *task;
+        let Task { priority, tenant, attempts, subqueue, pool: pool_key, .. } = *task;
         self.tasks.remove(key);
         let Some(pool) = self.pools.get_mut(pool_key) else { return };
         let (action, slot) = (pool.action.clone(), pool.slot);
         pool.tasks -= 1;
         pool.subqueues[subqueue].tasks -= 1;
         let is_open = pool.subqueues[subqueue].without_arm.is_none();
+        pool.tenants.leave(tenant);
         pool.note_end(now.mono);
         let is_shadow = pool.is_shadow;
         self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));

@@ -36,13 +36,13 @@ use mcp_proto::{
 };
 use smallvec::SmallVec;
 
-use super::arrivals::Arrivals;
-use super::balancer::Policy;
+use super::arrivals::{Arrivals, Links};
+use super::balancer::{Ask, Policy};
 use super::family::Kin;
 use super::mirror::Mirrored;
 use super::pool::PoolKey;
-use super::queue::Ticket;
-use super::registry::AgentKey;
+use super::queue::{Rank, Spot, Tenant};
+use super::registry::{AgentKey, Registry};
 use super::sessions::{IdentityKey, SessionKey};
 use super::slab::{Key, Slab};
 use super::split::Assigned;
@@ -65,6 +65,9 @@ pub(super) struct Task {
     pub(super) fingerprint: u64,
     pub(super) payload: Payload,
     pub(super) priority: Priority,
+    /// Its affinity key's hash; 0 without one.
+    pub(super) affinity: u64,
+    pub(super) tenant: Tenant,
     pub(super) is_idempotent: bool,
     pub(super) is_durable: bool,
     /// Sessions that get its outcome.
@@ -96,7 +99,7 @@ pub(super) struct Task {
 #[derive(Debug)]
 pub(super) enum TaskState {
     Queued {
-        ticket: Ticket,
+        rank: Rank,
         since: Mono,
     },
     /// It waits for its time, in no queue.
@@ -169,6 +172,12 @@ impl Task {
         self.extras.as_ref().map_or(self.deadline, |extras| extras.silent_at().min(self.deadline))
     }
 
+    /// What it asks of its worker.
+    pub(super) fn ask(&self, registry: &Registry) -> Ask {
+        let avoid = self.avoid.and_then(|agent| registry.member(agent, self.pool));
+        Ask { key: self.affinity, avoid }
+    }
+
     pub(super) fn extras_mut(&mut self) -> &mut Extras {
         self.extras.get_or_insert_default()
     }
@@ -191,8 +200,9 @@ impl Task {
         self.payload.len() + self.upload().map_or(0, Upload::room_bytes)
     }
 
-    pub(super) fn is_queued_as(&self, of: Ticket) -> bool {
-        matches!(self.state, TaskState::Queued { ticket, .. } if ticket == of)
+    /// Where it waits, if its rank there is this.
+    pub(super) fn spot(&self, rank: Rank) -> Spot {
+        Spot { priority: self.priority, tenant: self.tenant, rank }
     }
 }
 
@@ -211,6 +221,9 @@ impl Extras {
 pub(super) struct Attempt {
     /// None once the task has ended, or another attempt took over.
     pub(super) task: Option<TaskKey>,
+    /// Its task's.
+    pub(super) pool: PoolKey,
+    pub(super) tenant: Tenant,
     pub(super) agent: AgentKey,
     /// Its place in the worker's list.
     pub(super) position: usize,
@@ -229,9 +242,31 @@ pub(super) struct Attempt {
     pub(super) cancel_timer: Option<TimerKey>,
     /// Its handler waits for other tasks, and its slot is free meanwhile.
     pub(super) is_parked: bool,
+    /// When that last changed.
+    pub(super) park_changed: Mono,
+    /// For how long it was parked before.
+    pub(super) parked_us: u64,
 }
 
 impl Attempt {
+    /// Whether it is parked now. Returns whether it was.
+    pub(super) fn set_parked(&mut self, now: Mono, is_parked: bool) -> bool {
+        let was_parked = std::mem::replace(&mut self.is_parked, is_parked);
+        if was_parked != is_parked {
+            if was_parked {
+                self.parked_us += now.since(self.park_changed);
+            }
+            self.park_changed = now;
+        }
+        was_parked
+    }
+
+    /// For how long it has taken a slot, µs.
+    pub(super) fn held_us(&self, now: Mono) -> u64 {
+        let end = if self.is_parked { self.park_changed } else { now };
+        end.since(self.routed).saturating_sub(self.parked_us)
+    }
+
     /// The hop of an attempt that ended now; what the worker reports of it is added by
     /// [`Hop`]'s fields.
     pub(super) fn hop(
@@ -290,7 +325,10 @@ pub(super) struct Name<'a> {
 #[derive(Debug)]
 pub(super) struct Tasks {
     slab: Slab<Task>,
+    links: Links,
     arrivals: Arrivals,
+    /// Of those that wait, for a list in each pool.
+    waiting: Links,
     names: HashTable<TaskKey>,
     hash: FixedState,
 }
@@ -299,7 +337,9 @@ impl Tasks {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             slab: Slab::default(),
+            links: Links::default(),
             arrivals: Arrivals::default(),
+            waiting: Links::default(),
             names: HashTable::new(),
             hash: FixedState::with_seed(seed),
         }
@@ -321,7 +361,7 @@ impl Tasks {
     pub(super) fn insert(&mut self, task: Task) -> TaskKey {
         let hash = task.name_hash;
         let key = self.slab.insert(task);
-        self.arrivals.add(key.place());
+        self.arrivals.add(&mut self.links, key.place());
         let slab = &self.slab;
         self.names.insert_unique(hash, key, |key| slab.get(*key).map_or(0, |task| task.name_hash));
         key
@@ -329,7 +369,7 @@ impl Tasks {
 
     pub(super) fn remove(&mut self, key: TaskKey) {
         let Some(task) = self.slab.get(key) else { return };
-        self.arrivals.remove(key.place());
+        self.arrivals.remove(&mut self.links, key.place());
         if let Ok(entry) = self.names.find_entry(task.name_hash, |other| *other == key) {
             entry.remove();
         }
@@ -350,7 +390,37 @@ impl Tasks {
 
     /// The tasks, the newest first.
     pub(super) fn newest(&self) -> impl Iterator<Item = &Task> {
-        self.arrivals.newest().filter_map(|place| self.slab.at(place))
+        self.arrivals.newest(&self.links).filter_map(|place| self.slab.at(place))
+    }
+
+    /// A task waits from now on: adds it to those of its pool that do, by when they came.
+    pub(super) fn waits(&mut self, key: TaskKey, of_pool: &mut Arrivals) {
+        /// What came back is older than most; those that do so together are few, or the same age.
+        const LOOKED_AT: usize = 16;
+        let received = |place| self.slab.at(place).map(|task| task.received);
+        let of_this = received(key.place());
+        let newest = of_pool.newest(&self.waiting).next();
+        if newest.is_none_or(|newest| received(newest) <= of_this) {
+            return of_pool.add(&mut self.waiting, key.place());
+        }
+        let newer = of_pool
+            .oldest(&self.waiting)
+            .enumerate()
+            .find(|(n, place)| *n == LOOKED_AT || received(*place) > of_this);
+        if let Some((_, newer)) = newer {
+            of_pool.add_before(&mut self.waiting, key.place(), newer);
+        }
+    }
+
+    /// A task waits no more.
+    pub(super) fn waits_no_more(&mut self, key: TaskKey, of_pool: &mut Arrivals) {
+        of_pool.remove(&mut self.waiting, key.place());
+    }
+
+    /// Since when the broker has had the oldest of a pool's tasks that wait.
+    pub(super) fn oldest(&self, of_pool: &Arrivals) -> Option<Mono> {
+        let oldest = of_pool.oldest(&self.waiting).next()?;
+        self.slab.at(oldest).map(|task| task.received)
     }
 
     pub(super) fn keys(&self) -> Vec<TaskKey> {

@@ -7,7 +7,6 @@ use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, ActionRef, ContextTrace, Deliver, ErrorCode, HopEvent, Outcome};
 
 use super::histogram::Histogram;
-use super::inflight::Tasks;
 use super::mirror::MirrorCounts;
 use super::pool::Pool;
 use super::split::{Arm, ArmMetrics, MAX_ARMS};
@@ -293,7 +292,7 @@ impl Core {
         pool: Option<&Pool>,
     ) -> ActionMetrics {
         let count = |of: fn(&Pool) -> usize| pool.map_or(0, of) as u64;
-        let oldest = pool.and_then(|pool| pool.oldest(&self.tasks));
+        let oldest = pool.and_then(|pool| self.tasks.oldest(&pool.waiting));
         ActionMetrics {
             action: action.to_string(),
             counts: entry.counts.clone(),
@@ -307,18 +306,5 @@ impl Core {
             running: count(|pool| pool.tasks - pool.queued - pool.delayed.tasks),
             workers: Some((count(Pool::workers), count(Pool::ready_workers))),
         }
-    }
-}
-
-impl Pool {
-    /// Since when the broker has had the oldest of the tasks that are next in their queues.
-    fn oldest(&self, tasks: &Tasks) -> Option<Mono> {
-        self.subqueues
-            .iter()
-            .filter(|subqueue| subqueue.queued > 0)
-            .flat_map(|subqueue| subqueue.heads())
-            .filter_map(|place| tasks.get(place.task))
-            .map(|task| task.received)
-            .min()
     }
 }

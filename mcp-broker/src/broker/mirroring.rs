@@ -11,10 +11,12 @@ use mcp_proto::limits::MAX_TASK_BYTES;
 use mcp_proto::{ActionName, Delivery, EncodedTask, Payload, Priority, Task as ProtoTask, TaskId};
 use smallvec::SmallVec;
 
+use super::balancer::Ask;
 use super::family::{NOT_NEEDED, WITH_BROKER};
 use super::inflight::{Extras, Task, TaskKey, TaskState};
 use super::mirror::{Comparison, Half, Mirrored, Place};
 use super::pool::{Choice, PoolKey};
+use super::queue::Rank;
 use super::sessions::Sessions;
 use super::{Core, Now, shadow};
 
@@ -61,13 +63,14 @@ impl Core {
     /// What a copy of a task would be, and who would get it; none when nobody has room for it.
     fn copy_of(&mut self, action: &ActionName, original: TaskKey) -> Option<Copied> {
         let key = *self.shadow.pool_names.get(action)?;
-        let pool = self.pools.get_mut(key).filter(|pool| pool.has_room())?;
-        let payload = &self.tasks.get(original)?.payload;
-        let task = EncodedTask(Bytes::copy_from_slice(payload.task())).decode().ok()?;
+        let pool = self.pools.get_mut(key).filter(|pool| pool.has_room(0))?;
+        let original = self.tasks.get(original)?;
+        let task = EncodedTask(Bytes::copy_from_slice(original.payload.task())).decode().ok()?;
         let mut required_labels = task.required_labels;
         shadow::require(&mut required_labels);
         let subqueue = pool.subqueue(&required_labels, None)?;
-        let choice = pool.pick(subqueue, &mut self.mirrors.rng, None)?;
+        let ask = Ask { key: original.affinity, avoid: None };
+        let choice = pool.pick(subqueue, &mut self.mirrors.rng, ask)?;
         self.mirrors.issued += 1;
         let id = format!("mirror-{:x}-{:x}", self.config.epoch, self.mirrors.issued);
         let task = ProtoTask {
@@ -101,10 +104,15 @@ impl Core {
         if let Some(stream) = it.stream {
             self.streams.begin_digest(stream);
         }
+        let affinity = it.affinity;
         let deadline = it.deadline.min(now.mono.plus_ms(MAX_TTL_MS));
         let body = Bytes::copy_from_slice(it.payload.body());
         let payload = Payload::new(&encoded, body, &mut self.scratch);
         let mirrored = Some(Mirrored { id, is_copy: true });
+        let Some(pool) = self.pools.get_mut(pool_key) else { return };
+        pool.tasks += 1;
+        pool.subqueues[subqueue].tasks += 1;
+        let tenant = pool.tenants.enter(now.mono, task.tenant.as_bytes());
         let copy = self.tasks.insert(Task {
             id: task.id,
             identity,
@@ -112,6 +120,8 @@ impl Core {
             fingerprint: 0,
             payload,
             priority: task.priority,
+            affinity,
+            tenant,
             is_idempotent: false,
             is_durable: false,
             waiters: SmallVec::new(),
@@ -120,7 +130,7 @@ impl Core {
             received: now.mono,
             deadline,
             timer: None,
-            state: TaskState::Queued { ticket: 0, since: now.mono },
+            state: TaskState::Queued { rank: Rank::of_newcomer(deadline), since: now.mono },
             attempts: 0,
             nacks: 0,
             avoid: None,
@@ -130,10 +140,6 @@ impl Core {
             extras: Some(Box::new(Extras { mirrored, ..Extras::default() })),
             kin: None,
         });
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            pool.tasks += 1;
-            pool.subqueues[subqueue].tasks += 1;
-        }
         self.shadow.tasks += 1;
         self.stats.shadow.accepted += 1;
         let comparison = Comparison { id, copy, live: None, shadow: None };

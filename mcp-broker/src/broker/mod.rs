@@ -9,8 +9,8 @@
 //!
 //! The same inputs with the same seed give the same outputs.
 //!
-//! A task's way through the files: `submission` takes it, `dispatch` places it (`pool`, `queue`,
-//! `balancer`), `uploading` passes on what follows of its input (`uploads`), `streaming` what comes of
+//! A task's way through the files: `submission` takes it, if `admission` lets it (`rates`), `dispatch`
+//! places it (`pool`, `queue`, `balancer`), `uploading` passes on what follows of its input (`uploads`), `streaming` what comes of
 //! its result before the end (`streams`), `results` takes what its worker made of it, `retries` says
 //! whether it is tried again (`budget`), `ending` tells its outcome. `inflight` has the states of tasks
 //! and attempts, `family` ties tasks to those that sent them (`parking` frees their slots meanwhile),
@@ -19,6 +19,7 @@
 //! copies live ones to them (`mirror`), and `split` divides them among arms.
 
 mod admin;
+mod admission;
 mod arrivals;
 mod balancer;
 mod budget;
@@ -30,12 +31,14 @@ mod ending;
 mod experiments;
 mod family;
 mod finished;
+mod hash;
 mod histogram;
 mod identity;
 mod inflight;
 mod journal;
 mod journaling;
 mod liveness;
+mod mean;
 mod metrics;
 mod mirror;
 mod mirroring;
@@ -44,6 +47,7 @@ mod parking;
 mod peers;
 mod pool;
 mod queue;
+mod rates;
 mod registration;
 mod registry;
 mod results;
@@ -80,6 +84,7 @@ pub use journal::{Journal, Record};
 pub use metrics::{ActionMetrics, Metrics, TaskCounts};
 pub use mirror::{MirrorCounts, MirrorRule};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
+pub use rates::RateLimit;
 pub use rules::ActionRules;
 pub use shadow::ShadowStats;
 pub use split::{Arm, ArmMetrics};
@@ -124,11 +129,14 @@ pub struct Core {
     uploads: Uploads,
     journaling: Journaling,
     timers: Timers<Timer>,
-    tickets: queue::Tickets,
+    /// How often a task was queued: orders those that are else the same.
+    tickets: u64,
     /// What waits, in all queues.
     waiting: queue::Totals,
     /// What waits for its time, in no queue.
     delayed: queue::Totals,
+    /// Actions with waiting tasks, and a cap on how many run, of which an attempt has just ended.
+    below_cap: Vec<PoolKey>,
     retry_budget: RetryBudget,
     is_shutting_down: bool,
     rules: Rules,
@@ -175,7 +183,8 @@ impl Core {
             uploads: Uploads::new(config.max_upload_bytes),
             journaling: Journaling::default(),
             timers: Timers::new(),
-            tickets: queue::Tickets::default(),
+            tickets: 0,
+            below_cap: Vec::new(),
             waiting: queue::Totals::default(),
             delayed: queue::Totals::default(),
             retry_budget: RetryBudget::new(config.retry_budget_percent),

@@ -17,7 +17,7 @@ impl Core {
     ) {
         let Some(key) = self.held_by(from, agent, attempt_id) else { return };
         let Some(attempt) = self.attempts.get_mut(key) else { return };
-        if std::mem::replace(&mut attempt.is_parked, parked) == parked {
+        if attempt.set_parked(now.mono, parked) == parked {
             return;
         }
         let Some(it) = self.registry.get_mut(agent) else { return };

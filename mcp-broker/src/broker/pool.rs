@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Labels};
-use smallvec::SmallVec;
 
-use super::balancer::{Balancer, Load, Member, Policy};
+use super::arrivals::Arrivals;
+use super::balancer::{Ask, Balancer, Estimate, Load, Member, Policy, Seat};
+use super::mean::Mean;
 use super::metrics::Slot;
-use super::queue::{SubQueue, Total};
+use super::queue::{SubQueue, Tenant, Tenants, Total};
+use super::rates::Bucket;
 use super::registry::AgentKey;
 use super::rng::Rng;
 use super::rules::ActionRules;
@@ -32,35 +35,74 @@ pub(super) struct Pool {
     free: Vec<Member>,
     /// The first is that of tasks without required labels.
     pub(super) subqueues: Vec<SubQueue>,
+    /// On whose account they wait.
+    pub(super) tenants: Tenants,
     /// Tasks that wait, in all sub-queues.
     pub(super) queued: usize,
     /// Their bytes.
     pub(super) queued_bytes: usize,
+    /// They, by when they came.
+    pub(super) waiting: Arrivals,
     /// Tasks that wait for their time, in no sub-queue.
     pub(super) delayed: Total,
     /// Tasks without an outcome; the pool stays while there are any.
     pub(super) tasks: usize,
+    /// Attempts that workers have.
+    pub(super) running: usize,
+    /// How long workers have a task that they do, or that fails by itself.
+    pub(super) service: Mean,
+    /// Of all tasks that come.
+    pub(super) bucket: Bucket,
     /// Smoothed µs between two ends of tasks, 0 before there were two.
     pub(super) end_interval_us: u64,
     pub(super) last_end: Mono,
+    /// What is known of the attempts of all workers together.
+    pub(super) standing: Standing,
 }
 
 #[derive(Debug)]
 struct PoolMember {
     agent: AgentKey,
     labels: Arc<Labels>,
+    seat: Seat,
     /// A bit for each sub-queue whose labels it has.
     eligible: u64,
-    is_ready: bool,
+    /// What it takes at once, slots and prefetch; 0 while it is not ready.
+    ready_slots: u32,
     /// Its load while it has room.
     room: Option<Load>,
     standing: Standing,
 }
 
 impl PoolMember {
+    /// Whether it is among those that tasks are spread over, with room or not.
+    fn takes_part(&self) -> bool {
+        self.ready_slots > 0
+    }
+
     /// Its load, while it may be given another task.
     fn offered(&self) -> Option<Load> {
-        self.room
+        self.room.filter(|_| self.takes_part())
+    }
+
+    /// What it would make of another task.
+    fn estimate(&self, all: &Standing, workers: usize) -> Estimate {
+        let standing = self.standing.faded(all, workers);
+        Estimate {
+            load: self.room.unwrap_or_default(),
+            service_us: standing.service_us(),
+            ok_share: standing.ok_share(),
+        }
+    }
+
+    /// Tells a balancer that knows nothing of it.
+    fn introduce(&self, index: Member, balancer: &mut Balancer) {
+        if self.takes_part() {
+            balancer.join(index, self.seat);
+        }
+        if let Some(load) = self.offered() {
+            balancer.offer(index, load);
+        }
     }
 }
 
@@ -78,6 +120,7 @@ impl Pool {
         is_shadow: bool,
         slot: Slot,
         rules: Arc<ActionRules>,
+        hasher: FixedState,
     ) -> Self {
         let subqueues = vec![SubQueue::new(Labels::default(), None, rules.policy)];
         Self {
@@ -88,17 +131,23 @@ impl Pool {
             members: Vec::new(),
             free: Vec::new(),
             subqueues,
+            tenants: Tenants::new(hasher),
             queued: 0,
             queued_bytes: 0,
+            waiting: Arrivals::default(),
             delayed: Total::default(),
             tasks: 0,
+            running: 0,
+            service: Mean::default(),
+            bucket: Bucket::default(),
             end_interval_us: 0,
             last_end: Mono::default(),
+            standing: Standing::default(),
         }
     }
 
     pub(super) fn is_unused(&self) -> bool {
-        self.tasks == 0 && self.workers() == 0
+        self.tasks == 0 && self.running == 0 && self.workers() == 0
     }
 
     /// Workers registered for it.
@@ -111,13 +160,8 @@ impl Pool {
         self.subqueues[0].ready as usize
     }
 
-    /// Whether any of its workers has room.
-    pub(super) fn has_room(&self) -> bool {
-        self.subqueues[0].balancer.len() > 0
-    }
-
     /// Adds a worker: not ready, without room.
-    pub(super) fn join(&mut self, agent: AgentKey, labels: Arc<Labels>) -> Member {
+    pub(super) fn join(&mut self, agent: AgentKey, labels: Arc<Labels>, seat: Seat) -> Member {
         let mut eligible = 0;
         for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
             if labels.satisfy(&subqueue.required) {
@@ -128,10 +172,11 @@ impl Pool {
         let member = PoolMember {
             agent,
             labels,
+            seat,
             eligible,
-            is_ready: false,
+            ready_slots: 0,
             room: None,
-            standing: Standing::default(),
+            standing: Standing::among(&self.standing),
         };
         match self.free.pop() {
             Some(index) => {
@@ -147,8 +192,7 @@ impl Pool {
 
     /// Removes a worker.
     pub(super) fn leave(&mut self, index: Member) {
-        self.set_ready(index, false);
-        self.set_room(index, None);
+        self.set_ready(index, 0);
         let Some(member) = self.members[index as usize].take() else { return };
         for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
             subqueue.eligible -= 1;
@@ -156,12 +200,20 @@ impl Pool {
         self.free.push(index);
     }
 
-    /// Whether a worker takes tasks at all.
-    pub(super) fn set_ready(&mut self, index: Member, is_ready: bool) {
+    /// How many tasks a worker takes at once; 0 while it takes none.
+    pub(super) fn set_ready(&mut self, index: Member, slots: u32) {
         let Some(member) = &mut self.members[index as usize] else { return };
-        if std::mem::replace(&mut member.is_ready, is_ready) != is_ready {
-            for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
-                if is_ready { subqueue.ready += 1 } else { subqueue.ready -= 1 }
+        let before = std::mem::replace(&mut member.ready_slots, slots);
+        if before == slots {
+            return;
+        }
+        for subqueue in subqueues_of(&mut self.subqueues, member.eligible) {
+            subqueue.ready = subqueue.ready + u32::from(slots > 0) - u32::from(before > 0);
+            subqueue.ready_slots = subqueue.ready_slots + u64::from(slots) - u64::from(before);
+            if before == 0 {
+                member.introduce(index, &mut subqueue.balancer);
+            } else if slots == 0 {
+                subqueue.balancer.leave(index);
             }
         }
     }
@@ -202,7 +254,7 @@ impl Pool {
             self.subqueues[index] = new;
             index
         };
-        self.admit(index);
+        self.find_workers(index);
         Some(index)
     }
 
@@ -215,20 +267,14 @@ impl Pool {
         }
         let Some(required) = subqueue.without_arm.take() else { return false };
         subqueue.required = required;
-        (subqueue.eligible, subqueue.ready) = (0, 0);
+        subqueue.eligible = 0;
         subqueue.balancer = Balancer::new(self.rules.policy);
-        self.admit(index);
+        self.find_workers(index);
         true
     }
 
-    /// Its workers that have room.
-    pub(super) fn agents_with_room(&self) -> Vec<AgentKey> {
-        let members = self.members.iter().flatten();
-        members.filter(|it| it.offered().is_some()).map(|it| it.agent).collect()
-    }
-
-    /// Finds the workers for a sub-queue that has none yet.
-    fn admit(&mut self, index: usize) {
+    /// Finds the workers of a sub-queue for which none is ready.
+    fn find_workers(&mut self, index: usize) {
         let subqueue = &mut self.subqueues[index];
         for (member_index, member) in self.members.iter_mut().enumerate() {
             let Some(member) = member else { continue };
@@ -238,56 +284,63 @@ impl Pool {
             }
             member.eligible |= 1 << index;
             subqueue.eligible += 1;
-            subqueue.ready += u32::from(member.is_ready);
-            if let Some(load) = member.offered() {
-                subqueue.balancer.offer(member_index as Member, load);
-            }
+            subqueue.ready += u32::from(member.ready_slots > 0);
+            subqueue.ready_slots += u64::from(member.ready_slots);
+            member.introduce(member_index as Member, &mut subqueue.balancer);
         }
     }
 
-    /// Chooses a worker for a task of a sub-queue, other than `avoid` if there is another.
-    pub(super) fn pick(
-        &mut self,
-        subqueue: usize,
-        rng: &mut Rng,
-        avoid: Option<AgentKey>,
-    ) -> Option<Choice> {
-        let members = &self.members;
-        let avoid = avoid.and_then(|agent| {
-            members.iter().position(|it| it.as_ref().is_some_and(|it| it.agent == agent))
-        });
-        let balancer = &mut self.subqueues[subqueue].balancer;
-        let candidates = balancer.len() as u32;
-        let member = balancer.pick(rng, avoid.map(|index| index as Member))?;
-        let agent = self.members[member as usize].as_ref()?.agent;
-        Some(Choice { agent, candidates, policy: self.rules.policy })
+    /// Whether one more attempt may run, wherever.
+    pub(super) fn may_run(&self) -> bool {
+        let cap = self.rules.max_running as usize;
+        cap == 0 || self.running < cap
     }
 
-    /// Chooses a worker for a task of a sub-queue that is none of `others`.
+    /// Whether a task of a sub-queue can go to a worker.
+    pub(super) fn has_room(&self, subqueue: usize) -> bool {
+        self.subqueues[subqueue].balancer.len() > 0 && self.may_run()
+    }
+
+    /// Chooses a worker for a task of a sub-queue. None while as many attempts run as may.
+    pub(super) fn pick(&mut self, subqueue: usize, rng: &mut Rng, ask: Ask) -> Option<Choice> {
+        if !self.may_run() {
+            return None;
+        }
+        let (members, all, workers) = (&self.members, &self.standing, self.workers());
+        let estimate = |index: Member| {
+            let member = members[index as usize].as_ref();
+            member.map(|it| it.estimate(all, workers)).unwrap_or_default()
+        };
+        let balancer = &mut self.subqueues[subqueue].balancer;
+        let candidates = balancer.len() as u32;
+        let member = balancer.pick(rng, ask, estimate)?;
+        let agent = self.members[member as usize].as_ref()?.agent;
+        Some(Choice { agent, candidates, policy: self.rules.policy.of_key(ask.key) })
+    }
+
+    /// Chooses a worker for a task of a sub-queue that is none of `others`. None while as many
+    /// attempts run as may.
     pub(super) fn pick_none_of(
         &mut self,
         subqueue: usize,
         rng: &mut Rng,
-        others: &[AgentKey],
+        key: u64,
+        others: &[Member],
     ) -> Option<Choice> {
-        let balancer = &mut self.subqueues[subqueue].balancer;
-        let candidates = balancer.len() as u32;
-        let is_other = |(index, member): (usize, &Option<PoolMember>)| {
-            let member = member.as_ref().filter(|it| others.contains(&it.agent))?;
-            let load = member.offered().filter(|_| member.eligible >> subqueue & 1 == 1)?;
-            Some((index as Member, load))
-        };
-        let with_room: SmallVec<[_; 4]> =
-            self.members.iter().enumerate().filter_map(is_other).collect();
-        for (member, _) in &with_room {
-            balancer.withdraw(*member);
+        let candidates = self.subqueues[subqueue].balancer.len() as u32;
+        for index in others {
+            self.subqueues[subqueue].balancer.withdraw(*index);
         }
-        let picked = balancer.pick(rng, None);
-        for (member, load) in with_room {
-            balancer.offer(member, load);
+        let choice = self.pick(subqueue, rng, Ask { key, avoid: None });
+        for index in others {
+            if let Some(member) = &self.members[*index as usize]
+                && member.eligible >> subqueue & 1 == 1
+                && let Some(load) = member.offered()
+            {
+                self.subqueues[subqueue].balancer.offer(*index, load);
+            }
         }
-        let agent = self.members[picked? as usize].as_ref()?.agent;
-        Some(Choice { agent, candidates, policy: self.rules.policy })
+        choice.map(|choice| Choice { candidates, ..choice })
     }
 
     /// Has the workers chosen by another policy from now on.
@@ -295,12 +348,8 @@ impl Pool {
         for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
             subqueue.balancer = Balancer::new(policy);
             for (member_index, member) in self.members.iter().enumerate() {
-                let Some(member) = member.as_ref().filter(|it| it.eligible >> index & 1 == 1)
-                else {
-                    continue;
-                };
-                if let Some(load) = member.offered() {
-                    subqueue.balancer.offer(member_index as Member, load);
+                if let Some(member) = member.as_ref().filter(|it| it.eligible >> index & 1 == 1) {
+                    member.introduce(member_index as Member, &mut subqueue.balancer);
                 }
             }
         }
@@ -314,6 +363,12 @@ impl Pool {
     /// The sub-queues that a worker may serve.
     pub(super) fn eligible(&self, index: Member) -> u64 {
         self.members[index as usize].as_ref().map_or(0, |member| member.eligible)
+    }
+
+    /// A worker had a task of this tenant for so long, until it was done or failed by itself.
+    pub(super) fn note_service(&mut self, tenant: Tenant, us: u64) {
+        self.service.note(us);
+        self.tenants.note_service(tenant, us);
     }
 
     /// A task of this action ended.

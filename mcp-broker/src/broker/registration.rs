@@ -5,6 +5,8 @@ use std::sync::Arc;
 use mcp_proto::{AttemptId, ErrorCode, WorkerHello};
 use smallvec::SmallVec;
 
+use super::balancer::Seat;
+use super::hash::fnv1a;
 use super::peers::Refusal;
 use super::registry::{Agent, AgentKey, Membership, Presence};
 use super::sessions::{IdentityKey, SessionKey};
@@ -82,11 +84,13 @@ impl Core {
         self.leave_pools(now, key);
         let is_shadow = shadow::is_shadow(&hello.labels);
         let labels = Arc::new(hello.labels);
+        let seed = fnv1a(hello.agent_id.as_str().as_bytes(), 0);
+        let seat = Seat { slots: hello.slots, weight: hello.weight, seed };
         let mut serves = Vec::with_capacity(hello.actions.len());
         for action in &hello.actions {
             let pool_key = self.served_pool(action.into(), is_shadow);
             if let Some(pool) = self.pools.get_mut(pool_key) {
-                let member = pool.join(key, labels.clone());
+                let member = pool.join(key, labels.clone(), seat);
                 serves.push(Membership { pool: pool_key, member });
             }
         }
@@ -143,7 +147,7 @@ impl Core {
         for attempt_key in held {
             let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
             attempt.route = 0;
-            attempt.is_parked = false;
+            attempt.set_parked(now.mono, false);
             let id = self.attempt_ids.id(attempt_key);
             let is_held = hello.held.binary_search(&id).is_ok();
             if is_held { &mut known } else { &mut unknown }.push(attempt_key);
@@ -218,14 +222,14 @@ impl Core {
 
     pub(super) fn readiness_changed(&mut self, now: Now, key: AgentKey) {
         let Some(agent) = self.registry.get(key) else { return };
-        let is_ready = agent.is_ready();
+        let slots = if agent.is_ready() { agent.slots + agent.prefetch } else { 0 };
         for membership in &agent.serves {
             if let Some(pool) = self.pools.get_mut(membership.pool) {
-                pool.set_ready(membership.member, is_ready);
+                pool.set_ready(membership.member, slots);
             }
         }
         self.room_changed(key);
-        if !is_ready {
+        if slots == 0 {
             let Some(agent) = self.registry.get(key) else { return };
             let pools: SmallVec<[_; 8]> = agent.serves.iter().map(|it| it.pool).collect();
             pools.into_iter().for_each(|pool| self.open_deserted(now, pool));
@@ -251,5 +255,6 @@ impl Core {
             }
         }
         self.registry.remove(key);
+        self.fill_below_caps(now);
     }
 }

@@ -19,6 +19,7 @@ use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 use mcp_proto::{AgentId, InstanceId, Labels, NodeId, Readiness};
 
 use super::balancer::{Load, Member};
+use super::hash::fnv1a;
 use super::inflight::AttemptKey;
 use super::output::ConnectionId;
 use super::pool::PoolKey;
@@ -161,6 +162,12 @@ impl Registry {
         self.nodes.get(node_id)
     }
 
+    /// A worker's place in a pool.
+    pub(super) fn member(&self, agent: AgentKey, pool: PoolKey) -> Option<Member> {
+        let serves = &self.agents.get(agent)?.serves;
+        serves.iter().find(|it| it.pool == pool).map(|it| it.member)
+    }
+
     pub(super) fn insert(&mut self, agent: Agent) -> AgentKey {
         let (id, node_id) = (agent.id.clone(), agent.node_id.clone());
         self.recount((0, 0), agent.counts_as());
@@ -226,16 +233,4 @@ impl Registry {
     pub(super) fn slots(&self) -> u64 {
         self.slots
     }
-}
-
-/// FNV-1a, 64 bits, with an avalanche at the end (MurmurHash3's `fmix64`). Source: Fowler, Noll,
-/// Vo, <http://www.isthe.com/chongo/tech/comp/fnv/>.
-pub(super) fn fnv1a(bytes: &[u8], salt: u64) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325 ^ salt;
-    for byte in bytes {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
 }

@@ -209,6 +209,7 @@ impl Core {
             }
             self.room_changed(attempt.agent);
         }
+        self.runs_no_more(attempt.pool);
         Some(attempt)
     }
 

@@ -3,9 +3,11 @@
 use mcp_proto::{
     AttemptId, CancelReason, ErrorCode, ErrorInfo, Executed, HopEvent, Outcome, TaskResult,
 };
+use smallvec::SmallVec;
 
 use super::ending::End;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
+use super::pool::Choice;
 use super::registry::AgentKey;
 use super::uploads::Upload;
 use super::{Core, Now};
@@ -188,33 +190,39 @@ impl Core {
         let extras = task.extras_mut();
         extras.put_off += 1;
         extras.put_off_by.push(by);
-        let (asked, subqueue) = (extras.put_off_by.clone(), task.subqueue);
+        let asked = extras.put_off_by.len();
         if now.mono >= task.deadline {
             return self.expire_queued(now, key);
         }
         if self.is_shutting_down {
             return self.end_for_shutdown(now, key);
         }
-        let choice = match self.pools.get_mut(task.pool) {
-            Some(pool) if asked.len() < MAX_ASKED_AT_ONCE => {
-                pool.pick_none_of(subqueue, &mut self.rng, &asked)
-            }
-            Some(_) | None => None,
-        };
+        let choice = (asked < MAX_ASKED_AT_ONCE).then(|| self.pick_another(key)).flatten();
         if let Some(choice) = choice {
             return self.route(now, key, choice, now.mono);
         }
+        let Some(task) = self.tasks.get_mut(key) else { return };
         task.extras_mut().put_off_by.clear();
         self.delay(now, key, wait_ms.clamp(*PUT_OFF_MS.start(), *PUT_OFF_MS.end()));
+    }
+
+    /// Chooses a worker that has not put a task off since it last waited.
+    fn pick_another(&mut self, key: TaskKey) -> Option<Choice> {
+        let task = self.tasks.get(key)?;
+        let asked = task.extras.as_ref().map(|extras| &extras.put_off_by[..]).unwrap_or_default();
+        let asked: SmallVec<[_; MAX_ASKED_AT_ONCE]> =
+            asked.iter().filter_map(|agent| self.registry.member(*agent, task.pool)).collect();
+        let pool = self.pools.get_mut(task.pool)?;
+        pool.pick_none_of(task.subqueue, &mut self.rng, task.affinity, &asked)
     }
 
     /// Whether one more of an action's tasks may wait for its time: they are bounded as its queue
     /// is.
     pub(super) fn may_wait(&self, key: TaskKey) -> bool {
         let Some(task) = self.tasks.get(key) else { return false };
-        let delayed = self.pools.get(task.pool).map(|pool| pool.delayed).unwrap_or_default();
-        delayed.tasks < self.config.max_queue_tasks
-            && delayed.bytes + task.bytes() <= self.config.max_queue_bytes
+        let Some(pool) = self.pools.get(task.pool) else { return false };
+        let bounds = pool.rules.queue_bounds(&self.config);
+        pool.delayed.tasks < bounds.tasks && pool.delayed.bytes + task.bytes() <= bounds.bytes
     }
 
     /// Lets a task wait for its time, which its deadline may cut.

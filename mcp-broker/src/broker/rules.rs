@@ -10,30 +10,71 @@ use serde::{Deserialize, Serialize};
 use super::balancer::Policy;
 use super::mirror::MirrorRule;
 use super::pool::Pool;
+use super::rates::RateLimit;
 use super::split::{self, Arm};
 use super::{Core, Now};
 
 /// The rules of one action. In a configuration file they are the keys of `[scheduling]`, which hold
 /// for all actions, and of `[actions."NAME"]`, which hold for one: what a key says there takes
 /// precedence.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ActionRules {
     /// How a worker is chosen. `"least_loaded"`.
     pub policy: Policy,
+    /// A priority that no task of goes to a worker for this long, while some wait, counts as the next
+    /// higher one, until one goes. Longer than a few tasks take. In ms, 0: it never does. 5,000.
+    pub age_ms: u64,
+    /// Tasks that wait in the action's queue; beyond them, QUEUE_FULL. Tasks of one tenant take at
+    /// most 8 ÷ 9 of it, and less when others wait too. 0: `limits.max_queue_tasks`.
+    pub max_queue_tasks: usize,
+    /// Bytes of the tasks that wait in the action's queue, likewise. 0: `limits.max_queue_bytes`.
+    pub max_queue_bytes: usize,
+    /// How long a task may wait for a worker, in ms. One that would wait longer, by what waits before
+    /// it and how long tasks take, is rejected at once with OVERLOADED; one that does, then. Not
+    /// counted: waits after a first attempt. 0: as long as it lives; then only tasks are rejected that
+    /// would not be done in their time to live.
+    pub max_queue_wait_ms: u64,
+    /// Attempts of the action at workers at once; more tasks wait. 0: as many as workers take.
+    pub max_running: u32,
+    /// How many of its tasks are taken in a time; beyond them, RATE_LIMITED. No limit.
+    pub rate_limit: RateLimit,
+    /// How many of its tasks are taken of each tenant in a time; those without a tenant are of one.
+    /// No limit.
+    pub tenant_rate_limit: RateLimit,
     /// Which share of the tasks is copied to shadow workers, for comparison. None.
     pub mirror: Option<MirrorRule>,
     /// Among which arms the tasks are divided, for an A/B test; at most 8. None.
     pub split: Vec<Arm>,
 }
 
+impl Default for ActionRules {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            age_ms: 5_000,
+            max_queue_tasks: 0,
+            max_queue_bytes: 0,
+            max_queue_wait_ms: 0,
+            max_running: 0,
+            rate_limit: RateLimit::default(),
+            tenant_rate_limit: RateLimit::default(),
+            mirror: None,
+            split: Vec::new(),
+        }
+    }
+}
+
 impl ActionRules {
-    /// Whether each value is one that is allowed.
+    /// Checks every value.
     ///
     /// # Errors
-    /// The first key whose value is not, and why.
+    /// The key of the first value that is not allowed, and what is wrong with it.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let Self { rate_limit, tenant_rate_limit, .. } = self;
+        rate_limit.check().map_err(|problem| ("rate_limit.per_s", problem))?;
+        tenant_rate_limit.check().map_err(|problem| ("tenant_rate_limit.per_s", problem))?;
         self.mirror.map_or(Ok(()), |mirror| mirror.check())?;
         split::check(&self.split)
     }
@@ -79,15 +120,18 @@ impl Rules {
 impl Core {
     /// Changes the rules of an action, for what waits and for what comes; what runs goes on. They
     /// hold until they are changed again, also while the action has neither workers nor tasks.
-    pub fn set_rules(&mut self, _now: Now, action: ActionName, rules: ActionRules) {
+    pub fn set_rules(&mut self, now: Now, action: ActionName, rules: ActionRules) {
         let rules = Arc::new(rules);
-        for names in [&self.pool_names, &self.shadow.pool_names] {
-            if let Some(pool) = names.get(&action).and_then(|key| self.pools.get_mut(*key)) {
+        let pools = [&self.pool_names, &self.shadow.pool_names].map(|it| it.get(&action).copied());
+        self.rules.actions.insert(action, rules.clone());
+        self.rules.changed();
+        for key in pools.into_iter().flatten() {
+            if let Some(pool) = self.pools.get_mut(key) {
                 pool.set_rules(rules.clone());
+                // More may run than before.
+                self.fill_pool(now, key);
             }
         }
-        self.rules.actions.insert(action, rules);
-        self.rules.changed();
     }
 
     /// The rules of an action.

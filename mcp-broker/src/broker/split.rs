@@ -11,9 +11,9 @@ use mcp_proto::{Deliver, Labels, NodeId};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::hash::{avalanche, fnv1a};
 use super::metrics::{Slot, TaskCounts};
 use super::pool::{Pool, PoolKey};
-use super::registry::fnv1a;
 use super::rng::Rng;
 use super::rules::ActionRules;
 use super::{Core, Now, shadow};
@@ -131,7 +131,7 @@ impl Core {
         &mut self,
         key: PoolKey,
         required: &Labels,
-        affinity_key: &[u8],
+        affinity: u64,
     ) -> Option<Assigned> {
         let pool = self.pools.get_mut(key)?;
         if pool.rules.split.is_empty() || pool.is_shadow {
@@ -143,12 +143,11 @@ impl Core {
             return None;
         }
         let mut of_key;
-        let rng = if affinity_key.is_empty() {
+        let rng = if affinity == 0 {
             &mut self.rng
         } else {
             // By action, or a session would be in the same arm of all.
-            let salt = fnv1a(pool.action.as_str().as_bytes(), 0);
-            of_key = Rng::new(fnv1a(affinity_key, salt));
+            of_key = Rng::new(avalanche(affinity ^ fnv1a(pool.action.as_str().as_bytes(), 0)));
             &mut of_key
         };
         let drawn = draw(&rules.split, rng, |_| true)?;
@@ -191,11 +190,8 @@ impl Core {
     /// Workers of a pool have left it, or are not ready any more: what waits for an arm that has
     /// none left is served by any.
     pub(super) fn open_deserted(&mut self, now: Now, key: PoolKey) {
-        let Some(pool) = self.pools.get_mut(key) else { return };
-        if pool.open_deserted() {
-            for agent in pool.agents_with_room() {
-                self.fill(now, agent);
-            }
+        if self.pools.get_mut(key).is_some_and(Pool::open_deserted) {
+            self.fill_pool(now, key);
         }
     }
 }

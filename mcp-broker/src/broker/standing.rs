@@ -2,8 +2,9 @@
 
 use mcp_proto::{ErrorCode, Outcome, TaskResult};
 
+use super::balancer::Member;
 use super::inflight::Attempt;
-use super::pool::PoolKey;
+use super::pool::{Pool, PoolKey};
 use super::{Core, Now};
 
 /// What the end of an attempt says of its worker.
@@ -34,34 +35,152 @@ impl Verdict {
     }
 }
 
-/// What is known of a worker's attempts at one action.
-#[derive(Debug, Clone, Copy, Default)]
+const UNITS_PER_US: u64 = 64;
+
+/// A share of 1.
+const ALL: u32 = 1 << 16;
+
+/// How fast a new observation replaces what was known: it weighs 1/2^n.
+#[derive(Debug, Clone, Copy)]
+struct Smoothing {
+    service: u32,
+    ok_share: u32,
+}
+
+/// Of one worker: 1/8, as TCP smooths its round-trip time (RFC 6298), and 1/16 for the coarser
+/// question whether it did a task.
+const OF_ONE: Smoothing = Smoothing { service: 3, ok_share: 4 };
+
+/// Of all workers together, whose times differ more.
+const OF_ALL: Smoothing = Smoothing { service: 6, ok_share: 6 };
+
+/// What was seen of a worker counts half after all together have ended so many attempts a worker
+/// without one of its own: who once was slow is tried again, with one task in some hundred of its share.
+const HALF_LIFE_ATTEMPTS: u64 = 128;
+
+/// What is known of attempts at one action, a worker's or all together.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
-    /// Smoothed µs that it had those tasks that it did, the network included; 0 before there was
-    /// one. What failed is left out: it would make a worker look fast that fails at once.
-    pub(super) service_us: u64,
+    /// Smoothed time that it had those tasks that it did, the network included, in 1/64 µs, so that
+    /// small steps are not lost; 0 before there was one. What failed is left out: it would make a
+    /// worker look fast that fails at once.
+    service: u64,
+    /// Smoothed share of the attempts that ended ok, in 1/65,536.
+    ok_share: u32,
+    /// Attempts of all that had ended when the last of these did.
+    seen: u64,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { service: 0, ok_share: ALL, seen: 0 }
+    }
 }
 
 impl Standing {
-    fn note(&mut self, verdict: Verdict, held_us: u64) {
+    /// Of a worker that comes to others of this standing: it is taken to fail as often as they do.
+    pub(super) fn among(all: &Standing) -> Self {
+        Self { service: 0, ..*all }
+    }
+
+    fn note(&mut self, verdict: Verdict, held_us: u64, smoothing: Smoothing) {
+        let Smoothing { service, ok_share } = smoothing;
+        self.ok_share -= self.ok_share >> ok_share;
         if verdict == Verdict::Ok {
-            // Weight 1/8, as TCP smooths its round-trip time (RFC 6298).
-            self.service_us = match self.service_us {
-                0 => held_us.max(1),
-                before => (before * 7 + held_us).div_ceil(8),
+            self.ok_share += ALL >> ok_share;
+            let held = held_us.max(1) * UNITS_PER_US;
+            self.service = match self.service {
+                0 => held,
+                before => before - (before >> service) + (held >> service),
             };
         }
+    }
+
+    /// What is known, after it faded to what is known of `all`, of so many workers, while others had
+    /// the tasks.
+    pub(super) fn faded(self, all: &Standing, workers: usize) -> Self {
+        let service = if self.service == 0 { all.service } else { self.service };
+        let (missed, half_life) = (all.seen - self.seen, HALF_LIFE_ATTEMPTS * workers as u64);
+        if missed < half_life {
+            return Self { service, ..self };
+        }
+        let halvings = missed.checked_div(half_life).unwrap_or(0).min(63);
+        let fade = |own: u64, all: u64| match own >= all {
+            true => all + ((own - all) >> halvings),
+            false => all - ((all - own) >> halvings),
+        };
+        let ok_share = fade(self.ok_share.into(), all.ok_share.into()) as u32;
+        Self { service: fade(service, all.service), ok_share, ..self }
+    }
+
+    /// Smoothed µs that a task takes, at least 1.
+    pub(super) fn service_us(&self) -> u64 {
+        (self.service / UNITS_PER_US).max(1)
+    }
+
+    /// Smoothed share of the attempts that ended ok, 0 to 1.
+    pub(super) fn ok_share(&self) -> f64 {
+        f64::from(self.ok_share) / f64::from(ALL)
     }
 }
 
 impl Core {
     /// An attempt has ended, of which this is to be thought. Its worker still has it.
     pub(super) fn judge(&mut self, now: Now, pool: PoolKey, attempt: &Attempt, verdict: Verdict) {
-        let Some(agent) = self.registry.get(attempt.agent) else { return };
-        let Some(membership) = agent.serves.iter().find(|it| it.pool == pool) else { return };
+        let Some(member) = self.registry.member(attempt.agent, pool) else { return };
         let Some(pool) = self.pools.get_mut(pool) else { return };
-        if let Some(standing) = pool.standing_mut(membership.member) {
-            standing.note(verdict, now.mono.since(attempt.routed));
+        let held_us = attempt.held_us(now.mono);
+        pool.judge(member, verdict, held_us);
+        if matches!(verdict, Verdict::Ok | Verdict::TaskError) {
+            pool.note_service(attempt.tenant, held_us);
         }
+    }
+}
+
+impl Pool {
+    fn judge(&mut self, member: Member, verdict: Verdict, held_us: u64) {
+        if verdict == Verdict::Pushback {
+            // It says nothing of how well it does tasks.
+            return;
+        }
+        self.standing.seen += 1;
+        self.standing.note(verdict, held_us, OF_ALL);
+        let (all, workers) = (self.standing, self.workers());
+        if let Some(standing) = self.standing_mut(member) {
+            let before =
+                if standing.service == 0 { *standing } else { standing.faded(&all, workers) };
+            *standing = Standing { seen: all.seen, ..before };
+            standing.note(verdict, held_us, OF_ONE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_counts_for_the_share_but_not_for_the_time() {
+        let mut it = Standing::default();
+        it.note(Verdict::Ok, 8_000, OF_ONE);
+        assert_eq!((it.service_us(), it.ok_share()), (8_000, 1.0));
+        (0..16).for_each(|_| it.note(Verdict::TaskError, 10, OF_ONE));
+        assert_eq!(it.service_us(), 8_000);
+        assert!((0.33..0.38).contains(&it.ok_share()), "{it:?}");
+        it.note(Verdict::Ok, 16_000, OF_ONE);
+        assert_eq!(it.service_us(), 9_000);
+        (0..200).for_each(|_| it.note(Verdict::Ok, 1, OF_ONE));
+        assert_eq!((it.service_us(), it.ok_share()), (1, 1.0));
+    }
+
+    #[test]
+    fn what_was_seen_of_a_worker_fades_while_others_have_the_tasks() {
+        let (mut all, mut slow) = (Standing::default(), Standing::default());
+        slow.note(Verdict::Ok, 90_000, OF_ONE);
+        all.note(Verdict::Ok, 10_000, OF_ALL);
+        all.seen = 4 * 2 * HALF_LIFE_ATTEMPTS;
+        assert_eq!(slow.faded(&all, 4).service_us(), 30_000);
+        assert_eq!(slow.faded(&all, 1_000).service_us(), 90_000);
+        assert_eq!(Standing::among(&all).faded(&all, 4).service_us(), 10_000);
     }
 }

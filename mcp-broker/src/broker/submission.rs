@@ -9,9 +9,11 @@ use mcp_proto::{
 use smallvec::smallvec;
 
 use super::admin;
-use super::dispatch::Place;
+use super::admission::{Admitted, Newcomer};
 use super::family::BY_CLIENT;
+use super::hash::fnv1a;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
+use super::queue::Rank;
 use super::sessions::{IdentityKey, SessionKey};
 use super::uploads::Upload;
 use super::{ConnectionId, Core, Now, shadow};
@@ -170,10 +172,19 @@ impl Core {
             shadow::require(&mut required);
         }
         let is_shadow = shadow::is_shadow(&required);
-        let bytes = payload.len() + room_bytes;
-        let Place { pool, subqueue, arm } = self
-            .queue_for(spec.action, is_shadow, &required, spec.affinity_key, bytes)
-            .inspect_err(|_| {
+        let affinity = affinity(spec.affinity_key);
+        let newcomer = Newcomer {
+            action: spec.action,
+            is_shadow,
+            required: &required,
+            affinity,
+            tenant: spec.tenant,
+            priority: spec.priority,
+            bytes: payload.len() + room_bytes,
+            deadline,
+        };
+        let Admitted { pool, subqueue, tenant, arm } =
+            self.admit(now, &newcomer).inspect_err(|_| {
                 self.measured.ended_at_once(spec.action, is_shadow, Outcome::Rejected);
             })?;
 
@@ -199,6 +210,8 @@ impl Core {
             fingerprint,
             payload,
             priority: spec.priority,
+            affinity,
+            tenant,
             is_idempotent: spec.idempotent,
             is_durable,
             waiters: smallvec![session],
@@ -207,7 +220,7 @@ impl Core {
             received: now.mono,
             deadline,
             timer: None,
-            state: TaskState::Queued { ticket: 0, since: now.mono },
+            state: TaskState::Queued { rank: Rank::of_newcomer(deadline), since: now.mono },
             attempts: 0,
             nacks: 0,
             avoid: None,
@@ -325,4 +338,9 @@ impl Core {
             self.resume_input(key, session);
         }
     }
+}
+
+/// An affinity key's hash; 0 without one.
+fn affinity(key: &[u8]) -> u64 {
+    if key.is_empty() { 0 } else { fnv1a(key, 0).max(1) }
 }

@@ -3,17 +3,20 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod admission;
 mod cancel;
 mod duplicates;
 mod durable;
 mod family;
 mod fixture;
 mod interleavings;
+mod load;
 mod lost;
 mod metrics;
 mod mirror;
 mod operators;
 mod peers;
+mod policies;
 mod queue;
 mod retries;
 mod sessions;
@@ -22,4 +25,5 @@ mod shutdown;
 mod split;
 mod streams;
 mod tasks;
+mod turns;
 mod uploads;

@@ -1,5 +1,7 @@
 //! Which values are allowed.
 
+use std::borrow::Cow;
+
 use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
 use mcp_proto::transport::{MAX_UDP_PAYLOAD_BYTES, MIN_UDP_PAYLOAD_BYTES};
 
@@ -82,9 +84,15 @@ impl Config {
             }
         }
 
-        for rules in self.actions.values().chain([&self.scheduling]) {
-            rules.check().map_err(|(key, problem)| wrong(key, problem))?;
+        self.scheduling
+            .check()
+            .map_err(|(key, problem)| wrong(format!("scheduling.{key}"), problem))?;
+        for (action, rules) in &self.actions {
+            rules
+                .check()
+                .map_err(|(key, problem)| wrong(format!("actions.\"{action}\".{key}"), problem))?;
         }
+
         match (&tls.cert_file, &tls.key_file) {
             (Some(_), None) => Err(wrong("tls.key_file", "is missing beside cert_file")),
             (None, Some(_)) => Err(wrong("tls.cert_file", "is missing beside key_file")),
@@ -96,8 +104,8 @@ impl Config {
     }
 }
 
-fn wrong(key: &'static str, problem: impl Into<String>) -> ConfigError {
-    ConfigError::Value { key, problem: problem.into() }
+fn wrong(key: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key: key.into(), problem: problem.into() }
 }
 
 fn at_least(key: &'static str, value: usize, min: usize) -> Result<(), ConfigError> {
@@ -137,8 +145,19 @@ mod tests {
                 "[limits]\nretry_budget_percent = 10001",
                 "limits.retry_budget_percent is 10001; allowed are 0 to 10000",
             ),
-            ("[scheduling.mirror]\npercent = 101.0", "mirror.percent is 101; allowed are 0 to 100"),
+            (
+                "[scheduling.mirror]\npercent = 101.0",
+                "scheduling.mirror.percent is 101; allowed are 0 to 100",
+            ),
             ("[actions.a]\nmirror = { percent = 1.5, max_running = 0 }", "mirror.max_running is 0"),
+            (
+                "[scheduling]\nrate_limit = { per_s = -1 }",
+                "scheduling.rate_limit.per_s is -1; allowed are 0 (no limit), and 0.001 to 1000000",
+            ),
+            (
+                "[actions.a]\ntenant_rate_limit = { per_s = nan }",
+                "actions.\"a\".tenant_rate_limit.per_s is NaN",
+            ),
             ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
             ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),
         ] {

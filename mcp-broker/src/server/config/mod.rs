@@ -3,6 +3,7 @@
 mod check;
 mod defaults;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -208,7 +209,7 @@ pub enum ConfigError {
     #[error("{key} {problem}")]
     Value {
         /// The key, `limits.max_connections`.
-        key: &'static str,
+        key: Cow<'static, str>,
         /// What is wrong with its value, to be read after the key.
         problem: String,
     },

@@ -1,26 +1,34 @@
 //! What holds whatever happens.
 
 use mcp_broker::broker::ActionMetrics;
-use mcp_proto::{Deliver, Executed, Hop, HopEvent, Outcome};
+use mcp_proto::{Deliver, Executed, Hop, HopEvent, Outcome, Readiness};
 
 use super::client::Reading;
 use super::world::World;
-use super::{CLIENTS, MAX_COPIES, WORKERS};
+use super::{CLIENTS, MAX_COPIES, SHADOW_WORKER, WORKERS};
 
 impl World {
     /// After each step.
     pub(super) fn check(&self) {
-        let mut charged = 0;
+        // By live workers, and by that of shadow tasks.
+        let mut charged = [0; 2];
         for agent in self.it.core.agents(self.it.now, true) {
             let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
             let worker = &self.workers[index];
             // A handler that goes on after it was parked takes a slot at once.
             let max = worker.slots + worker.prefetch + worker.has_parked.len() as u32;
             assert!(agent.in_flight <= max, "{agent:?}");
-            charged += u64::from(agent.in_flight + agent.parked);
+            let kind = usize::from(index == SHADOW_WORKER);
+            charged[kind] += u64::from(agent.in_flight + agent.parked);
         }
         let stats = self.it.core.stats();
-        assert_eq!(charged, stats.in_flight);
+        assert_eq!(charged[0] + charged[1], stats.in_flight);
+        assert!(charged.iter().all(|it| *it <= self.max_running), "{charged:?}");
+        for (is_shadow, queued) in [(false, stats.queued), (true, stats.shadow.queued)] {
+            if charged[usize::from(is_shadow)] < self.max_running {
+                self.check_nobody_waits_in_vain(is_shadow, queued);
+            }
+        }
         assert!(stats.stream_bytes <= self.stream_bytes as u64, "{}", stats.stream_bytes);
         assert!(stats.upload_bytes <= self.it.core.config().max_upload_bytes as u64);
         self.check_gauges();
@@ -28,6 +36,30 @@ impl World {
             let is_once = sent.asks.is_idempotent || sent.started <= 1;
             assert!(is_once, "{} ran {} times", sent.id, sent.started);
         }
+    }
+
+    /// No task waits while a worker could take it, but for those that had one: they may wait for
+    /// another.
+    fn check_nobody_waits_in_vain(&self, is_shadow: bool, queued: u64) {
+        let had_one =
+            self.sent.iter().filter(|it| !it.has_ended && !it.attempts.is_empty()).count();
+        if queued <= had_one as u64 {
+            return;
+        }
+        let (mut busy, mut free) = (0, Vec::new());
+        for agent in self.it.core.agents(self.it.now, false) {
+            let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
+            if is_shadow != (index == SHADOW_WORKER) {
+                continue;
+            }
+            let takes = self.workers[index].slots + self.workers[index].prefetch;
+            let is_busy = agent.in_flight >= takes || agent.readiness != Readiness::Ready;
+            busy += usize::from(is_busy);
+            free.extend((!is_busy).then_some(agent));
+        }
+        // With a split they may wait for the workers of one arm.
+        let may_be_free = self.is_split && !is_shadow && busy > 0;
+        assert!(free.is_empty() || may_be_free, "{queued} tasks wait beside {free:?}");
     }
 
     /// What is kept up to date with each step is what counting comes to.

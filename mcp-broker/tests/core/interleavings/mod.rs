@@ -1,6 +1,7 @@
 //! Whatever happens, in whatever order: each task has one outcome, a slot comes back once, no worker
 //! is routed more than its slots and prefetch, a task that may not run twice does not, and one that
-//! is tried again is so after its wait, no more often than it asked for, and as its trace tells. No
+//! is tried again is so after its wait, no more often than it asked for, and as its trace tells. No more
+//! attempts run than may, and no task waits while a worker could take it. No
 //! child outlives a parent that was cancelled or expired, nor its time to live. A result in parts
 //! reaches its reader in order, once, and whole, unless it is told what is missing; and its worker
 //! never waits for credit in vain. An input in chunks reaches each attempt in order, from its beginning,
@@ -36,11 +37,13 @@ const MAX_COPIES: usize = 2;
 
 fn setting() -> impl Strategy<Value = Setting> {
     (
-        prop_oneof![Just(Policy::RoundRobin), Just(Policy::LeastLoaded)],
+        prop::sample::select(Policy::ALL),
         prop_oneof![Just(0u32), Just(1_000)],
         prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
         // Enough for some with much room, or for few with little.
         prop_oneof![Just(1024 * 1024usize), Just(300 * 1024)],
+        prop_oneof![2 => Just(0u32), 1 => Just(1), 1 => Just(3)],
+        prop_oneof![2 => Just(0u64), 1 => Just(500)],
         prop_oneof![Just(0.0), Just(30.0), Just(100.0)],
         any::<bool>(),
     )
@@ -49,8 +52,10 @@ fn setting() -> impl Strategy<Value = Setting> {
             retry_budget_percent: it.1,
             stream_bytes: it.2,
             upload_bytes: it.3,
-            mirror_percent: it.4,
-            is_split: it.5,
+            max_running: it.4,
+            max_queue_wait_ms: it.5,
+            mirror_percent: it.6,
+            is_split: it.7,
         })
 }
 

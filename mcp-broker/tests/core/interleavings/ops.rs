@@ -1,6 +1,6 @@
 //! What can happen, and how often.
 
-use mcp_proto::{Retry, Task};
+use mcp_proto::{Priority, Retry, Task};
 use proptest::prelude::*;
 
 use super::{CLIENTS, WORKERS};
@@ -49,21 +49,27 @@ pub(super) struct Asks {
     pub(super) attempt_timeout_ms: u32,
     pub(super) ends_with_connection: bool,
     pub(super) ttl_ms: u64,
+    pub(super) priority: Priority,
+    pub(super) tenant: &'static str,
     /// 0: it is not taken in parts.
     pub(super) window_bytes: u32,
     /// Its input comes in chunks.
     pub(super) is_upload: bool,
     pub(super) is_shadow: bool,
+    pub(super) affinity_key: &'static str,
 }
 
 impl Asks {
     pub(super) fn task(&self, id: &str, parent: Option<&str>) -> Task {
         Task {
             idempotent: self.is_idempotent,
+            priority: self.priority,
+            tenant: self.tenant.into(),
             retry: self.retry,
             attempt_timeout_ms: self.attempt_timeout_ms,
             cancel_on_disconnect: self.ends_with_connection,
             shadow: self.is_shadow,
+            affinity_key: self.affinity_key.into(),
             parent: parent.map(task_id),
             ..task(id)
         }
@@ -92,6 +98,10 @@ fn asks() -> impl Strategy<Value = Asks> {
         prop_oneof![4 => Just(0u32), 1 => Just(30), 1 => Just(1_000)],
         prop::bool::weighted(0.1),
         prop_oneof![Just(50u64), Just(3_000), Just(60_000)],
+        (
+            prop::sample::select(Priority::ALL),
+            prop_oneof![2 => Just(""), 1 => Just("a"), 1 => Just("b")],
+        ),
         prop_oneof![
             3 => Just(0u32),
             1 => Just(10),
@@ -101,6 +111,7 @@ fn asks() -> impl Strategy<Value = Asks> {
         ],
         prop::bool::weighted(0.3),
         prop::bool::weighted(0.15),
+        prop::sample::select(&["", "a", "b", "c"][..]),
     )
         .prop_map(
             |(
@@ -109,9 +120,11 @@ fn asks() -> impl Strategy<Value = Asks> {
                 attempt_timeout_ms,
                 ends_with_connection,
                 ttl_ms,
+                (priority, tenant),
                 window_bytes,
                 is_upload,
                 is_shadow,
+                affinity_key,
             )| {
                 Asks {
                     is_idempotent,
@@ -119,9 +132,12 @@ fn asks() -> impl Strategy<Value = Asks> {
                     attempt_timeout_ms,
                     ends_with_connection,
                     ttl_ms,
+                    priority,
+                    tenant,
                     window_bytes,
                     is_upload,
                     is_shadow,
+                    affinity_key,
                 }
             },
         )

@@ -60,6 +60,7 @@ impl Worker {
                 SHADOW_WORKER => labels("shadow", "true"),
                 _ => arm_labels(index),
             },
+            weight: 3 - index as u32,
             ..worker_hello(&format!("w{index}"), self.slots)
         }
     }

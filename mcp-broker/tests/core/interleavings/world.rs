@@ -20,11 +20,17 @@ pub(super) struct Setting {
     pub(super) mirror_percent: f64,
     /// Among the first two workers.
     pub(super) is_split: bool,
+    /// Attempts that may run at once; 0: any number.
+    pub(super) max_running: u32,
+    pub(super) max_queue_wait_ms: u64,
 }
 
 pub(super) struct World {
     pub(super) it: Fixture,
     pub(super) stream_bytes: usize,
+    /// Attempts that may run at once.
+    pub(super) max_running: u64,
+    pub(super) is_split: bool,
     pub(super) workers: Vec<Worker>,
     pub(super) clients: Vec<Client>,
     /// Asks only for tasks that must have ended.
@@ -36,6 +42,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(setting: Setting) -> Self {
         let Setting { policy, retry_budget_percent, stream_bytes, upload_bytes, .. } = setting;
+        let Setting { max_running, max_queue_wait_ms, .. } = setting;
         let mut it = Fixture::with(|config| {
             config.rules.policy = policy;
             config.rules.mirror =
@@ -48,6 +55,8 @@ impl World {
                 };
                 config.rules.split = vec![arm(0), arm(1)];
             }
+            config.rules.max_running = max_running;
+            config.rules.max_queue_wait_ms = max_queue_wait_ms;
             config.retry_budget_percent = retry_budget_percent;
             config.stream_bytes = stream_bytes;
             config.max_upload_bytes = upload_bytes;
@@ -56,6 +65,8 @@ impl World {
             observer: it.client(),
             it,
             stream_bytes,
+            is_split: setting.is_split,
+            max_running: if max_running > 0 { max_running.into() } else { u64::MAX },
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             sent: Vec::new(),

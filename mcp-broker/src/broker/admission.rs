@@ -1,0 +1,265 @@
+//! Whether a task is taken: rates, bounds, and whether its turn would come in time.
+//!
+//! What is refused is refused at once, and told when to come again: a queue that is longer than what
+//! its tasks may wait makes all of them late, and what is late is work for nothing.
+
+use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Executed, Labels, Outcome, Priority};
+
+use super::config::CoreConfig;
+use super::ending::End;
+use super::inflight::{Task, TaskKey};
+use super::pool::{MAX_SUBQUEUES, Pool, PoolKey};
+use super::queue::{Rank, Spot, Tenant, Total};
+use super::rules::ActionRules;
+use super::split::Assigned;
+use super::{Core, Mono, Now, shadow};
+
+/// What one tenant may hold of a queue: so many times what is free of it. Alone it gets to 8 ÷ 9 of the
+/// bound; of n that all want more, each gets 8 ÷ (8 n + 1); and there is always some room for who
+/// comes next. Source: Choudhury, Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+/// Switches", IEEE/ACM Transactions on Networking 6(2), 1998.
+const TIMES_WHAT_IS_FREE: usize = 8;
+
+/// Bounds of when a task that would wait too long is told to come again, ms. Whoever comes every few
+/// ms only adds to the load.
+const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 10..=30_000;
+
+/// What is asked about a task that comes.
+pub(super) struct Newcomer<'a> {
+    pub(super) action: ActionRef<'a>,
+    pub(super) is_shadow: bool,
+    pub(super) required: &'a Labels,
+    /// Its affinity key's hash, 0 without one.
+    pub(super) affinity: u64,
+    pub(super) tenant: &'a [u8],
+    pub(super) priority: Priority,
+    pub(super) bytes: usize,
+    pub(super) deadline: Mono,
+}
+
+/// Where a task is that was taken.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) pool: PoolKey,
+    pub(super) subqueue: usize,
+    pub(super) tenant: Tenant,
+    pub(super) arm: Option<Assigned>,
+}
+
+impl Core {
+    /// Takes a task, if that can be: it counts for its rates, and for its tenant.
+    pub(super) fn admit(
+        &mut self,
+        now: Now,
+        newcomer: &Newcomer<'_>,
+    ) -> Result<Admitted, ErrorInfo> {
+        let (kind, tasks, max_tasks) = if newcomer.is_shadow {
+            let max_tasks = self.config.max_tasks / shadow::LIVE_TASKS_FOR_EACH;
+            ("shadow tasks", self.shadow.tasks, max_tasks.max(1))
+        } else {
+            ("tasks", self.tasks.len() - self.shadow.tasks, self.config.max_tasks)
+        };
+        if tasks >= max_tasks {
+            let message = format!("the broker has {tasks} {kind}, its limit");
+            return Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000));
+        }
+        let key = self.pool(newcomer.action, newcomer.is_shadow);
+        let arm = self.assign_arm(key, newcomer.required, newcomer.affinity);
+        let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
+        let tenant = pool.tenants.enter(now.mono, newcomer.tenant);
+        match pool.admit(now.mono, tenant, newcomer, arm.as_ref(), &self.config) {
+            Ok(subqueue) => Ok(Admitted { pool: key, subqueue, tenant, arm }),
+            Err(error) => {
+                pool.tenants.leave(tenant);
+                self.drop_pool_if_unused(key);
+                Err(error)
+            }
+        }
+    }
+
+    /// A task has waited for as long as its action lets tasks wait.
+    pub(super) fn has_waited_too_long(&mut self, now: Now, key: TaskKey) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(pool) = self.pools.get(task.pool) else { return };
+        let message = format!(
+            "it waited for {} ms, as long as tasks of {} may; all workers were busy",
+            now.mono.since(task.received) / 1000,
+            pool.action
+        );
+        let error = ErrorInfo::new(ErrorCode::Overloaded, message);
+        let error = error.retry_after_ms(*RETRY_AFTER_MS.start());
+        let executed = self.executed_so_far(key);
+        debug_assert_eq!(executed, Executed::No);
+        self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
+    }
+}
+
+impl Pool {
+    /// The sub-queue of a task that can be taken, whose rates it counts for.
+    fn admit(
+        &mut self,
+        now: Mono,
+        tenant: Tenant,
+        newcomer: &Newcomer<'_>,
+        arm: Option<&Assigned>,
+        config: &CoreConfig,
+    ) -> Result<usize, ErrorInfo> {
+        let required = newcomer.required;
+        let subqueue = match arm {
+            Some(arm) => self.subqueue(&arm.labels(required), Some(required)),
+            None => self.subqueue(required, None),
+        };
+        let Some(subqueue) = subqueue else {
+            let message = format!(
+                "tasks with {MAX_SUBQUEUES} different sets of required labels are in flight for {}, \
+                 the limit",
+                newcomer.action
+            );
+            return Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000));
+        };
+        if self.subqueues[subqueue].queued > 0 || !self.has_room(subqueue) {
+            self.check_bounds(tenant, newcomer.bytes, config)?;
+            self.check_wait(now, subqueue, tenant, newcomer)?;
+        }
+        if !self.rules.rate_limit.is_off() || !self.rules.tenant_rate_limit.is_off() {
+            self.take_from_buckets(now, tenant)?;
+        }
+        Ok(subqueue)
+    }
+
+    /// One more task of this tenant has room in the queue.
+    fn check_bounds(
+        &self,
+        tenant: Tenant,
+        bytes: usize,
+        config: &CoreConfig,
+    ) -> Result<(), ErrorInfo> {
+        let bounds = self.rules.queue_bounds(config);
+        let free = bounds.tasks.saturating_sub(self.queued);
+        let bytes_after = self.queued_bytes.saturating_add(bytes);
+        let held = self.tenants.waiting(tenant);
+        let is_full = free == 0 || bytes_after > bounds.bytes;
+        let has_its_share = held.tasks >= free.saturating_mul(TIMES_WHAT_IS_FREE)
+            || held.bytes
+                > (bounds.bytes.saturating_sub(bytes_after)).saturating_mul(TIMES_WHAT_IS_FREE);
+        if !is_full && !has_its_share {
+            return Ok(());
+        }
+        let whose = if is_full { "" } else { " for one tenant" };
+        let message = format!(
+            "the queue of {} is full{whose}: {} tasks, {} bytes",
+            self.action, self.queued, self.queued_bytes
+        );
+        let error = ErrorInfo::new(ErrorCode::QueueFull, message);
+        Err(error.retry_after_ms(self.retry_after_ms()))
+    }
+
+    /// The turn of a task that has to wait will come in time, as far as can be told.
+    fn check_wait(
+        &self,
+        now: Mono,
+        subqueue: usize,
+        tenant: Tenant,
+        newcomer: &Newcomer<'_>,
+    ) -> Result<(), ErrorInfo> {
+        let (max_wait_ms, deadline) = (self.rules.max_queue_wait_ms, newcomer.deadline);
+        let rank = Rank::of_newcomer(self.rules.first_wait_until(now, deadline));
+        let spot = Spot { priority: newcomer.priority, tenant, rank };
+        let Some((wait_us, service_us)) = self.predict(subqueue, spot) else { return Ok(()) };
+        // The mean that it is made of may be some percent too small.
+        let at_most_us = wait_us.saturating_add(wait_us / 8);
+        let left_us = deadline.since(now);
+        // It has to be done in time as well. Who gives it less than tasks take knows better, or it
+        // is lost anyway.
+        let rest_us = if service_us <= left_us { service_us } else { 0 };
+        let of_wait_us = match max_wait_ms {
+            0 => 0,
+            _ => at_most_us.saturating_sub(max_wait_ms.saturating_mul(1000)),
+        };
+        let of_ttl_us = at_most_us.saturating_add(rest_us).saturating_sub(left_us);
+        let over_us = of_wait_us.max(of_ttl_us);
+        if over_us == 0 {
+            return Ok(());
+        }
+        let why = if of_wait_us > 0 {
+            format!("tasks of {} may wait for {max_wait_ms} ms", self.action)
+        } else {
+            format!(
+                "it has {} ms to live, and tasks of {} take about {} ms",
+                left_us / 1000,
+                self.action,
+                service_us / 1000
+            )
+        };
+        let message = format!("it would wait for about {} ms, but {why}", wait_us / 1000);
+        let after_ms = over_us.div_ceil(1000).clamp(*RETRY_AFTER_MS.start(), *RETRY_AFTER_MS.end());
+        Err(ErrorInfo::new(ErrorCode::Overloaded, message).retry_after_ms(after_ms))
+    }
+
+    /// How long a new task waits there as things are, and how long tasks take, in µs; none while too
+    /// little is known.
+    ///
+    /// Slots that are all busy become free every service time ÷ slots (Little's law, which holds
+    /// whatever the distribution), as if its workers served nothing else; and tasks that come later
+    /// and go first are not foreseen.
+    fn predict(&self, subqueue: usize, spot: Spot) -> Option<(u64, u64)> {
+        let service_us = self.service.known_us()?;
+        let subqueue = &self.subqueues[subqueue];
+        let slots = match self.rules.max_running {
+            0 => subqueue.ready_slots,
+            cap => subqueue.ready_slots.min(cap.into()),
+        };
+        let ahead = subqueue.ahead_of(spot) as u64;
+        let wait_us = (ahead + 1).saturating_mul(service_us).checked_div(slots)?;
+        Some((wait_us, service_us))
+    }
+
+    /// Takes a task from both buckets that it needs one of, or from neither.
+    fn take_from_buckets(&mut self, now: Mono, tenant: Tenant) -> Result<(), ErrorInfo> {
+        let (rules, action) = (&self.rules, &self.action);
+        let refused = |whose: &str, per_s, after_ms| {
+            let message = format!("{whose} may send {per_s} tasks of {action} a second");
+            ErrorInfo::new(ErrorCode::RateLimited, message).retry_after_ms(after_ms)
+        };
+        let (mut of_action, of_tenant) = (self.bucket, self.tenants.bucket_mut(tenant));
+        let limit = &rules.rate_limit;
+        if !limit.is_off() {
+            let taken = of_action.take(now, limit);
+            of_action = taken.map_err(|after_ms| refused("clients", limit.per_s, after_ms))?;
+        }
+        let limit = &rules.tenant_rate_limit;
+        if !limit.is_off() {
+            let taken = of_tenant.take(now, limit);
+            *of_tenant = taken.map_err(|after_ms| refused("a tenant", limit.per_s, after_ms))?;
+        }
+        self.bucket = of_action;
+        Ok(())
+    }
+}
+
+impl ActionRules {
+    /// What may wait in the action's queue.
+    pub(super) fn queue_bounds(&self, config: &CoreConfig) -> Total {
+        let or = |own, other| if own > 0 { own } else { other };
+        Total {
+            tasks: or(self.max_queue_tasks, config.max_queue_tasks),
+            bytes: or(self.max_queue_bytes, config.max_queue_bytes),
+        }
+    }
+
+    /// Until when a task waits for a worker. One that had a worker is not sent away for having
+    /// waited.
+    pub(super) fn wait_until(&self, since: Mono, task: &Task) -> Mono {
+        match task.attempts {
+            0 => self.first_wait_until(since, task.deadline),
+            _ => task.deadline,
+        }
+    }
+
+    fn first_wait_until(&self, since: Mono, deadline: Mono) -> Mono {
+        match self.max_queue_wait_ms {
+            0 => deadline,
+            max_ms => deadline.min(since.plus_ms(max_ms)),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Tasks that wait for workers with the same labels: in which order they go.
+//!
+//! 1. The highest class that has any. A class rises by one every `age_ms` in which none of its tasks
+//!    went to a worker, and is where it was once one did. It is the class that rises, not each task: a
+//!    flood's old tasks would else climb over others' new ones, and where tasks take longer than
+//!    `age_ms`, everything would be in the highest class.
+//! 2. In a class, the tenant that has attained the least service ([`Tenants`]).
+//! 3. Of a tenant's tasks, those that came back, then the one whose time to wait is over first.
+
+mod class;
+mod line;
+mod tenants;
+
+use std::cmp::Reverse;
+
+use mcp_proto::{Labels, Priority};
+
+use super::balancer::{Balancer, Policy};
+use super::inflight::TaskKey;
+use super::time::Mono;
+use class::{Class, First};
+pub(super) use line::Rank;
+pub(super) use tenants::{Tenant, Tenants};
+
+/// The queue of one distinct set of required labels, and the workers that have room and those
+/// labels. Invariant: tasks wait only while no such worker has room, or as many of the action's run as
+/// may.
+#[derive(Debug)]
+pub(super) struct SubQueue {
+    pub(super) required: Labels,
+    /// Of an arm: what its tasks require themselves.
+    pub(super) without_arm: Option<Labels>,
+    /// By priority, lowest first.
+    classes: [Class; Priority::ALL.len()],
+    pub(super) queued: usize,
+    pub(super) balancer: Balancer,
+    /// Members with the labels.
+    pub(super) eligible: u32,
+    /// Those of them that are ready.
+    pub(super) ready: u32,
+    /// What those take at once: their slots and prefetch.
+    pub(super) ready_slots: u64,
+    /// Tasks without an outcome, waiting or at a worker.
+    pub(super) tasks: usize,
+}
+
+/// Where a task waits in its sub-queue.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spot {
+    pub(super) priority: Priority,
+    pub(super) tenant: Tenant,
+    pub(super) rank: Rank,
+}
+
+/// The task whose turn it is in a sub-queue. Of several, the least goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turn {
+    class: Effective,
+    attained_us: u64,
+    rank: Rank,
+}
+
+/// What a class is now, and of those that are the same, the one that has risen the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Effective {
+    class: Reverse<u64>,
+    own: usize,
+}
+
+const HIGHEST: u64 = Priority::ALL.len() as u64 - 1;
+
+impl SubQueue {
+    pub(super) fn new(required: Labels, without_arm: Option<Labels>, policy: Policy) -> Self {
+        Self {
+            required,
+            without_arm,
+            classes: Default::default(),
+            queued: 0,
+            balancer: Balancer::new(policy),
+            eligible: 0,
+            ready: 0,
+            ready_slots: 0,
+            tasks: 0,
+        }
+    }
+
+    /// Adds a task of a tenant that has attained this service.
+    pub(super) fn push(&mut self, now: Mono, spot: Spot, attained_us: u64, task: TaskKey) {
+        self.queued += 1;
+        let class = &mut self.classes[index(spot.priority)];
+        class.push(now, (spot.tenant, attained_us), spot.rank, task);
+    }
+
+    /// Takes a task out of where it was added.
+    pub(super) fn remove(&mut self, spot: Spot) {
+        self.queued -= 1;
+        self.classes[index(spot.priority)].remove(spot.tenant, spot.rank);
+    }
+
+    /// A task of this priority goes to a worker.
+    pub(super) fn is_served(&mut self, now: Mono, priority: Priority) {
+        self.classes[index(priority)].is_served(now);
+    }
+
+    /// The task whose turn it is.
+    pub(super) fn first(
+        &mut self,
+        now: Mono,
+        age_ms: u64,
+        tenants: &Tenants,
+    ) -> Option<(Turn, TaskKey)> {
+        let class = self.order(now, age_ms).min()?;
+        self.classes[class.own].first(tenants).map(|first| turn(class, first))
+    }
+
+    /// The first that is wanted, of the first few.
+    pub(super) fn first_wanted(
+        &self,
+        now: Mono,
+        age_ms: u64,
+        is_wanted: impl Fn(TaskKey) -> bool,
+    ) -> Option<(Turn, TaskKey)> {
+        const LOOKED_AT: usize = 16;
+        let mut order: Vec<_> = self.order(now, age_ms).collect();
+        order.sort_unstable();
+        order
+            .into_iter()
+            .flat_map(|class| self.classes[class.own].iter().map(move |it| turn(class, it)))
+            .take(LOOKED_AT)
+            .find(|(_, task)| is_wanted(*task))
+    }
+
+    /// How many tasks go before a new one, as things are.
+    pub(super) fn ahead_of(&self, spot: Spot) -> usize {
+        let own = index(spot.priority);
+        let above: usize = self.classes[own + 1..].iter().map(|class| class.queued).sum();
+        above + self.classes[own].ahead_of(spot.tenant, spot.rank)
+    }
+
+    /// The classes that have tasks; the least goes first.
+    fn order(&self, now: Mono, age_ms: u64) -> impl Iterator<Item = Effective> {
+        let effective = move |(own, class): (usize, &Class)| {
+            let age_us = age_ms.saturating_mul(1000);
+            let risen = class.unserved_us(now).checked_div(age_us).unwrap_or(0);
+            Effective { class: Reverse((own as u64).saturating_add(risen).min(HIGHEST)), own }
+        };
+        self.classes.iter().enumerate().filter(|(_, class)| class.queued > 0).map(effective)
+    }
+}
+
+fn turn(class: Effective, First { attained_us, rank, task }: First) -> (Turn, TaskKey) {
+    (Turn { class, attained_us, rank }, task)
+}
+
+/// Priorities are numbered from 1.
+fn index(priority: Priority) -> usize {
+    priority as usize - 1
+}
+
+/// What waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Total {
+    pub(super) tasks: usize,
+    pub(super) bytes: usize,
+}
+
+impl Total {
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.tasks += 1;
+        self.bytes += bytes;
+    }
+
+    pub(super) fn remove(&mut self, bytes: usize) {
+        self.tasks -= 1;
+        self.bytes -= bytes;
+    }
+}
+
+/// The same of all queues: of those of live tasks, and of those of shadow tasks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) live: Total,
+    pub(super) shadow: Total,
+}
+
+impl Totals {
+    pub(super) fn of(&mut self, is_shadow: bool) -> &mut Total {
+        if is_shadow { &mut self.shadow } else { &mut self.live }
+    }
+}

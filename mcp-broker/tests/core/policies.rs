@@ -1,0 +1,301 @@
+//! How workers are chosen, by each policy.
+
+use std::collections::HashMap;
+
+use mcp_broker::broker::{ActionRules, ConnectionId, Disconnect, Policy};
+use mcp_proto::{ActionName, AttemptId, Message, Outcome, Readiness, Task, WorkerHello};
+
+use crate::fixture::{Fixture, report, task, worker_hello};
+
+/// A core under a policy, a client, and workers by name.
+struct Pool {
+    it: Fixture,
+    client: ConnectionId,
+    workers: Vec<(String, ConnectionId)>,
+    sent: usize,
+}
+
+/// A task at a worker.
+#[derive(Debug, Clone)]
+struct Routed {
+    id: String,
+    worker: String,
+    attempt: AttemptId,
+}
+
+impl Pool {
+    fn new(policy: Policy, workers: impl IntoIterator<Item = WorkerHello>) -> Self {
+        let mut it = Fixture::with(|config| config.rules.policy = policy);
+        let client = it.client();
+        let mut pool = Self { it, client, workers: Vec::new(), sent: 0 };
+        workers.into_iter().for_each(|hello| pool.join(hello));
+        pool
+    }
+
+    /// Workers of the names w0, w1 and so on.
+    fn of(policy: Policy, workers: usize, slots: u32) -> Self {
+        Self::new(policy, (0..workers).map(|n| worker_hello(&format!("w{n}"), slots)))
+    }
+
+    fn join(&mut self, hello: WorkerHello) {
+        let name = hello.agent_id.to_string();
+        let (connection, _) = self.it.worker_of(hello);
+        self.workers.push((name, connection));
+    }
+
+    fn leave(&mut self, name: &str) {
+        let place = self.workers.iter().position(|(it, _)| it == name).unwrap();
+        self.it.disconnect(self.workers.remove(place).1, Disconnect::Orderly);
+    }
+
+    fn send(&mut self, key: &str) {
+        let id = format!("t{}", self.sent);
+        self.sent += 1;
+        let task = Task { affinity_key: key.to_owned().into(), ..task(&id) };
+        self.it.send_task(self.client, task, 60_000);
+    }
+
+    /// What was routed and not looked at.
+    fn routed(&mut self) -> Vec<Routed> {
+        let mut routed = Vec::new();
+        for (name, connection) in &self.workers {
+            while let Some((message, _)) = self.it.next_for(*connection) {
+                match message {
+                    Message::Route(route) => routed.push(Routed {
+                        id: route.task.decode().unwrap().id.to_string(),
+                        worker: name.clone(),
+                        attempt: route.attempt_id,
+                    }),
+                    Message::Ping(_) | Message::Pong(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        routed
+    }
+
+    fn send_one(&mut self, key: &str) -> Routed {
+        self.send(key);
+        let [routed] = &self.routed()[..] else { panic!("one task, one route") };
+        routed.clone()
+    }
+
+    fn end(&mut self, routed: &Routed, is_ok: bool) {
+        let (_, connection) = *self.workers.iter().find(|it| it.0 == routed.worker).unwrap();
+        if is_ok {
+            self.it.result(connection, routed.attempt);
+        } else {
+            self.it.fail(connection, routed.attempt);
+        }
+        self.it.expect_deliver(self.client, &routed.id);
+    }
+
+    /// Who gets a task with this key now. It ends at once.
+    fn one(&mut self, key: &str) -> String {
+        let routed = self.send_one(key);
+        self.end(&routed, true);
+        routed.worker
+    }
+
+    /// One task after the other: how many each worker had, that takes so many ms and fails or not.
+    fn shares(
+        &mut self,
+        tasks: usize,
+        how: impl Fn(&str) -> (u64, bool),
+    ) -> HashMap<String, usize> {
+        let mut seen = HashMap::new();
+        for _ in 0..tasks {
+            let routed = self.send_one("");
+            let (ms, is_ok) = how(&routed.worker);
+            self.it.advance(ms);
+            self.end(&routed, is_ok);
+            *seen.entry(routed.worker).or_default() += 1;
+            if self.sent.is_multiple_of(100) {
+                self.all_give_signs_of_life();
+            }
+        }
+        seen
+    }
+
+    fn all_give_signs_of_life(&mut self) {
+        for (_, connection) in &self.workers {
+            self.it.give(*connection, report(0, &[], Readiness::Ready));
+        }
+        self.routed();
+    }
+}
+
+#[test]
+fn whatever_the_policy_a_burst_never_gives_a_worker_more_than_its_slot() {
+    for policy in Policy::ALL {
+        let mut pool = Pool::of(*policy, 16, 1);
+        // A hot key, other keys, and none.
+        for number in 0..100 {
+            pool.send(["hot", "hot", "", &number.to_string()][number % 4]);
+        }
+        let (mut running, mut ended) = (pool.routed(), 0);
+        while !running.is_empty() {
+            let mut workers: Vec<_> = running.iter().map(|it| &it.worker).collect();
+            workers.sort();
+            workers.dedup();
+            assert_eq!(workers.len(), running.len(), "{policy:?}: one each");
+            assert_eq!(
+                running.len(),
+                (100 - ended).min(16),
+                "{policy:?}: nobody waits for nothing"
+            );
+            let first = running.remove(0);
+            pool.end(&first, true);
+            ended += 1;
+            running.extend(pool.routed());
+        }
+        assert_eq!((ended, pool.it.core.stats().queued), (100, 0));
+    }
+}
+
+#[test]
+fn the_policy_can_change_while_tasks_run_and_wait() {
+    let mut pool = Pool::of(Policy::RoundRobin, 4, 2);
+    let work = ActionName::try_from("work").unwrap();
+    let policies = Policy::ALL.iter().flat_map(|from| Policy::ALL.iter().map(move |to| [from, to]));
+    for policy in policies.flatten() {
+        (0..12).for_each(|number| pool.send(["", "a", "b"][number % 3]));
+        let mut running = pool.routed();
+        assert_eq!((running.len(), pool.it.core.stats().queued), (8, 4));
+        let mut rules = ActionRules::default();
+        rules.policy = *policy;
+        pool.it.core.set_rules(pool.it.now, work.clone(), rules);
+        assert_eq!(pool.it.core.rules("work").policy, *policy);
+        // Still full, to the last worker.
+        pool.send("c");
+        assert!(pool.routed().is_empty());
+        while let Some(first) = running.pop() {
+            pool.end(&first, true);
+            running.extend(pool.routed());
+            let stats = pool.it.core.stats();
+            assert_eq!(stats.in_flight, 8.min(stats.running + stats.queued), "{policy:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_are_those_of_hello() {
+    let heavy = WorkerHello { weight: 5, ..worker_hello("a", 4) };
+    let others = [worker_hello("b", 4), worker_hello("c", 4)];
+    let mut pool = Pool::new(Policy::WeightedRoundRobin, [heavy].into_iter().chain(others));
+    for _ in 0..3 {
+        let order: String = (0..7).map(|_| pool.one("")).collect();
+        assert_eq!(order, "abaacaa");
+    }
+}
+
+#[test]
+fn two_choices_leave_a_slow_worker_aside_and_try_it_again_later() {
+    let mut pool = Pool::of(Policy::P2c, 4, 2);
+    let slow = |name: &str| (if name == "w2" { 10 } else { 1 }, true);
+    let shares = pool.shares(400, slow);
+    assert!(shares["w2"] <= 6, "{shares:?}");
+    assert!(["w0", "w1", "w3"].iter().all(|name| shares[*name] > 80), "{shares:?}");
+    // It is as fast as the others again, and nobody knows before it has tasks.
+    pool.shares(4_000, |_| (1, true));
+    let shares = pool.shares(400, |_| (1, true));
+    assert!((60..140).contains(&shares["w2"]), "{shares:?}");
+}
+
+#[test]
+fn two_choices_expect_of_a_new_worker_what_the_others_do() {
+    let mut pool = Pool::of(Policy::P2c, 3, 2);
+    pool.shares(100, |_| (5, true));
+    pool.join(worker_hello("new", 2));
+    let shares = pool.shares(200, |_| (5, true));
+    assert!((25..80).contains(&shares["new"]), "{shares:?}");
+}
+
+#[test]
+fn adaptive_leaves_one_that_fails_at_its_floor_and_comes_back_to_it() {
+    let mut pool = Pool::of(Policy::Adaptive, 4, 2);
+    let fails = |name: &str| (1, name != "w1");
+    pool.shares(300, fails);
+    let shares = pool.shares(4_000, fails);
+    // One in 20 goes anywhere, and that is one of four.
+    assert!((25..75).contains(&shares["w1"]), "{shares:?}");
+    pool.shares(3_000, |_| (1, true));
+    let shares = pool.shares(1_000, |_| (1, true));
+    assert!((150..350).contains(&shares["w1"]), "{shares:?}");
+}
+
+#[test]
+fn adaptive_starves_no_healthy_worker_when_every_task_fails() {
+    let mut pool = Pool::of(Policy::Adaptive, 4, 2);
+    let shares = pool.shares(2_000, |_| (1, false));
+    assert!(shares.values().all(|count| (350..650).contains(count)), "{shares:?}");
+}
+
+#[test]
+fn adaptive_learns_nothing_from_workers_that_are_busy() {
+    let mut pool = Pool::of(Policy::Adaptive, 2, 2);
+    for _ in 0..100 {
+        let routed = pool.send_one("");
+        let (_, connection) = *pool.workers.iter().find(|it| it.0 == routed.worker).unwrap();
+        if routed.worker == "w0" {
+            pool.it.nack(connection, routed.attempt);
+            let routed = pool.routed().remove(0);
+            assert_eq!(routed.worker, "w1");
+            pool.end(&routed, true);
+        } else {
+            pool.end(&routed, true);
+        }
+    }
+    let shares = pool.shares(1_000, |_| (0, true));
+    assert!((400..600).contains(&shares["w0"]), "{shares:?}");
+}
+
+#[test]
+fn tasks_with_the_same_key_go_to_the_same_worker() {
+    let mut pool = Pool::of(Policy::SessionHash, 8, 4);
+    let keys: Vec<_> = (0..200).map(|number| format!("session-{number}")).collect();
+    let homes: Vec<_> = keys.iter().map(|key| pool.one(key)).collect();
+    let again: Vec<_> = keys.iter().map(|key| pool.one(key)).collect();
+    assert_eq!(homes, again);
+    pool.leave("w5");
+    let without: Vec<_> = keys.iter().map(|key| pool.one(key)).collect();
+    for (before, without) in homes.iter().zip(&without) {
+        assert_eq!(before != without, before == "w5");
+    }
+    // The same agent, another process: its keys come back to it.
+    pool.join(worker_hello("w5", 4));
+    let back: Vec<_> = keys.iter().map(|key| pool.one(key)).collect();
+    assert_eq!(homes, back);
+}
+
+#[test]
+fn a_key_goes_on_with_the_next_worker_while_its_own_has_no_room() {
+    let mut pool = Pool::of(Policy::SessionHash, 4, 1);
+    let home = pool.one("k");
+    let first = pool.send_one("k");
+    assert_eq!(first.worker, home);
+    let second = pool.send_one("k");
+    assert_ne!(second.worker, home);
+    pool.end(&second, true);
+    assert_eq!(pool.send_one("k").worker, second.worker, "always the same next one");
+    pool.end(&first, true);
+    assert_eq!(pool.one("k"), home);
+    pool.it.discard();
+}
+
+#[test]
+fn a_trace_names_the_policy_by_which_the_worker_was_chosen() {
+    for (policy, with_key, without) in
+        [(Policy::SessionHash, "session_hash", "least_loaded"), (Policy::P2c, "p2c", "p2c")]
+    {
+        let mut pool = Pool::of(policy, 2, 1);
+        for (key, expected) in [("k", with_key), ("", without)] {
+            let routed = pool.send_one(key);
+            let (_, connection) = *pool.workers.iter().find(|it| it.0 == routed.worker).unwrap();
+            pool.it.result(connection, routed.attempt);
+            let deliver = pool.it.expect_deliver(pool.client, &routed.id);
+            assert_eq!(deliver.outcome, Outcome::Ok);
+            assert_eq!(&*deliver.trace.decode().hops[0].policy, expected);
+        }
+    }
+}
