@@ -1,12 +1,13 @@
-//! What the benchmarks share: the broker's core with a client and workers, without sockets.
+//! What the benchmarks share: the broker's core with a client and workers, without sockets, and the
+//! frames that those begin with.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mcp_broker::broker::{ConnectionId, Core, CoreConfig, Identity, Now, Output, Policy};
 use mcp_proto::{
-    ActionName, AttemptId, Executed, Frame, Hello, Incoming, InstanceId, MCP_VERSION, Message,
-    NodeId, Outcome, Readiness, Send, Task, TaskId, TaskResult, WorkerHello,
+    ActionName, AgentId, AttemptId, Executed, Frame, Hello, Incoming, InstanceId, MCP_VERSION,
+    Message, NodeId, Outcome, Readiness, Send, Task, TaskId, TaskResult, WorkerHello,
 };
 
 /// Slots of each worker.
@@ -17,6 +18,8 @@ const TTL_MS: u64 = 60 * 60 * 1000;
 
 /// How fast time passes for the core: a task each µs.
 const STEP_US: u64 = 1;
+
+const ACTION: &str = "echo";
 
 const CLIENT: ConnectionId = ConnectionId(0);
 
@@ -99,19 +102,19 @@ impl CoreLoop {
             running: VecDeque::new(),
             delivered: 0,
         };
-        let client = Hello { client: true, ..hello() };
-        this.connect(CLIENT, client);
+        this.connect(CLIENT, None);
         for number in 0..workers as u64 {
-            let worker = Hello { worker: Some(worker(number)), ..hello() };
-            this.connect(ConnectionId(1 + number), worker);
+            let weight = 1 + number as u32 % 4;
+            let worker = WorkerHello { weight, ..worker_hello(number, ACTION, SLOTS) };
+            this.connect(ConnectionId(1 + number), Some(worker));
         }
         assert_eq!(this.core.stats().agents_online, workers as u64);
         this
     }
 
-    fn connect(&mut self, connection: ConnectionId, hello: Hello) {
+    fn connect(&mut self, connection: ConnectionId, worker: Option<WorkerHello>) {
         self.core.handle_connected(self.now, connection, Identity::anonymous());
-        self.give(connection, Message::Hello(Box::new(hello)).into());
+        self.give(connection, hello(worker));
     }
 
     /// The SEND of a new task, as it comes from the codec.
@@ -120,14 +123,14 @@ impl CoreLoop {
     /// Never: its id is valid.
     pub fn send(&mut self) -> Frame {
         self.tasks += 1;
-        let task_id = id(&format!("0192b1f0-0000-7000-8000-{:012x}", self.tasks), TaskId::try_from);
         let affinity_key = match self.keys {
             Keys::None => String::new(),
             Keys::Repeating(keys) => format!("session-{:012}", self.tasks % keys),
             Keys::Different => format!("session-{:012}", self.tasks),
         };
         let affinity_key = affinity_key.into();
-        let task = Task { affinity_key, ..Task::new(task_id, id("echo", ActionName::try_from)) };
+        let task = Task::new(task_id(self.tasks), id(ACTION, ActionName::try_from));
+        let task = Task { affinity_key, ..task };
         let message = Message::Send(Send::new(task.encode(), TTL_MS));
         Frame { message, body: self.body.clone() }
     }
@@ -184,34 +187,52 @@ pub fn result(attempt_id: AttemptId) -> TaskResult {
     }
 }
 
-fn hello() -> Hello {
-    Hello {
+/// The HELLO of a worker, or of a client.
+pub fn hello(worker: Option<WorkerHello>) -> Frame {
+    let hello = Hello {
         mcp_version: MCP_VERSION.into(),
         sdk: "bench".into(),
         features: Vec::new(),
-        client: false,
+        client: worker.is_none(),
         session_id: None,
-        worker: None,
-    }
+        worker,
+    };
+    Message::Hello(Box::new(hello)).into()
 }
 
-fn worker(number: u64) -> WorkerHello {
+/// What a worker says of itself that takes tasks of one action at once.
+///
+/// # Panics
+/// When `action` is no valid name.
+pub fn worker_hello(number: u64, action: &str, slots: u32) -> WorkerHello {
     let name = format!("worker-{number}");
     WorkerHello {
-        agent_id: id(&name, mcp_proto::AgentId::try_from),
+        agent_id: id(&name, AgentId::try_from),
         instance_id: id(&name, InstanceId::try_from),
         service_type: "bench".into(),
         labels: Default::default(),
-        actions: vec![id("echo", ActionName::try_from)],
-        slots: SLOTS,
+        actions: vec![id(action, ActionName::try_from)],
+        slots,
         prefetch: 0,
-        weight: 1 + number as u32 % 4,
+        weight: 1,
         held: Vec::new(),
         readiness: Readiness::Ready,
     }
 }
 
-fn id<'a, I, E>(text: &'a str, parse: impl FnOnce(&'a str) -> Result<I, E>) -> I {
+/// The id of a task by its number, as long as ids usually are.
+///
+/// # Panics
+/// Never: it is valid.
+pub fn task_id(number: u64) -> TaskId {
+    id(&format!("0192b1f0-0000-7000-8000-{number:012x}"), TaskId::try_from)
+}
+
+/// A constant name or id.
+///
+/// # Panics
+/// When it is not valid.
+pub fn id<'a, I, E>(text: &'a str, parse: impl FnOnce(&'a str) -> Result<I, E>) -> I {
     parse(text).unwrap_or_else(|_| panic!("{text:?} is a valid id"))
 }
 

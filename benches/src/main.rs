@@ -1,6 +1,8 @@
 //! `mcp-bench compare`: this broker and what people would pick instead, side by side.
 //! `mcp-bench fleet`: what many idle agents and connections cost.
 //! `mcp-bench streams`: what small tasks notice of results in parts beside them.
+//! `mcp-bench sched`: what the broker's policies make of a load, simulated.
+//! `mcp-bench overload`: what a broker does with more than its workers can do, with real processes.
 //!
 //! The program runs itself again for each process that takes part, see [`role`].
 
@@ -8,11 +10,13 @@ mod compare;
 mod fleet;
 mod load;
 mod median;
+mod overload;
 mod peers;
 mod plot;
 mod processes;
 mod procfs;
 mod role;
+mod sched;
 mod streams;
 mod text;
 
@@ -35,6 +39,10 @@ enum Command {
     Fleet(fleet::Options),
     /// Measure small tasks beside results in parts: a large one, and readers that stop
     Streams(streams::Options),
+    /// Simulate the broker's policies under several loads, beside pushing to a random worker
+    Sched(sched::Options),
+    /// Send more than workers can do, and print what was done, what was refused, and how fast
+    Overload(overload::Options),
     /// A process of a measurement
     #[command(hide = true)]
     Role {
@@ -48,6 +56,8 @@ fn main() -> ExitCode {
         Command::Compare(options) => compare::run(&options),
         Command::Fleet(options) => fleet::run(&options),
         Command::Streams(options) => streams::run(&options),
+        Command::Sched(options) => sched::run(&options),
+        Command::Overload(options) => overload::run(&options),
         Command::Role { role } => role::play(&role),
     };
     match result {

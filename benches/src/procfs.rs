@@ -9,7 +9,12 @@ pub(crate) fn cpu_us(pid: u32) -> Option<u64> {
 
 /// Memory that is resident, bytes.
 pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
-    resident(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    bytes(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
+}
+
+/// The most that was resident so far, bytes.
+pub(crate) fn peak_resident_bytes(pid: u32) -> Option<u64> {
+    bytes(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmHWM:")
 }
 
 /// utime + stime: fields 14 and 15 by proc(5). The second, the program's name, may have spaces.
@@ -19,9 +24,9 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
-/// `VmRSS:      123 kB`, where kB are 1024 bytes.
-fn resident(status: &str) -> Option<u64> {
-    let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// A line as `VmRSS:      123 kB`, where kB are 1024 bytes.
+fn bytes(status: &str, name: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -39,7 +44,7 @@ mod tests {
     #[test]
     fn resident_memory_is_one_of_the_lines() {
         let status = "Name:\tVmRSS\nVmSize:\t  900 kB\nVmRSS:\t    12 kB\nRssAnon:\t 4 kB\n";
-        assert_eq!(resident(status), Some(12 * 1024));
-        assert_eq!(resident("Name:\ta\n"), None);
+        assert_eq!(bytes(status, "VmRSS:"), Some(12 * 1024));
+        assert_eq!(bytes("Name:\ta\n", "VmRSS:"), None);
     }
 }

@@ -3,6 +3,7 @@
 //! outlives the harness.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,8 @@ use tokio::io::AsyncReadExt;
 
 use crate::fleet::{self, Held};
 use crate::load::Load;
+use crate::overload::{self, Flood};
+use crate::peers::mcp::BrokerSettings;
 use crate::peers::{self, Target, grpc, mcp};
 use crate::streams::{self, Reading};
 
@@ -17,7 +20,7 @@ use crate::streams::{self, Reading};
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Role {
     /// This broker. Says its [`Target`].
-    Broker { max_udp_payload_bytes: Option<u16> },
+    Broker(BrokerSettings),
     /// A gRPC server, which is its own worker. Says its [`Target`].
     GrpcServer { slots: u32 },
     /// Holds so many connections, so many being opened at once. Says how long opening them took, s.
@@ -28,6 +31,10 @@ pub(crate) enum Role {
     PartsWorker { target: Target, slots: u32 },
     /// Reads results in parts. Says a number, see [`Reading`].
     PartsReader { target: Target, reading: Reading },
+    /// Has a slot asleep for each task. Says `null`.
+    Sleeper { target: Target, slots: u32, prefetch: u32, work: Duration },
+    /// Sends more tasks than can be done. Says what it saw.
+    Flooder { target: Target, flood: Flood },
     /// Sends tasks. Says what it [`Measured`](crate::load::Measured).
     Client { target: Target, load: Load },
 }
@@ -50,9 +57,9 @@ pub(crate) fn play(json: &str) -> Result<()> {
 
 async fn act(role: Role) -> Result<()> {
     match role {
-        Role::Broker { max_udp_payload_bytes } => {
+        Role::Broker(settings) => {
             // The server itself needs no `LocalSet`, which would poll all of it as one task.
-            tokio::spawn(mcp::serve(max_udp_payload_bytes, |target| say(&target))).await?
+            tokio::spawn(mcp::serve(settings, |target| say(&target))).await?
         }
         Role::GrpcServer { slots } => tokio::spawn(grpc::serve(slots, |it| say(&it))).await?,
         Role::Holder { target, held, count, concurrency } => {
@@ -62,6 +69,13 @@ async fn act(role: Role) -> Result<()> {
         Role::PartsWorker { target, slots } => streams::work(target, slots, || say(&())).await,
         Role::PartsReader { target, reading } => {
             streams::read(target, reading, |number| say(&number)).await
+        }
+        Role::Sleeper { target, slots, prefetch, work } => {
+            overload::work(target, slots, prefetch, work, || say(&())).await
+        }
+        Role::Flooder { target, flood } => {
+            say(&overload::send(target, flood).await?);
+            Ok(())
         }
         Role::Client { target, load } => {
             say(&peers::measure(target, load).await?);

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::options::Options;
 use crate::load::{Load, Measured};
+use crate::peers::mcp::BrokerSettings;
 use crate::peers::{Peer, Target};
 use crate::processes::Process;
 use crate::role::Role;
@@ -101,9 +102,12 @@ impl Servers {
     fn start(&self, peer: Peer, slots: u32) -> Result<Running> {
         let mut dir = None;
         let (mut server, target) = match peer {
-            Peer::Mcp => (Process::of(&Role::Broker { max_udp_payload_bytes: None })?, None),
+            Peer::Mcp => (Process::of(&Role::Broker(BrokerSettings::default()))?, None),
             Peer::Mcp1452 => {
-                (Process::of(&Role::Broker { max_udp_payload_bytes: peer.mtu() })?, None)
+                let max_udp_payload_bytes = peer.mtu();
+                let settings =
+                    BrokerSettings { max_udp_payload_bytes, ..BrokerSettings::default() };
+                (Process::of(&Role::Broker(settings))?, None)
             }
             Peer::Grpc => (Process::of(&Role::GrpcServer { slots })?, None),
             Peer::Nats | Peer::NatsTls => {

@@ -9,6 +9,7 @@ use super::cost::{Cost, Sample};
 use super::metrics;
 use super::options::{Fleet, Options};
 use crate::peers::Target;
+use crate::peers::mcp::BrokerSettings;
 use crate::processes::Process;
 use crate::role::Role;
 
@@ -25,7 +26,7 @@ pub(super) fn measure(
     per_process: u32,
     bar: &ProgressBar,
 ) -> Result<Cost> {
-    let mut broker = Process::of(&Role::Broker { max_udp_payload_bytes: None })?;
+    let mut broker = Process::of(&Role::Broker(BrokerSettings::default()))?;
     let target: Target = broker.hear()?;
     let Target::Mcp { admin, .. } = target else { bail!("a broker of another kind") };
     let fresh = Sample::of(&[broker.pid()]).context("no /proc")?;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use cpu::Clocks;
 use recorder::{Belongs, Recorder};
+pub(crate) use ticker::Ticker;
 
 /// A client of some peer.
 pub(crate) trait Caller: 'static {

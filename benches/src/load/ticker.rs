@@ -6,7 +6,7 @@ use std::time::Duration;
 const MIN_PERIOD: Duration = Duration::from_micros(50);
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::Ticker;
+pub(crate) use linux::Ticker;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -21,15 +21,15 @@ mod linux {
     use tokio::io::unix::AsyncFd;
 
     /// A timer of the kernel's, periodic.
-    pub(in super::super) struct Ticker(Option<AsyncFd<OwnedFd>>);
+    pub(crate) struct Ticker(Option<AsyncFd<OwnedFd>>);
 
     impl Ticker {
-        pub(in super::super) fn new(period: Duration) -> Self {
+        pub(crate) fn new(period: Duration) -> Self {
             Self(start(period.max(super::MIN_PERIOD)).ok())
         }
 
         /// Waits for the next tick, or returns at once when some were missed.
-        pub(in super::super) async fn tick(&mut self) {
+        pub(crate) async fn tick(&mut self) {
             let Some(fd) = &self.0 else { return super::tick_coarsely().await };
             let read = |fd: &OwnedFd| Ok(rustix::io::read(fd, &mut [0; 8])?);
             // Fails only when the descriptor is not a timer.
@@ -54,15 +54,15 @@ mod linux {
 
 /// Where there is no finer one. Latencies of open loops are up to a millisecond too long then.
 #[cfg(not(target_os = "linux"))]
-pub(super) struct Ticker;
+pub(crate) struct Ticker;
 
 #[cfg(not(target_os = "linux"))]
 impl Ticker {
-    pub(super) fn new(_: Duration) -> Self {
+    pub(crate) fn new(_: Duration) -> Self {
         Self
     }
 
-    pub(super) async fn tick(&mut self) {
+    pub(crate) async fn tick(&mut self) {
         tick_coarsely().await;
     }
 }

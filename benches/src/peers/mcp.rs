@@ -4,25 +4,32 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use mcp_broker::broker::ActionRules;
 use mcp_broker::{Broker, Config};
 use mcp_client::{ActionName, Client, Endpoint, HandlerError, Job, Worker};
+use serde::{Deserialize, Serialize};
 
 use super::{ECHO, Target};
 
 /// What most networks carry: the 1500 bytes of Ethernet less the headers of IPv6 and UDP.
 pub(crate) const NETWORK_UDP_PAYLOAD_BYTES: u16 = 1452;
 
-/// Runs a broker with the default configuration, as `mcp-broker serve` does: on one thread, with TLS
-/// by a certificate of its own, and with the admin listener.
-pub(crate) async fn serve(
-    max_udp_payload_bytes: Option<u16>,
-    ready: impl FnOnce(Target),
-) -> Result<()> {
+/// What is not as by default.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct BrokerSettings {
+    pub(crate) max_udp_payload_bytes: Option<u16>,
+    pub(crate) rules: ActionRules,
+}
+
+/// Runs a broker with the default configuration but for `settings`, as `mcp-broker serve` does: on
+/// one thread, with TLS by a certificate of its own, and with the admin listener.
+pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) -> Result<()> {
     let mut config = Config::default();
     config.listen.set_port(0);
     // Always on, as it should be where a broker runs.
     config.admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into());
-    if let Some(bytes) = max_udp_payload_bytes {
+    config.scheduling = settings.rules;
+    if let Some(bytes) = settings.max_udp_payload_bytes {
         config.limits.max_udp_payload_bytes = bytes;
     }
     let broker = Broker::builder().config(config).start().await?;

@@ -1,8 +1,11 @@
-//! Plots, as SVG that any browser shows: panels side by side, lines with markers, one legend.
+//! Plots, as SVG that any browser shows: panels side by side, with lines and markers or with rows of
+//! dots, and one legend.
 
+mod dots;
 mod scale;
 mod svg;
 
+pub(crate) use dots::{DotFigure, DotPanel, DotRow, dots_svg};
 pub(crate) use scale::Scale;
 pub(crate) use svg::svg;
 

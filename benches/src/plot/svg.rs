@@ -22,7 +22,7 @@ const TITLE_CHARACTER_WIDTH: f64 = 10.5;
 const COLOURS: [&str; 7] =
     ["#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7", "#000000"];
 
-const FONT: &str = "font-family=\"system-ui, 'DejaVu Sans', Arial, sans-serif\"";
+pub(super) const FONT: &str = "font-family=\"system-ui, 'DejaVu Sans', Arial, sans-serif\"";
 
 /// The figure as an SVG document.
 pub(crate) fn svg(figure: &Figure) -> String {
@@ -162,7 +162,7 @@ fn colour(style: Style) -> &'static str {
     COLOURS[style.index % COLOURS.len()]
 }
 
-fn text(
+pub(super) fn text(
     out: &mut String,
     (x, y): (f64, f64),
     anchor: &str,

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::{Reading, duration};
 use crate::load::{Load, Measured, Mode};
 use crate::peers::Target;
+use crate::peers::mcp::BrokerSettings;
 use crate::processes::Process;
 use crate::procfs;
 use crate::role::Role;
@@ -53,7 +54,7 @@ pub(super) struct Outcome {
 }
 
 pub(super) fn measure(case: &Case, rate: f64) -> Result<Outcome> {
-    let mut broker = Process::of(&Role::Broker { max_udp_payload_bytes: None })?;
+    let mut broker = Process::of(&Role::Broker(BrokerSettings::default()))?;
     let target: Target = broker.hear()?;
     let mut worker = Process::of(&Role::Worker { target: target.clone(), slots: SLOTS })?;
     worker.hear::<()>()?;
