@@ -101,8 +101,8 @@ impl Core {
             ..Deliver::new(task.id, outcome, executed)
         };
         self.stats.accepted += 1;
-        self.stats.count(outcome);
-        self.measured.ended_at_once(task.action, outcome);
+        self.stats.count(outcome, false);
+        self.measured.ended_at_once(task.action, false, outcome);
         self.tell(session, &deliver, body);
     }
 

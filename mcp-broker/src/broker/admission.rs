@@ -11,7 +11,8 @@ use super::inflight::{Task, TaskKey};
 use super::pool::{MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Rank, Spot, Tenant, Total};
 use super::rules::ActionRules;
-use super::{Core, Mono, Now};
+use super::split::Assigned;
+use super::{Core, Mono, Now, shadow};
 
 /// What one tenant may hold of a queue: so many times what is free of it. Alone it gets to 8 ÷ 9 of the
 /// bound; of n that all want more, each gets 8 ÷ (8 n + 1); and there is always some room for who
@@ -26,7 +27,10 @@ const RETRY_AFTER_MS: std::ops::RangeInclusive<u64> = 10..=30_000;
 /// What is asked about a task that comes.
 pub(super) struct Newcomer<'a> {
     pub(super) action: ActionRef<'a>,
+    pub(super) is_shadow: bool,
     pub(super) required: &'a Labels,
+    /// Its affinity key's hash, 0 without one.
+    pub(super) affinity: u64,
     pub(super) tenant: &'a [u8],
     pub(super) priority: Priority,
     pub(super) bytes: usize,
@@ -34,11 +38,12 @@ pub(super) struct Newcomer<'a> {
 }
 
 /// Where a task is that was taken.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) pool: PoolKey,
     pub(super) subqueue: usize,
     pub(super) tenant: Tenant,
+    pub(super) arm: Option<Assigned>,
 }
 
 impl Core {
@@ -48,15 +53,22 @@ impl Core {
         now: Now,
         newcomer: &Newcomer<'_>,
     ) -> Result<Admitted, ErrorInfo> {
-        if self.tasks.len() >= self.config.max_tasks {
-            let message = format!("the broker has {} tasks, its limit", self.tasks.len());
+        let (kind, tasks, max_tasks) = if newcomer.is_shadow {
+            let max_tasks = self.config.max_tasks / shadow::LIVE_TASKS_FOR_EACH;
+            ("shadow tasks", self.shadow.tasks, max_tasks.max(1))
+        } else {
+            ("tasks", self.tasks.len() - self.shadow.tasks, self.config.max_tasks)
+        };
+        if tasks >= max_tasks {
+            let message = format!("the broker has {tasks} {kind}, its limit");
             return Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000));
         }
-        let key = self.pool(newcomer.action);
+        let key = self.pool(newcomer.action, newcomer.is_shadow);
+        let arm = self.assign_arm(key, newcomer.required, newcomer.affinity);
         let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
         let tenant = pool.tenants.enter(now.mono, newcomer.tenant);
-        match pool.admit(now.mono, tenant, newcomer, &self.config) {
-            Ok(subqueue) => Ok(Admitted { pool: key, subqueue, tenant }),
+        match pool.admit(now.mono, tenant, newcomer, arm.as_ref(), &self.config) {
+            Ok(subqueue) => Ok(Admitted { pool: key, subqueue, tenant, arm }),
             Err(error) => {
                 pool.tenants.leave(tenant);
                 self.drop_pool_if_unused(key);
@@ -89,9 +101,15 @@ impl Pool {
         now: Mono,
         tenant: Tenant,
         newcomer: &Newcomer<'_>,
+        arm: Option<&Assigned>,
         config: &CoreConfig,
     ) -> Result<usize, ErrorInfo> {
-        let Some(subqueue) = self.subqueue(newcomer.required) else {
+        let required = newcomer.required;
+        let subqueue = match arm {
+            Some(arm) => self.subqueue(&arm.labels(required), Some(required)),
+            None => self.subqueue(required, None),
+        };
+        let Some(subqueue) = subqueue else {
             let message = format!(
                 "tasks with {MAX_SUBQUEUES} different sets of required labels are in flight for {}, \
                  the limit",

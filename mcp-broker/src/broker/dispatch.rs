@@ -1,6 +1,9 @@
 //! Placing tasks: with a worker that has room, or in a queue until one has.
 
-use mcp_proto::{ActionRef, Priority, RouteHead};
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use mcp_proto::{ActionName, ActionRef, Priority, RouteHead};
 
 use super::inflight::{Attempt, TaskKey, TaskState};
 use super::pool::{Choice, Pool, PoolKey};
@@ -10,22 +13,26 @@ use super::uploads::Upload;
 use super::{Core, Mono, Now, Output, Timer};
 
 impl Core {
-    /// The pool of an action, made if there is none.
-    pub(super) fn pool(&mut self, action: ActionRef<'_>) -> PoolKey {
-        if let Some(key) = self.pool_names.get(action.as_str()) {
+    /// The pool of an action, or that of its shadow tasks; made if there is none.
+    pub(super) fn pool(&mut self, action: ActionRef<'_>, is_shadow: bool) -> PoolKey {
+        if let Some(key) = self.pool_names(is_shadow).get(action.as_str()) {
             return *key;
         }
         let slot = self.measured.slot(action, false);
         let name = action.to_name();
         let (rules, hasher) = (self.rules.of(action.as_str()), self.pool_names.hasher().clone());
-        let key = self.pools.insert(Pool::new(name.clone(), slot, rules, hasher));
-        self.pool_names.insert(name, key);
+        let key = self.pools.insert(Pool::new(name.clone(), is_shadow, slot, rules, hasher));
+        self.pool_names(is_shadow).insert(name, key);
         key
     }
 
+    fn pool_names(&mut self, is_shadow: bool) -> &mut HashMap<ActionName, PoolKey, FixedState> {
+        if is_shadow { &mut self.shadow.pool_names } else { &mut self.pool_names }
+    }
+
     /// The pool of an action that a worker serves.
-    pub(super) fn served_pool(&mut self, action: ActionRef<'_>) -> PoolKey {
-        let key = self.pool(action);
+    pub(super) fn served_pool(&mut self, action: ActionRef<'_>, is_shadow: bool) -> PoolKey {
+        let key = self.pool(action, is_shadow);
         if let Some(pool) = self.pools.get_mut(key) {
             pool.slot = self.measured.slot(action, true);
         }
@@ -36,7 +43,7 @@ impl Core {
         if self.pools.get(key).is_some_and(Pool::is_unused)
             && let Some(pool) = self.pools.remove(key)
         {
-            self.pool_names.remove(&pool.action);
+            self.pool_names(pool.is_shadow).remove(&pool.action);
         }
     }
 
@@ -52,11 +59,14 @@ impl Core {
         let (since, was_delayed) = match task.state {
             TaskState::Delayed { since } => {
                 pool.delayed.remove(bytes);
-                self.delayed.remove(bytes);
+                self.delayed.of(pool.is_shadow).remove(bytes);
                 (since, true)
             }
             _ => (now.mono, false),
         };
+        if came_back {
+            pool.open_if_deserted(task.subqueue);
+        }
         let is_expired = now.mono >= task.deadline;
         // Where a worker has room, whatever waits was handed back by it, and waits for another one.
         let ask = task.ask(&self.registry);
@@ -71,7 +81,7 @@ impl Core {
         pool.queued += 1;
         pool.queued_bytes += bytes;
         pool.tenants.waits(tenant, bytes);
-        self.waiting.add(bytes);
+        self.waiting.of(pool.is_shadow).add(bytes);
         let subqueue = &mut pool.subqueues[task.subqueue];
         subqueue.push(now.mono, spot, pool.tenants.attained_us(tenant), key);
         if was_delayed {
@@ -185,6 +195,9 @@ impl Core {
         }
         self.room_changed(choice.agent);
         self.agent_is_busy(now, choice.agent);
+        if route.attempt == 1 && self.rules.has_mirror() {
+            self.mirror(now, key);
+        }
     }
 
     /// Tells the pools whether a worker has room, and how busy it is.
@@ -293,8 +306,9 @@ impl Core {
         let (spot, since) = match task.state {
             TaskState::Queued { rank, since } => (task.spot(rank), since),
             TaskState::Delayed { since } => {
-                self.pools.get_mut(task.pool)?.delayed.remove(bytes);
-                self.delayed.remove(bytes);
+                let pool = self.pools.get_mut(task.pool)?;
+                pool.delayed.remove(bytes);
+                self.delayed.of(pool.is_shadow).remove(bytes);
                 return Some(since);
             }
             TaskState::Running(_) | TaskState::Ending(_) => return None,
@@ -304,7 +318,7 @@ impl Core {
         pool.queued_bytes -= bytes;
         pool.tenants.waits_no_more(spot.tenant, bytes);
         pool.subqueues[task.subqueue].remove(spot);
-        self.waiting.remove(bytes);
+        self.waiting.of(pool.is_shadow).remove(bytes);
         self.tasks.waits_no_more(key, &mut pool.waiting);
         Some(since)
     }
@@ -317,11 +331,11 @@ impl Core {
             TaskState::Queued { .. } => {
                 pool.queued_bytes -= by;
                 pool.tenants.shrinks(task.tenant, by);
-                self.waiting.bytes -= by;
+                self.waiting.of(pool.is_shadow).bytes -= by;
             }
             TaskState::Delayed { .. } => {
                 pool.delayed.bytes -= by;
-                self.delayed.bytes -= by;
+                self.delayed.of(pool.is_shadow).bytes -= by;
             }
             TaskState::Running(_) | TaskState::Ending(_) => {}
         }

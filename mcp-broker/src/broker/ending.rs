@@ -11,6 +11,7 @@ use super::family::ends_children;
 use super::finished::Kept;
 use super::health::barred;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
+use super::mirror::{Finding, Half};
 use super::{Core, Mono, Now, Timer};
 
 /// How a task ends.
@@ -115,7 +116,12 @@ impl Core {
             );
             ErrorInfo::new(ErrorCode::AllUnhealthy, message)
         } else if required.is_empty() {
-            let message = format!("no worker serves {action}; start one, or check the name");
+            let shadow = self.shadow.pool_names.get(action).and_then(|key| self.pools.get(*key));
+            let but = match shadow {
+                Some(shadow) if shadow.workers() > 0 => " but with the label shadow=true",
+                Some(_) | None => "",
+            };
+            let message = format!("no worker serves {action}{but}; start one, or check the name");
             ErrorInfo::new(ErrorCode::NoWorker, message)
         } else {
             let labels: Vec<_> = required.0.iter().map(|(k, v)| format!("{k}={v}")).collect();
@@ -257,20 +263,38 @@ impl Core {
         let Task { priority, tenant, attempts, subqueue, pool: pool_key, .. } = *task;
         self.tasks.remove(key);
         let Some(pool) = self.pools.get_mut(pool_key) else { return };
-        let action = pool.action.clone();
+        let (action, slot) = (pool.action.clone(), pool.slot);
         pool.tasks -= 1;
         pool.subqueues[subqueue].tasks -= 1;
+        let is_open = pool.subqueues[subqueue].without_arm.is_none();
         pool.tenants.leave(tenant);
         pool.note_end(now.mono);
-        self.measured.ended(pool.slot, &deliver, now.mono.since(received));
+        let is_shadow = pool.is_shadow;
+        self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));
+        self.shadow.tasks -= usize::from(is_shadow);
         self.drop_pool_if_unused(pool_key);
+        let mut half = None;
+        if let Some(extras) = extras {
+            if let Some(upload) = extras.upload {
+                self.uploads.end(key, &upload);
+            }
+            if let Some(arm) = &extras.arm {
+                self.count_in_arm(slot, arm, is_open, &deliver, now.mono.since(received));
+            }
+            half = extras.mirrored.map(|mirrored| {
+                let parts = stream.and_then(|stream| self.streams.digest(stream));
+                let finding = Finding::of(parts, &deliver, &body);
+                Half { mirrored, action: action.clone(), slot, finding }
+            });
+        }
         if let Some(stream) = stream {
             self.streams.end(stream);
         }
-        if let Some(upload) = extras.and_then(|extras| extras.upload) {
-            self.uploads.end(key, &upload);
+        self.stats.count(deliver.outcome, is_shadow);
+        if let Some(copy) = half.take_if(|half| half.is_copy()) {
+            // Nobody waits for it, or asks for it later.
+            return self.half_ended(now, copy);
         }
-        self.stats.count(deliver.outcome);
         let arena = self.finished.arena(deliver.outcome);
         let frame = EncodedFrame::deliver(&deliver, body, arena);
         for session in waiters {
@@ -297,5 +321,8 @@ impl Core {
             received,
             ended: now.mono,
         });
+        if let Some(original) = half {
+            self.half_ended(now, original);
+        }
     }
 }

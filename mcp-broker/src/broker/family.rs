@@ -59,6 +59,16 @@ pub(super) const BY_CLIENT: CancelCause =
 pub(super) const BY_OPERATOR: CancelCause =
     CancelCause { reason: "cancelled by an operator", message: "cancelled by an operator" };
 
+/// A copy whose original has ended without a result.
+pub(super) const NOT_NEEDED: CancelCause = CancelCause {
+    reason: "its original ended without a result",
+    message: "cancelled: its original ended without a result",
+};
+
+/// A copy in a broker that stops.
+pub(super) const WITH_BROKER: CancelCause =
+    CancelCause { reason: "the broker is shutting down", message: "the broker is shutting down" };
+
 const WITH_PARENT: CancelCause =
     CancelCause { reason: "cancelled with its parent", message: "cancelled: its parent has ended" };
 
@@ -112,6 +122,13 @@ impl Core {
             return Err(ErrorInfo::new(ErrorCode::LimitExceeded, message).retry_after_ms(100));
         }
         Ok((Some(Box::new(kin)), deadline.min(parent.deadline)))
+    }
+
+    /// Whether a task's parent is a shadow task: then it is one, too, so that a load test stays one.
+    pub(super) fn is_child_of_shadow(&self, kin: Option<&Kin>) -> bool {
+        let parent = kin.and_then(|kin| self.tasks.get(kin.parent?));
+        let pool = parent.and_then(|parent| self.pools.get(parent.pool));
+        pool.is_some_and(|pool| pool.is_shadow)
     }
 
     /// The task of this id, if it is in flight.

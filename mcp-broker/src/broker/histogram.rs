@@ -32,6 +32,18 @@ impl Histogram {
             .map(|(index, count)| ((index < BOUNDED).then_some(FIRST_US << index), *count))
     }
 
+    /// The bound of the bucket that this part of all, 0 to 1, does not exceed, µs; none when it has
+    /// none, or nothing was recorded.
+    pub fn quantile_us(&self, part: f64) -> Option<u64> {
+        let wanted = (self.count() as f64 * part).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        let bucket = self.buckets().find(|(_, count)| {
+            seen += count;
+            seen >= wanted
+        });
+        bucket.and_then(|(bound_us, _)| bound_us)
+    }
+
     /// How many were recorded.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
@@ -46,6 +58,16 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quantile_is_the_bound_of_its_bucket() {
+        let mut it = Histogram::default();
+        assert_eq!(it.quantile_us(0.5), None);
+        (0..99).for_each(|_| it.record(150));
+        it.record(u64::MAX);
+        assert_eq!(it.quantile_us(0.0), Some(200));
+        assert_eq!((it.quantile_us(0.99), it.quantile_us(1.0)), (Some(200), None));
+    }
 
     #[test]
     fn a_duration_is_in_the_first_bucket_that_is_not_below_it() {

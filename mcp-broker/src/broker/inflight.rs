@@ -41,11 +41,13 @@ use super::balancer::{Ask, Policy};
 use super::family::Kin;
 use super::health::Faults;
 use super::hedging::Hedge;
+use super::mirror::Mirrored;
 use super::pool::PoolKey;
 use super::queue::{Rank, Spot, Tenant};
 use super::registry::{AgentKey, Registry};
 use super::sessions::{IdentityKey, SessionKey};
 use super::slab::{Key, Slab};
+use super::split::Assigned;
 use super::streams::StreamKey;
 use super::time::Mono;
 use super::timers::TimerKey;
@@ -131,6 +133,10 @@ pub(super) struct Extras {
     pub(super) faults: Faults,
     /// What another attempt beside a slow one needs.
     pub(super) hedge: Hedge,
+    /// Set when it was copied, or is a copy.
+    pub(super) mirrored: Option<Mirrored>,
+    /// Set when it takes part in a split.
+    pub(super) arm: Option<Assigned>,
 }
 
 impl Task {

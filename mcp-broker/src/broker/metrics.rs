@@ -8,7 +8,9 @@ use mcp_proto::{ActionName, ActionRef, ContextTrace, Deliver, ErrorCode, HopEven
 
 use super::health::Breakers;
 use super::histogram::Histogram;
+use super::mirror::MirrorCounts;
 use super::pool::Pool;
+use super::split::{Arm, ArmMetrics, MAX_ARMS};
 use super::time::Mono;
 use super::{Core, Now, Stats};
 
@@ -42,11 +44,17 @@ pub(super) struct Measured {
 }
 
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     /// None for the others.
     action: Option<ActionName>,
     is_served: bool,
     counts: TaskCounts,
+    /// Of its shadow tasks, once there was one.
+    shadow: Option<Box<TaskCounts>>,
+    /// Of its copies, once there was one.
+    pub(super) mirror: Option<Box<MirrorCounts>>,
+    /// Of the arms that its tasks were divided among lately.
+    pub(super) arms: Vec<ArmMetrics>,
 }
 
 /// Tasks of an action that ended, since the start.
@@ -72,6 +80,18 @@ impl TaskCounts {
         Self::OUTCOMES.into_iter().zip(self.ended)
     }
 
+    /// A task ended that was taken `total_us` ago.
+    pub(super) fn record(&mut self, deliver: &Deliver, total_us: u64) {
+        self.count(deliver.outcome);
+        self.total.record(total_us);
+        let ContextTrace { hops, queue_us, .. } = &*deliver.trace.decode();
+        let waited_us = hops.iter().fold(*queue_us, |sum, hop| sum + hop.queue_us);
+        self.queued.record(waited_us);
+        if let Some(hop) = hops.last().filter(|hop| hop.event == HopEvent::Completed) {
+            self.worked.record(hop.work_us);
+        }
+    }
+
     fn count(&mut self, outcome: Outcome) {
         // Outcomes are numbered from 1.
         if let Some(count) = self.ended.get_mut(outcome as usize - 1) {
@@ -85,8 +105,14 @@ impl TaskCounts {
 pub struct ActionMetrics {
     /// The action, or `"other"`.
     pub action: String,
-    /// What ended.
+    /// What ended, without shadow tasks.
     pub counts: TaskCounts,
+    /// Shadow tasks that ended, once there was one.
+    pub shadow: Option<Box<TaskCounts>>,
+    /// Copies of its tasks, once there was one.
+    pub mirror: Option<Box<MirrorCounts>>,
+    /// The arms among which its tasks were divided. Not told of the others.
+    pub arms: Vec<ArmMetrics>,
     /// Tasks waiting now.
     pub queued: u64,
     /// Their bytes.
@@ -118,15 +144,27 @@ pub struct Metrics {
     pub slots: u64,
 }
 
+impl Entry {
+    fn new(action: Option<ActionName>, is_served: bool) -> Self {
+        let counts = TaskCounts::default();
+        Self { action, is_served, counts, shadow: None, mirror: None, arms: Vec::new() }
+    }
+}
+
 impl Measured {
     pub(super) fn new(seed: u64) -> Self {
-        let others = Entry { action: None, is_served: true, counts: TaskCounts::default() };
         Self {
-            actions: vec![others],
+            actions: vec![Entry::new(None, true)],
             slots: HashMap::with_hasher(FixedState::with_seed(seed)),
             unserved: 0,
             refused: [0; CODES],
         }
+    }
+
+    /// The entry of an action, if it has one of its own.
+    pub(super) fn entry(&self, action: &str) -> Option<&Entry> {
+        let slot = self.slots.get(action)?;
+        Some(&self.actions[usize::from(slot.0)])
     }
 
     /// The entry of an action, made if there is none and room for one.
@@ -145,30 +183,51 @@ impl Measured {
         }
         let name = action.to_name();
         let slot = Slot(self.actions.len() as u16);
-        let counts = TaskCounts::default();
-        self.actions.push(Entry { action: Some(name.clone()), is_served, counts });
+        self.actions.push(Entry::new(Some(name.clone()), is_served));
         self.slots.insert(name, slot);
         self.unserved += usize::from(!is_served);
         slot
     }
 
     /// A task ended that was taken `total_us` ago.
-    pub(super) fn ended(&mut self, slot: Slot, deliver: &Deliver, total_us: u64) {
-        let counts = &mut self.actions[usize::from(slot.0)].counts;
-        counts.count(deliver.outcome);
-        counts.total.record(total_us);
-        let ContextTrace { hops, queue_us, .. } = &*deliver.trace.decode();
-        let waited_us = hops.iter().fold(*queue_us, |sum, hop| sum + hop.queue_us);
-        counts.queued.record(waited_us);
-        if let Some(hop) = hops.last().filter(|hop| hop.event == HopEvent::Completed) {
-            counts.worked.record(hop.work_us);
+    pub(super) fn ended(&mut self, slot: Slot, is_shadow: bool, deliver: &Deliver, total_us: u64) {
+        self.counts(slot, is_shadow).record(deliver, total_us);
+    }
+
+    fn counts(&mut self, slot: Slot, is_shadow: bool) -> &mut TaskCounts {
+        let entry = &mut self.actions[usize::from(slot.0)];
+        if is_shadow { entry.shadow.get_or_insert_default() } else { &mut entry.counts }
+    }
+
+    /// What becomes of the copies of an action's tasks.
+    pub(super) fn mirror(&mut self, slot: Slot) -> &mut MirrorCounts {
+        self.actions[usize::from(slot.0)].mirror.get_or_insert_default()
+    }
+
+    /// What becomes of the tasks of an arm. Those of before are forgotten when there are too many.
+    pub(super) fn arm(&mut self, slot: Slot, split: &[Arm], index: usize) -> &mut ArmMetrics {
+        let arms = &mut self.actions[usize::from(slot.0)].arms;
+        let name = &split[index].name;
+        if let Some(found) = arms.iter().position(|arm| arm.name == *name) {
+            return &mut arms[found];
         }
+        if arms.len() >= MAX_ARMS {
+            arms.retain(|it| split.iter().any(|arm| arm.name == it.name));
+        }
+        arms.push(ArmMetrics { name: name.clone(), counts: TaskCounts::default(), moved: 0 });
+        let last = arms.len() - 1;
+        &mut arms[last]
     }
 
     /// A task ended without having been placed.
-    pub(super) fn ended_at_once(&mut self, action: ActionRef<'_>, outcome: Outcome) {
+    pub(super) fn ended_at_once(
+        &mut self,
+        action: ActionRef<'_>,
+        is_shadow: bool,
+        outcome: Outcome,
+    ) {
         let slot = self.slot(action, false);
-        self.actions[usize::from(slot.0)].counts.count(outcome);
+        self.counts(slot, is_shadow).count(outcome);
     }
 
     /// A SEND was refused.
@@ -187,8 +246,11 @@ impl Core {
         let mut others = ActionMetrics {
             action: OTHERS.to_owned(),
             counts: TaskCounts::default(),
+            shadow: None,
+            mirror: None,
+            arms: Vec::new(),
             queued: stats.queued,
-            queued_bytes: self.waiting.bytes as u64,
+            queued_bytes: self.waiting.live.bytes as u64,
             oldest_us: None,
             delayed: stats.delayed,
             running: stats.running,
@@ -199,6 +261,8 @@ impl Core {
         for entry in &self.measured.actions {
             let Some(action) = &entry.action else {
                 others.counts = entry.counts.clone();
+                others.shadow = entry.shadow.clone();
+                others.mirror = entry.mirror.clone();
                 continue;
             };
             let pool = self.pool_names.get(action).and_then(|key| self.pools.get(*key));
@@ -236,6 +300,9 @@ impl Core {
         ActionMetrics {
             action: action.to_string(),
             counts: entry.counts.clone(),
+            shadow: entry.shadow.clone(),
+            mirror: entry.mirror.clone(),
+            arms: entry.arms.clone(),
             queued: count(|pool| pool.queued),
             queued_bytes: count(|pool| pool.queued_bytes),
             oldest_us: Some(oldest.map_or(0, |since| now.since(since))),

@@ -16,7 +16,8 @@
 //! (`p95`), `ending` tells its outcome. `inflight` has the states of tasks and attempts, `family` ties
 //! tasks to those that sent them (`parking` frees their slots meanwhile), `registry` has the states of
 //! workers (which `registration` and `liveness` change), `sessions` those of clients (`clients`),
-//! `health` those of workers that do their tasks badly.
+//! `health` those of workers that do their tasks badly. Shadow tasks go the same way beside the live
+//! ones (`shadow`); `mirroring` copies live ones to them (`mirror`), and `split` divides them among arms.
 
 mod admin;
 mod admission;
@@ -25,8 +26,10 @@ mod balancer;
 mod budget;
 mod clients;
 mod config;
+mod digest;
 mod dispatch;
 mod ending;
+mod experiments;
 mod family;
 mod finished;
 mod hash;
@@ -40,6 +43,8 @@ mod journaling;
 mod liveness;
 mod mean;
 mod metrics;
+mod mirror;
+mod mirroring;
 mod output;
 mod p95;
 mod parking;
@@ -54,8 +59,10 @@ mod retries;
 mod rng;
 mod rules;
 mod sessions;
+mod shadow;
 mod shutdown;
 mod slab;
+mod split;
 mod standing;
 mod stats;
 mod streaming;
@@ -74,15 +81,19 @@ use mcp_proto::{ActionName, Message};
 
 pub use balancer::Policy;
 pub use config::CoreConfig;
+pub use experiments::{ArmView, Durations, Experiments, MirrorView};
 pub use health::{ActionHealth, BreakerRules, Breakers, OutlierRules};
 pub use hedging::HedgeRule;
 pub use histogram::Histogram;
 pub use identity::Identity;
 pub use journal::{Journal, Record};
 pub use metrics::{ActionMetrics, Metrics, TaskCounts};
+pub use mirror::{MirrorCounts, MirrorRule};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
 pub use rates::RateLimit;
 pub use rules::ActionRules;
+pub use shadow::ShadowStats;
+pub use split::{Arm, ArmMetrics};
 pub use stats::{AgentView, Stats};
 pub use time::{Mono, Now};
 
@@ -93,12 +104,14 @@ use health::Memory;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
 use journaling::Journaling;
 use metrics::Measured;
+use mirror::Mirrors;
 use peers::Peer;
 use pool::{Pool, PoolKey};
 use registry::{AgentKey, Registry};
 use rng::Rng;
 use rules::Rules;
 use sessions::{SessionKey, Sessions};
+use shadow::Shadow;
 use slab::Slab;
 use streams::Streams;
 use timers::Timers;
@@ -111,7 +124,10 @@ pub struct Core {
     peers: HashMap<ConnectionId, Peer, FixedState>,
     registry: Registry,
     pools: Slab<Pool>,
+    /// Of the live ones.
     pool_names: HashMap<ActionName, PoolKey, FixedState>,
+    shadow: Shadow,
+    mirrors: Mirrors,
     tasks: Tasks,
     attempts: Slab<Attempt>,
     attempt_ids: AttemptIds,
@@ -124,9 +140,9 @@ pub struct Core {
     /// How often a task was queued: orders those that are else the same.
     tickets: u64,
     /// What waits, in all queues.
-    waiting: queue::Total,
+    waiting: queue::Totals,
     /// What waits for its time, in no queue.
-    delayed: queue::Total,
+    delayed: queue::Totals,
     /// Actions with waiting tasks, and a cap on how many run, of which an attempt has just ended.
     below_cap: Vec<PoolKey>,
     retry_budget: Budget,
@@ -167,6 +183,8 @@ impl Core {
             rules: Rules::new(config.rules.clone(), config.actions.clone(), hasher.clone()),
             registry: Registry::new(seed()),
             pools: Slab::default(),
+            mirrors: Mirrors::new(seed()),
+            shadow: Shadow::new(config.retry_budget_percent, hasher.clone()),
             pool_names: HashMap::with_hasher(hasher),
             tasks: Tasks::new(seed()),
             attempts: Slab::default(),
@@ -179,8 +197,8 @@ impl Core {
             timers: Timers::new(),
             tickets: 0,
             below_cap: Vec::new(),
-            waiting: queue::Total::default(),
-            delayed: queue::Total::default(),
+            waiting: queue::Totals::default(),
+            delayed: queue::Totals::default(),
             retry_budget: Budget::of_retries(config.retry_budget_percent),
             is_shutting_down: false,
             memory: Memory::new(seed()),
@@ -227,11 +245,19 @@ impl Core {
 
     /// Counters since the start, and gauges of now.
     pub fn stats(&self) -> Stats {
-        let (queued, delayed) = (self.waiting.tasks as u64, self.delayed.tasks as u64);
+        let live = self.tasks.len() - self.shadow.tasks;
+        let (waiting, delayed) = (&self.waiting, &self.delayed);
+        let running = |all: usize, queued: usize, delayed: usize| (all - queued - delayed) as u64;
         Stats {
-            queued,
-            delayed,
-            running: self.tasks.len() as u64 - queued - delayed,
+            queued: waiting.live.tasks as u64,
+            delayed: delayed.live.tasks as u64,
+            running: running(live, waiting.live.tasks, delayed.live.tasks),
+            shadow: ShadowStats {
+                queued: waiting.shadow.tasks as u64,
+                delayed: delayed.shadow.tasks as u64,
+                running: running(self.shadow.tasks, waiting.shadow.tasks, delayed.shadow.tasks),
+                ..self.stats.shadow
+            },
             in_flight: self.attempts.len() as u64,
             agents_online: self.registry.online() as u64,
             sessions: self.sessions.len() as u64,

@@ -25,10 +25,11 @@ pub(super) type PoolKey = Key<Pool>;
 /// Distinct sets of required labels among an action's tasks at one time.
 pub(super) const MAX_SUBQUEUES: usize = u64::BITS as usize;
 
-/// One action: its workers and its queue.
+/// One action: its workers and its queue. The live ones, or those of shadow tasks.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) action: ActionName,
+    pub(super) is_shadow: bool,
     /// Where its tasks are measured.
     pub(super) slot: Slot,
     pub(super) rules: Arc<ActionRules>,
@@ -115,14 +116,16 @@ pub(super) struct Choice {
 impl Pool {
     pub(super) fn new(
         action: ActionName,
+        is_shadow: bool,
         slot: Slot,
         rules: Arc<ActionRules>,
         hasher: FixedState,
     ) -> Self {
-        let subqueues = vec![SubQueue::new(Labels::default(), rules.policy)];
+        let subqueues = vec![SubQueue::new(Labels::default(), None, rules.policy)];
         let hedging = Hedging::of(&rules);
         Self {
             action,
+            is_shadow,
             slot,
             rules,
             health: PoolHealth::default(),
@@ -216,22 +219,50 @@ impl Pool {
     }
 
     /// The sub-queue of a set of required labels, made if there is none; none when there are too
-    /// many.
-    pub(super) fn subqueue(&mut self, required: &Labels) -> Option<usize> {
+    /// many. `without_arm`: which of them a task of an arm requires itself.
+    pub(super) fn subqueue(
+        &mut self,
+        required: &Labels,
+        without_arm: Option<&Labels>,
+    ) -> Option<usize> {
         if required.is_empty() {
             return Some(0);
         }
-        if let Some(index) = self.subqueues.iter().position(|it| it.required == *required) {
+        let is_it =
+            |it: &SubQueue| it.required == *required && it.without_arm.as_ref() == without_arm;
+        if let Some(index) = self.subqueues.iter().position(is_it) {
             return Some(index);
         }
+        let new = SubQueue::new(required.clone(), without_arm.cloned(), self.rules.policy);
         let index = if self.subqueues.len() < MAX_SUBQUEUES {
-            self.subqueues.push(SubQueue::new(required.clone(), self.rules.policy));
+            self.subqueues.push(new);
             self.subqueues.len() - 1
         } else {
             let index = 1 + self.subqueues[1..].iter().position(|it| it.tasks == 0)?;
-            self.subqueues[index] = SubQueue::new(required.clone(), self.rules.policy);
+            self.subqueues[index] = new;
             index
         };
+        self.find_workers(index);
+        Some(index)
+    }
+
+    /// Lets a sub-queue of an arm be served by any worker that has the labels that its tasks require
+    /// themselves, when no worker of the arm is ready. Returns whether that was so.
+    pub(super) fn open_if_deserted(&mut self, index: usize) -> bool {
+        let subqueue = &mut self.subqueues[index];
+        if subqueue.ready > 0 {
+            return false;
+        }
+        let Some(required) = subqueue.without_arm.take() else { return false };
+        subqueue.required = required;
+        subqueue.forget_workers(self.rules.policy);
+        self.find_workers(index);
+        true
+    }
+
+    /// Finds the workers of a sub-queue that has none.
+    fn find_workers(&mut self, index: usize) {
+        let required = &self.subqueues[index].required;
         for member in self.members.iter_mut().flatten() {
             member.eligible &= !(1 << index);
             if member.labels.satisfy(required) {
@@ -239,7 +270,6 @@ impl Pool {
             }
         }
         self.count_all(index);
-        Some(index)
     }
 
     /// Whether one more attempt may run, wherever.

@@ -10,7 +10,7 @@ use super::health::Health;
 use super::peers::Refusal;
 use super::registry::{Agent, AgentKey, Membership, Presence};
 use super::sessions::{IdentityKey, SessionKey};
-use super::{ConnectionId, Core, Event, Mono, Now};
+use super::{ConnectionId, Core, Event, Mono, Now, shadow};
 
 impl Core {
     /// Registers a worker, or lets it resume. It gets no task before [`Core::activate`]. Returns
@@ -82,6 +82,7 @@ impl Core {
     /// Takes over what a worker says of itself.
     fn declare(&mut self, now: Now, key: AgentKey, hello: WorkerHello) {
         let mut before = self.leave_pools(now, key);
+        let is_shadow = shadow::is_shadow(&hello.labels);
         let labels = Arc::new(hello.labels);
         let seed = fnv1a(hello.agent_id.as_str().as_bytes(), 0);
         let seat = Seat { slots: hello.slots, weight: hello.weight, seed };
@@ -91,7 +92,7 @@ impl Core {
                 Some(index) => before.swap_remove(index).1,
                 None => self.memory.recall(&hello.agent_id, action),
             };
-            let pool_key = self.served_pool(action.into());
+            let pool_key = self.served_pool(action.into(), is_shadow);
             if let Some(pool) = self.pools.get_mut(pool_key) {
                 let member = pool.join(key, labels.clone(), seat, health);
                 serves.push(Membership { pool: pool_key, member });
@@ -112,16 +113,19 @@ impl Core {
         let Some(agent) = self.registry.get_mut(key) else { return Vec::new() };
         let serves = std::mem::take(&mut agent.serves);
         let mut left = Vec::with_capacity(serves.len());
-        for Membership { pool: pool_key, member } in serves {
-            let Some(pool) = self.pools.get_mut(pool_key) else { continue };
-            if let Some(mut health) = pool.leave(now.mono, member) {
+        for Membership { pool: pool_key, member } in &serves {
+            let Some(pool) = self.pools.get_mut(*pool_key) else { continue };
+            if let Some(mut health) = pool.leave(now.mono, *member) {
                 if let Some(timer) = health.take_timer() {
                     self.timers.cancel(timer);
                 }
                 left.push((pool.action.clone(), health));
             }
-            self.pool_has_turned(now, pool_key);
-            self.drop_pool_if_unused(pool_key);
+        }
+        for Membership { pool, .. } in serves {
+            self.open_deserted(now, pool);
+            self.pool_has_turned(now, pool);
+            self.drop_pool_if_unused(pool);
         }
         left
     }
@@ -240,6 +244,7 @@ impl Core {
         }
         self.room_changed(key);
         for Membership { pool, .. } in serves {
+            self.open_deserted(now, pool);
             self.pool_has_turned(now, pool);
         }
     }

@@ -176,6 +176,10 @@ impl Core {
         attempt: &Attempt,
         why: Option<Box<ErrorInfo>>,
     ) {
+        if self.is_copy(key) {
+            let error = ErrorInfo::new(ErrorCode::AllBusy, "its worker handed it back");
+            return self.end(now, key, End::without_result(Outcome::Rejected, Executed::No, error));
+        }
         let wait_ms = why.as_ref().and_then(|error| error.retry_after_ms);
         let has_input = self.tasks.get(key).is_some_and(Task::has_whole_input);
         if let Some(wait_ms) = wait_ms

@@ -180,7 +180,13 @@ impl Core {
         if !self.may_wait(key) {
             return Again::NoRoom;
         }
-        if !self.retry_budget.take(now.mono, self.stats.accepted) {
+        let is_shadow = self.pools.get(task.pool).is_some_and(|pool| pool.is_shadow);
+        let (budget, accepted) = if is_shadow {
+            (&mut self.shadow.retry_budget, self.stats.shadow.accepted)
+        } else {
+            (&mut self.retry_budget, self.stats.accepted)
+        };
+        if !budget.take(now.mono, accepted) {
             self.stats.retries_refused += 1;
             return Again::BudgetSpent;
         }
@@ -250,8 +256,8 @@ impl Core {
         let at = now.mono.plus_ms(wait_ms).min(task.deadline);
         if let Some(pool) = self.pools.get_mut(task.pool) {
             pool.delayed.add(bytes);
+            self.delayed.of(pool.is_shadow).add(bytes);
         }
-        self.delayed.add(bytes);
         self.set_task_timer(key, at);
     }
 }

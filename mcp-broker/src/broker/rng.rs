@@ -18,6 +18,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// Whether something of this probability happens.
+    pub(super) fn chance(&mut self, probability: f64) -> bool {
+        // 53 bits are what a double has.
+        ((self.next_u64() >> 11) as f64) < probability * (1_u64 << 53) as f64
+    }
+
     /// A number below `bound`, which is not 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize

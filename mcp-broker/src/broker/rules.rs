@@ -12,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::balancer::Policy;
 use super::health::{BreakerRules, MAX_POISON_AFTER, OutlierRules};
 use super::hedging::{HedgeRule, Hedging};
+use super::mirror::MirrorRule;
 use super::pool::Pool;
 use super::rates::RateLimit;
+use super::split::{self, Arm};
 use super::{Core, Now};
 
 /// The rules of one action. In a configuration file they are the keys of `[scheduling]`, which hold
@@ -58,6 +60,10 @@ pub struct ActionRules {
     pub poison_after: u32,
     /// Whether an attempt that takes longer than most gets another one beside it, and how often. None.
     pub hedge: Option<HedgeRule>,
+    /// Which share of the tasks is copied to shadow workers, for comparison. None.
+    pub mirror: Option<MirrorRule>,
+    /// Among which arms the tasks are divided, for an A/B test; at most 8. None.
+    pub split: Vec<Arm>,
 }
 
 impl Default for ActionRules {
@@ -76,6 +82,8 @@ impl Default for ActionRules {
             slow_start_ms: 10_000,
             poison_after: 3,
             hedge: None,
+            mirror: None,
+            split: Vec::new(),
         }
     }
 }
@@ -96,7 +104,9 @@ impl ActionRules {
         self.outlier.check()?;
         within("slow_start_ms", self.slow_start_ms, 0..=MAX_INTERVAL_MS)?;
         within("poison_after", self.poison_after, 0..=MAX_POISON_AFTER)?;
-        hedge.as_ref().map_or(Ok(()), HedgeRule::check)
+        hedge.as_ref().map_or(Ok(()), HedgeRule::check)?;
+        self.mirror.map_or(Ok(()), |mirror| mirror.check())?;
+        split::check(&self.split)
     }
 }
 
@@ -118,6 +128,8 @@ pub(super) fn within<T: PartialOrd + fmt::Display>(
 pub(super) struct Rules {
     others: Arc<ActionRules>,
     actions: HashMap<ActionName, Arc<ActionRules>, FixedState>,
+    /// Whether any has a mirror.
+    has_mirror: bool,
 }
 
 impl Rules {
@@ -128,7 +140,19 @@ impl Rules {
     ) -> Self {
         let mut by_name = HashMap::with_hasher(hasher);
         by_name.extend(actions.into_iter().map(|(name, rules)| (name, Arc::new(rules))));
-        Self { others: Arc::new(others), actions: by_name }
+        let mut it = Self { others: Arc::new(others), actions: by_name, has_mirror: false };
+        it.changed();
+        it
+    }
+
+    fn changed(&mut self) {
+        let mut all = self.actions.values().chain([&self.others]);
+        self.has_mirror = all.any(|rules| rules.mirror.is_some());
+    }
+
+    /// Whether any action has a mirror.
+    pub(super) fn has_mirror(&self) -> bool {
+        self.has_mirror
     }
 
     pub(super) fn of(&self, action: &str) -> Arc<ActionRules> {
@@ -141,15 +165,16 @@ impl Core {
     /// hold until they are changed again, also while the action has neither workers nor tasks.
     pub fn set_rules(&mut self, now: Now, action: ActionName, rules: ActionRules) {
         let rules = Arc::new(rules);
-        let key = self.pool_names.get(&action).copied();
+        let pools = [&self.pool_names, &self.shadow.pool_names].map(|it| it.get(&action).copied());
         self.rules.actions.insert(action, rules.clone());
-        if let Some(key) = key
-            && let Some(pool) = self.pools.get_mut(key)
-        {
-            pool.set_rules(rules);
-            self.health_rules_changed(now, key);
-            // More may run than before.
-            self.fill_pool(now, key);
+        self.rules.changed();
+        for key in pools.into_iter().flatten() {
+            if let Some(pool) = self.pools.get_mut(key) {
+                pool.set_rules(rules.clone());
+                self.health_rules_changed(now, key);
+                // More may run than before.
+                self.fill_pool(now, key);
+            }
         }
     }
 

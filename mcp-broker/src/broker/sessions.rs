@@ -45,12 +45,15 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
+    /// The broker's own, which no peer can have: that one of its name would have another number.
+    pub(super) const BROKER: IdentityKey = IdentityKey(0);
+
     pub(super) fn new(seed: u64) -> Self {
         let hasher = FixedState::with_seed(seed);
         Self {
             slab: Slab::default(),
             names: HashMap::with_hasher(hasher.clone()),
-            identities: Vec::new(),
+            identities: vec![Identity::new("broker")],
             identity_keys: HashMap::with_hasher(hasher),
         }
     }

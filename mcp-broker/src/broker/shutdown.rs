@@ -24,6 +24,7 @@ impl Core {
             };
             self.send(peer, Message::Goaway(goaway));
         }
+        self.end_copies(now);
         for key in self.tasks.keys() {
             let state = self.tasks.get(key).map(|task| &task.state);
             if let Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) = state {

@@ -1,6 +1,8 @@
 //! Counters since the start, and a view of the workers.
 
-use mcp_proto::{ActionName, AgentId, Labels, NodeId, Outcome, Readiness};
+use mcp_proto::{ActionName, AgentId, Labels, NodeId, Readiness};
+
+use super::ShadowStats;
 
 use super::health::ActionHealth;
 
@@ -93,20 +95,9 @@ pub struct Stats {
     pub upload_bytes: u64,
     /// Connections now.
     pub connections: u64,
-}
 
-impl Stats {
-    pub(super) fn count(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::Ok => self.ok += 1,
-            Outcome::Failed => self.failed += 1,
-            Outcome::Expired => self.expired += 1,
-            Outcome::Cancelled => self.cancelled += 1,
-            Outcome::Rejected => self.rejected += 1,
-            // Never an outcome of a broker.
-            Outcome::Lost => debug_assert!(false, "a broker never says lost"),
-        }
-    }
+    /// Load tests, and copies of live tasks.
+    pub shadow: ShadowStats,
 }
 
 /// A worker as an operator sees it.

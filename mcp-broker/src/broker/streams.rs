@@ -17,6 +17,7 @@ use hashbrown::HashTable;
 use mcp_proto::TaskId;
 use mcp_proto::limits::{CHUNK_OVERHEAD_BYTES, MAX_STREAM_WINDOW_BYTES};
 
+use super::digest::Digest;
 use super::inflight::{AttemptKey, Name};
 use super::output::ConnectionId;
 use super::sessions::{IdentityKey, SessionKey};
@@ -57,6 +58,8 @@ pub(super) struct Stream {
     pub(super) progress_at: Option<Mono>,
     /// Whether that said that all is done.
     pub(super) is_all_told: bool,
+    /// Of all that came of this attempt, when its result will be compared.
+    digest: Option<Box<Digest>>,
 }
 
 /// What is wrong with a chunk.
@@ -133,6 +136,9 @@ impl Stream {
         self.received_bytes = received;
         self.next_seq += 1;
         self.kept_bytes += counted(&body);
+        if let Some(digest) = &mut self.digest {
+            digest.add(&body);
+        }
         self.kept.push_back(body);
         Ok(Taken::New)
     }
@@ -223,6 +229,7 @@ impl Streams {
             kept_bytes: 0,
             progress_at: None,
             is_all_told: false,
+            digest: None,
         };
         let key = self.slab.insert(stream);
         let slab = &self.slab;
@@ -271,7 +278,22 @@ impl Streams {
             if stream.reader.is_some() { stream.window_bytes } else { MAX_STREAM_WINDOW_BYTES };
         stream.limit_bytes = window_bytes.into();
         stream.is_all_told = false;
+        if let Some(digest) = &mut stream.digest {
+            **digest = Digest::new();
+        }
         window_bytes
+    }
+
+    /// A stream of which nothing has come yet: its result will be compared.
+    pub(super) fn begin_digest(&mut self, key: StreamKey) {
+        if let Some(stream) = self.slab.get_mut(key) {
+            stream.digest = Some(Box::new(Digest::new()));
+        }
+    }
+
+    /// All that came of a result in parts that will be compared.
+    pub(super) fn digest(&self, key: StreamKey) -> Option<&Digest> {
+        self.slab.get(key)?.digest.as_deref()
     }
 
     /// Keeps a chunk, and forgets others when there is no room for it.

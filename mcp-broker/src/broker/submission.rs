@@ -16,7 +16,7 @@ use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::queue::Rank;
 use super::sessions::{IdentityKey, SessionKey};
 use super::uploads::Upload;
-use super::{ConnectionId, Core, Now};
+use super::{ConnectionId, Core, Now, shadow};
 
 /// A SEND that is no duplicate.
 struct Arrival<'a> {
@@ -70,8 +70,14 @@ impl Core {
             stream_window_bytes,
             input_follows,
         };
-        if let Err(error) = self.accept(now, arrival) {
-            self.reject(session, id, error);
+        let is_shadow = arrival.spec.shadow || shadow::is_shadow(&arrival.spec.required_labels);
+        match self.accept(now, arrival) {
+            Ok(()) => {}
+            Err(error) if is_shadow => {
+                self.stats.count(Outcome::Rejected, true);
+                self.tell_rejected(session, id, error);
+            }
+            Err(error) => self.reject(session, id, error),
         }
     }
 
@@ -162,20 +168,25 @@ impl Core {
             None => 0,
         };
         let mut required = spec.required_labels;
-        if spec.shadow {
-            required.0.insert("shadow".into(), "true".into());
+        if spec.shadow || self.is_child_of_shadow(kin.as_deref()) {
+            shadow::require(&mut required);
         }
+        let is_shadow = shadow::is_shadow(&required);
+        let affinity = affinity(spec.affinity_key);
         let newcomer = Newcomer {
             action: spec.action,
+            is_shadow,
             required: &required,
+            affinity,
             tenant: spec.tenant,
             priority: spec.priority,
             bytes: payload.len() + room_bytes,
             deadline,
         };
-        let Admitted { pool, subqueue, tenant } = self
-            .admit(now, &newcomer)
-            .inspect_err(|_| self.measured.ended_at_once(spec.action, Outcome::Rejected))?;
+        let Admitted { pool, subqueue, tenant, arm } =
+            self.admit(now, &newcomer).inspect_err(|_| {
+                self.measured.ended_at_once(spec.action, is_shadow, Outcome::Rejected);
+            })?;
 
         let stream = (arrival.stream_window_bytes > 0).then(|| {
             let name = Name { identity, id: &spec.id, hash: name_hash };
@@ -189,6 +200,9 @@ impl Core {
             let upload = Upload::new(session, length, payload.body().len(), room_bytes);
             extras.get_or_insert_default().upload = Some(Box::new(upload));
         }
+        if arm.is_some() {
+            extras.get_or_insert_default().arm = arm;
+        }
         let task = Task {
             id: spec.id,
             identity,
@@ -196,7 +210,7 @@ impl Core {
             fingerprint,
             payload,
             priority: spec.priority,
-            affinity: affinity(spec.affinity_key),
+            affinity,
             tenant,
             is_idempotent: spec.idempotent,
             is_durable,
@@ -224,7 +238,12 @@ impl Core {
         if let Some(session) = self.sessions.get_mut(session) {
             session.tasks += 1;
         }
-        self.stats.accepted += 1;
+        if is_shadow {
+            self.shadow.tasks += 1;
+            self.stats.shadow.accepted += 1;
+        } else {
+            self.stats.accepted += 1;
+        }
         if has_kin {
             self.link(key, session);
         }
@@ -241,8 +260,13 @@ impl Core {
 
     /// Refuses a SEND. There is no task, and nothing to remember.
     pub(super) fn reject(&mut self, session: SessionKey, task_id: TaskId, error: ErrorInfo) {
-        self.stats.count(Outcome::Rejected);
+        self.stats.count(Outcome::Rejected, false);
         self.measured.refused(error.code);
+        self.tell_rejected(session, task_id, error);
+    }
+
+    /// The same, without counting it.
+    fn tell_rejected(&mut self, session: SessionKey, task_id: TaskId, error: ErrorInfo) {
         let broker_id = self.config.broker_id.clone();
         let error = error.task(task_id.clone()).node(broker_id.clone());
         let deliver = Deliver {

@@ -198,7 +198,8 @@ impl TaskBuilder {
         self.with(|task| task.delivery = delivery)
     }
 
-    /// Load test: only workers labelled shadow get it.
+    /// Load test: only workers labelled `shadow=true` get it, which get no other tasks, and it is kept
+    /// out of the broker's counts of real ones. So are the tasks that its handler sends.
     pub fn shadow(self, shadow: bool) -> Self {
         self.with(|task| task.shadow = shadow)
     }
@@ -210,7 +211,7 @@ impl TaskBuilder {
     }
 
     /// The task whose handler sends this one. Takes over its trace context, and is refused when
-    /// that makes a chain of more than 16. While the parent is in flight, this one is cancelled with
+    /// that makes a chain of more than 16. A shadow task's child is one, too. While the parent is in flight, this one is cancelled with
     /// it and ends with it at the latest, and becomes a part of its trace.
     pub fn parent(self, parent: &Task) -> Self {
         if parent.depth >= MAX_DEPTH {
@@ -220,6 +221,7 @@ impl TaskBuilder {
         self.with(|task| {
             task.parent = Some(parent.id.clone());
             task.depth = parent.depth + 1;
+            task.shadow |= parent.shadow;
             task.traceparent = parent.traceparent.clone();
             task.tracestate = parent.tracestate.clone();
         })

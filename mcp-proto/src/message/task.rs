@@ -15,6 +15,9 @@ use crate::limits::{
 };
 use crate::wire::{Reader, WireError, Writer, part};
 
+/// The header that makes a task a shadow task when its value is `true`, in any case.
+const LOAD_TEST_HEADER: &[u8] = b"x-load-test";
+
 wire_enum! {
     /// Which of the waiting tasks goes first.
     Priority {
@@ -40,7 +43,18 @@ wire_enum! {
 }
 
 /// Labels by key: capabilities of a worker, or requirements of a task.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Labels(pub BTreeMap<String, String>);
 
 impl Labels {
@@ -76,7 +90,8 @@ pub struct Task {
     pub delivery: Delivery,
     /// Whether running it twice does no harm.
     pub idempotent: bool,
-    /// Load test: only workers labelled shadow get it.
+    /// Load test: only workers labelled shadow get it. Also set by the header `x-load-test` with the
+    /// value `true`.
     pub shadow: bool,
     /// For the handler.
     pub headers: BTreeMap<String, String>,
@@ -282,8 +297,10 @@ impl<'a> TaskHead<'a> {
         ] {
             at.check_text(field, text)?;
         }
+        let mut shadow = it.shadow;
         if !it.headers.is_empty() {
             at.text_map("headers", &it.headers, MAX_HEADERS)?;
+            shadow |= it.headers.iter().any(says_load_test);
         }
         if it.depth > u64::from(MAX_DEPTH) {
             let problem = format!("is {}; at most {MAX_DEPTH} is allowed", it.depth);
@@ -310,13 +327,17 @@ impl<'a> TaskHead<'a> {
                 number => Delivery::from_wire(number).ok_or_else(|| unknown("delivery", number))?,
             },
             idempotent: it.idempotent,
-            shadow: it.shadow,
+            shadow,
             tenant: it.tenant,
             affinity_key: it.affinity_key,
             extras: TaskExtras::from_fields(it, &at)?,
             id,
         })
     }
+}
+
+fn says_load_test((name, value): &(&[u8], &[u8])) -> bool {
+    name.eq_ignore_ascii_case(LOAD_TEST_HEADER) && *value == b"true"
 }
 
 fn parent(at: &In, id: &[u8]) -> Result<Option<TaskId>, InvalidMessage> {
@@ -418,5 +439,26 @@ impl EncodedTask {
     #[inline(always)]
     fn fields(&self) -> Result<Fields<'_>, InvalidMessage> {
         Fields::read(&self.0).map_err(|error| In::new(MessageKind::Send).invalid("task", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_makes_a_shadow_task() {
+        let is_shadow = |name: &str, value: &str| {
+            let id = TaskId::try_from("t").unwrap();
+            let action = ActionName::try_from("a").unwrap();
+            let headers = [(name.to_owned(), value.to_owned())].into();
+            let task = Task { headers, ..Task::new(id, action) }.encode();
+            assert_eq!(task.decode().unwrap().shadow, task.head().unwrap().shadow);
+            task.head().unwrap().shadow
+        };
+        assert!(is_shadow("x-load-test", "true") && is_shadow("X-Load-Test", "true"));
+        for (name, value) in [("x-load-test", "false"), ("x-load-test", ""), ("x-load", "true")] {
+            assert!(!is_shadow(name, value), "{name}: {value}");
+        }
     }
 }

@@ -29,6 +29,8 @@ pub(super) use tenants::{Tenant, Tenants};
 #[derive(Debug)]
 pub(super) struct SubQueue {
     pub(super) required: Labels,
+    /// Of an arm: what its tasks require themselves.
+    pub(super) without_arm: Option<Labels>,
     /// By priority, lowest first.
     classes: [Class; Priority::ALL.len()],
     pub(super) queued: usize,
@@ -70,9 +72,10 @@ struct Effective {
 const HIGHEST: u64 = Priority::ALL.len() as u64 - 1;
 
 impl SubQueue {
-    pub(super) fn new(required: Labels, policy: Policy) -> Self {
+    pub(super) fn new(required: Labels, without_arm: Option<Labels>, policy: Policy) -> Self {
         Self {
             required,
+            without_arm,
             classes: Default::default(),
             queued: 0,
             balancer: Balancer::new(policy),
@@ -82,6 +85,13 @@ impl SubQueue {
             ready_slots: 0,
             tasks: 0,
         }
+    }
+
+    /// Has no workers, until they are counted again.
+    pub(super) fn forget_workers(&mut self, policy: Policy) {
+        self.balancer = Balancer::new(policy);
+        (self.eligible, self.ready, self.ready_slots) = (0, 0, 0);
+        self.unwell = Unwell::default();
     }
 
     /// Adds a task of a tenant that has attained this service.
@@ -173,5 +183,18 @@ impl Total {
     pub(super) fn remove(&mut self, bytes: usize) {
         self.tasks -= 1;
         self.bytes -= bytes;
+    }
+}
+
+/// The same of all queues: of those of live tasks, and of those of shadow tasks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) live: Total,
+    pub(super) shadow: Total,
+}
+
+impl Totals {
+    pub(super) fn of(&mut self, is_shadow: bool) -> &mut Total {
+        if is_shadow { &mut self.shadow } else { &mut self.live }
     }
 }

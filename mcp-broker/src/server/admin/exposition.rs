@@ -1,16 +1,18 @@
 //! The metrics as text, in the OpenMetrics format, which Prometheus and most others read.
 
+mod experiments;
+
 use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode as encode_text;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::broker::{ActionMetrics, Histogram, Metrics, Stats};
+use crate::broker::{ActionMetrics, Histogram, Metrics, Stats, TaskCounts};
 
 /// Of what [`encode`] returns.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,29 +43,20 @@ impl Collector for Metrics {
 
 impl Metrics {
     fn write_actions(&self, to: &mut Families<'_>) -> fmt::Result {
-        let mut family = to.0.encode_descriptor(
-            "tasks_ended",
-            "Tasks by how they ended, refused by a full queue included",
-            None,
-            MetricType::Counter,
-        )?;
-        for action in &self.actions {
-            for (outcome, count) in action.counts.ended() {
-                let labels = [("action", action.action.as_str()), ("outcome", outcome.name())];
-                family
-                    .encode_family(&labels)?
-                    .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
-            }
-        }
-
         let all = &self.actions;
+        let live = || all.iter().map(|it| ([("action", it.action.as_str())], &it.counts));
+        let help = "Tasks by how they ended, refused by a full queue included";
+        to.counters("tasks_ended", help, live().flat_map(by_outcome))?;
         let help = "From taking a task to delivering its outcome";
-        to.histograms("task_duration", help, all, |it| &it.counts.total)?;
+        to.histograms("task_duration", help, live().map(|(of, it)| (of, &it.total)))?;
         let help = "In the broker's queue, over all attempts at a task";
-        to.histograms("task_queue", help, all, |it| &it.counts.queued)?;
+        to.histograms("task_queue", help, live().map(|(of, it)| (of, &it.queued)))?;
         let help = "In the handler as its worker reports it, of tasks that it ended";
-        to.histograms("task_work", help, all, |it| &it.counts.worked)?;
+        to.histograms("task_work", help, live().map(|(of, it)| (of, &it.worked)))?;
 
+        self.write_shadow(to)?;
+        self.write_mirrors(to)?;
+        self.write_arms(to)?;
         let by_action: [(_, _, _, Gauge); 6] = [
             ("queue_tasks", "Tasks waiting", None, |it| Some(it.queued)),
             ("queue", "Bytes of the tasks waiting", Some(&Unit::Bytes), |it| Some(it.queued_bytes)),
@@ -161,9 +154,11 @@ impl Metrics {
             uploads: _,
             upload_bytes: _,
             connections: _,
+            shadow,
         } = &self.stats;
         for (name, help, value) in [
             ("tasks_accepted", "Tasks taken", accepted),
+            ("shadow_tasks_accepted", "Shadow tasks taken", &shadow.accepted),
             ("tasks_duplicate", "SENDs of a task that was known already", duplicates),
             ("tasks_joined", "SENDs that joined a task in flight", joined),
             ("attempts", "Attempts routed to workers", attempts),
@@ -193,13 +188,8 @@ impl Metrics {
             to.counter(name, help, *value)?;
         }
         let help = "SENDs refused before there was a task, by error code";
-        let mut family =
-            to.0.encode_descriptor("sends_refused", help, None, MetricType::Counter)?;
-        for (code, count) in &self.refused {
-            let labels = [("code", code.name())];
-            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(count, None)?;
-        }
-        Ok(())
+        let refused = self.refused.iter().map(|(code, count)| ([("code", code.name())], *count));
+        to.counters("sends_refused", help, refused)
     }
 }
 
@@ -228,32 +218,49 @@ impl Families<'_> {
         Ok(())
     }
 
-    fn histograms(
+    fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
-        actions: &[ActionMetrics],
-        histogram: fn(&ActionMetrics) -> &Histogram,
+        values: impl Iterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (of, value) in values {
+            family.encode_family(&of)?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn histograms<'v, L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (L, &'v Histogram)>,
     ) -> fmt::Result {
         let unit = Some(&Unit::Seconds);
         let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
-        for action in actions {
-            let it = histogram(action);
+        for (of, it) in values {
             let buckets: Vec<_> = it
                 .buckets()
                 .map(|(bound_us, count)| (bound_us.map_or(f64::INFINITY, in_seconds), count))
                 .collect();
+            let (sum, count) = (in_seconds(it.sum_us()), it.count());
             family
-                .encode_family(&[("action", action.action.as_str())])?
-                .encode_histogram::<NoLabelSet>(
-                    in_seconds(it.sum_us()),
-                    it.count(),
-                    &buckets,
-                    None,
-                )?;
+                .encode_family(&of)?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }
+}
+
+/// How the tasks of some labels ended, with the outcome added to the labels.
+fn by_outcome<'a, const N: usize>(
+    (of, counts): ([(&'a str, &'a str); N], &'a TaskCounts),
+) -> impl Iterator<Item = (Vec<(&'a str, &'a str)>, u64)> {
+    counts.ended().map(move |(outcome, count)| {
+        let labels = of.into_iter().chain([("outcome", outcome.name())]).collect();
+        (labels, count)
+    })
 }
 
 fn in_seconds(us: u64) -> f64 {

@@ -146,6 +146,11 @@ mod tests {
                 "limits.retry_budget_percent is 10001; allowed are 0 to 10000",
             ),
             (
+                "[scheduling.mirror]\npercent = 101.0",
+                "scheduling.mirror.percent is 101; allowed are 0 to 100",
+            ),
+            ("[actions.a]\nmirror = { percent = 1.5, max_running = 0 }", "mirror.max_running is 0"),
+            (
                 "[scheduling]\nrate_limit = { per_s = -1 }",
                 "scheduling.rate_limit.per_s is -1; allowed are 0 (no limit), and 0.001 to 1000000",
             ),

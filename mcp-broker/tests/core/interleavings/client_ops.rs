@@ -25,7 +25,9 @@ impl World {
         let id = format!("t{}", self.sent.len());
         let mut deadline = self.it.now.mono.plus_ms(asks.ttl_ms);
         // When its parent has ended it is on its own, or refused.
-        if let Some(parent) = parent.as_deref().filter(|it| !self.may_have_ended(it)) {
+        // A copy is no parent that its broker knows of.
+        let known = parent.as_deref().filter(|it| self.known(it).is_some());
+        if let Some(parent) = known.filter(|it| !self.may_have_ended(it)) {
             deadline = deadline.min(self.task(parent).deadline);
         }
         let task = asks.task(&id, parent.as_deref());
@@ -74,10 +76,12 @@ impl World {
 
     pub(super) fn send_again(&mut self, client: usize, index: usize) {
         // One that was rejected would be a new task.
-        let rejected = self.sent.iter().filter(|it| it.is_rejected).count() as u64;
+        let is_live = |it: &&Sent| !it.asks.is_shadow;
+        let rejected = self.sent.iter().filter(is_live).filter(|it| it.is_rejected).count() as u64;
         if let (Some(sent), Some(connection)) =
             (self.sent.iter().rev().nth(index), self.clients[client].connection)
             && !sent.is_rejected
+            && is_live(&sent)
             && self.it.core.stats().rejected == rejected
         {
             let asks = Asks { ends_with_connection: false, window_bytes: 0, ..sent.asks };

@@ -2,35 +2,40 @@
 
 use std::collections::BTreeMap;
 
-use mcp_broker::broker::ActionMetrics;
+use mcp_broker::broker::{ActionMetrics, AgentView};
 use mcp_proto::{ContextTrace, Deliver, Executed, Hop, HopEvent, Outcome, Readiness};
 use serde_json::json;
 
 use super::client::Reading;
 use super::sent::Sent;
 use super::world::World;
-use super::{CLIENTS, WORKERS};
+use super::{CLIENTS, MAX_COPIES, SHADOW_WORKER, WORKERS};
 
 impl World {
     /// After each step.
     pub(super) fn check(&mut self) {
-        let mut charged = 0;
+        // By live workers, and by that of shadow tasks.
+        let mut charged = [0; 2];
         for agent in self.it.core.agents(self.it.now, true) {
             let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
             let worker = &self.workers[index];
             // A handler that goes on after it was parked takes a slot at once.
             let max = worker.slots + worker.prefetch + worker.has_parked.len() as u32;
             assert!(agent.in_flight <= max, "{agent:?}");
-            charged += u64::from(agent.in_flight + agent.parked);
+            let kind = usize::from(index == SHADOW_WORKER);
+            charged[kind] += u64::from(agent.in_flight + agent.parked);
         }
         let stats = self.it.core.stats();
-        assert_eq!(charged, stats.in_flight);
-        assert!(stats.in_flight <= self.max_running, "{}", stats.in_flight);
-        self.check_nobody_waits_in_vain();
+        assert_eq!(charged[0] + charged[1], stats.in_flight);
+        assert!(charged.iter().all(|it| *it <= self.max_running), "{charged:?}");
+        for (is_shadow, queued) in [(false, stats.queued), (true, stats.shadow.queued)] {
+            if charged[usize::from(is_shadow)] < self.max_running {
+                self.check_nobody_waits_in_vain(is_shadow, queued);
+            }
+        }
         assert!(stats.stream_bytes <= self.stream_bytes as u64, "{}", stats.stream_bytes);
         assert!(stats.upload_bytes <= self.it.core.config().max_upload_bytes as u64);
         self.check_gauges();
-        self.check_nobody_waits_in_vain();
         for sent in &self.sent {
             let is_once = sent.asks.is_idempotent || sent.started <= 1;
             assert!(is_once, "{} ran {} times", sent.id, sent.started);
@@ -43,7 +48,7 @@ impl World {
     /// A task that runs has one attempt, or two at different workers if it may be hedged.
     fn check_live_attempts(&mut self) {
         let mut attempts = BTreeMap::<String, u32>::new();
-        for worker in 0..WORKERS {
+        for worker in 0..SHADOW_WORKER {
             let filter = json!({"agent": format!("w{worker}"), "status": "running", "limit": 1000});
             let running = self.it.ask(self.observer, "mcp.admin.tasks.list", &filter.to_string());
             for row in running["tasks"].as_array().unwrap() {
@@ -60,19 +65,21 @@ impl World {
 
     /// No task waits while a worker that is well could take it, but for those that had one: they may
     /// wait for another.
-    fn check_nobody_waits_in_vain(&self) {
-        let stats = self.it.core.stats();
+    fn check_nobody_waits_in_vain(&self, is_shadow: bool, queued: u64) {
         let had_one =
             self.sent.iter().filter(|it| !it.has_ended && !it.attempts.is_empty()).count();
-        if stats.queued <= had_one as u64 || stats.in_flight >= self.max_running {
+        if queued <= had_one as u64 {
             return;
         }
         let mut ready = self.it.core.agents(self.it.now, false);
         ready.retain(|agent| agent.readiness == Readiness::Ready);
+        let index_of = |agent: &AgentView| agent.agent_id.as_str()[1..].parse::<usize>().unwrap();
+        ready.retain(|agent| is_shadow == (index_of(agent) == SHADOW_WORKER));
         let is_last_resort =
             !ready.iter().any(|agent| ["ok", "suspect", "slow start"].contains(&agent.health));
+        let (mut busy, mut free) = (SHADOW_WORKER - ready.len().min(SHADOW_WORKER), Vec::new());
         for agent in ready {
-            let index: usize = agent.agent_id.as_str()[1..].parse().unwrap();
+            let index = index_of(&agent);
             let takes = self.workers[index].slots + self.workers[index].prefetch;
             let gets_tasks = match agent.health {
                 "ok" | "slow start" | "half-open" => true,
@@ -80,8 +87,12 @@ impl World {
                 _ => false,
             };
             let is_busy = agent.in_flight >= takes || !gets_tasks;
-            assert!(is_busy, "{} tasks wait beside {agent:?}", stats.queued);
+            busy += usize::from(is_busy);
+            free.extend((!is_busy).then_some(agent));
         }
+        // With a split they may wait for the workers of one arm.
+        let may_be_free = self.is_split && !is_shadow && busy > 0;
+        assert!(free.is_empty() || may_be_free, "{queued} tasks wait beside {free:?}");
     }
 
     /// What is kept up to date with each step is what counting comes to.
@@ -97,6 +108,18 @@ impl World {
         for action in &metrics.actions {
             assert_eq!(action.queued > 0, action.queued_bytes > 0, "{action:?}");
         }
+        assert!(self.compared_now() <= MAX_COPIES as u64);
+    }
+
+    /// Copies of which it is not said yet what became of them.
+    fn compared_now(&self) -> u64 {
+        let metrics = self.it.core.metrics(self.it.now);
+        let mirrors = metrics.actions.iter().filter_map(|action| action.mirror.as_deref());
+        let left = mirrors.map(|it| {
+            let told = it.equal + it.different + it.not_compared + it.shadow_failed + it.given_up;
+            it.mirrored - told
+        });
+        left.sum()
     }
 
     /// A task was tried again after its waits and no more often than it asked for, and its trace
@@ -165,7 +188,9 @@ impl World {
             if worker.connection.is_none() || !online.contains(&format!("w{index}")) {
                 continue;
             }
-            for held in worker.held.values() {
+            // Copies are not taken in parts.
+            let held = worker.held.values().filter(|held| !held.task.starts_with("mirror-"));
+            for held in held {
                 let here = self.clients.iter().filter(|client| !client.has_left);
                 let mut readings = here.filter_map(|client| client.readings.get(&held.task));
                 let index: usize = held.task[1..].parse().unwrap();
@@ -201,6 +226,9 @@ impl World {
         let stats = self.it.core.stats();
         let left = (stats.queued, stats.delayed, stats.running, stats.in_flight);
         assert_eq!(left, (0, 0, 0, 0));
+        assert_eq!(self.compared_now(), 0);
+        let shadow = stats.shadow;
+        assert_eq!((shadow.queued, shadow.delayed, shadow.running), (0, 0, 0));
         assert_eq!((stats.streams, stats.stream_bytes), (0, 0));
         assert_eq!((stats.uploads, stats.upload_bytes), (0, 0));
         assert!(self.it.core.agents(self.it.now, true).is_empty());

@@ -6,7 +6,8 @@
 //! child outlives a parent that was cancelled or expired, nor its time to live. A result in parts
 //! reaches its reader in order, once, and whole, unless it is told what is missing; and its worker
 //! never waits for credit in vain. An input in chunks reaches each attempt in order, from its beginning,
-//! within bounds.
+//! within bounds. No task is sent to a worker of the other kind, live or shadow, and copies of tasks
+//! change nothing of it.
 //!
 //! Clients and workers are models: frames wait unread in their connection, are lost when it breaks,
 //! and a worker lists what it holds when it comes back.
@@ -28,8 +29,12 @@ use mcp_broker::broker::Policy;
 use ops::{Op, op};
 use world::{Health, Setting, World};
 
-const WORKERS: usize = 3;
+/// The last one gets shadow tasks.
+const WORKERS: usize = 4;
+const SHADOW_WORKER: usize = WORKERS - 1;
 const CLIENTS: usize = 2;
+/// Of live tasks, at one time.
+const MAX_COPIES: usize = 2;
 
 fn setting() -> impl Strategy<Value = Setting> {
     (
@@ -42,28 +47,21 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop_oneof![Just(1024 * 1024usize), Just(300 * 1024)],
         prop_oneof![2 => Just(0u32), 1 => Just(1), 1 => Just(3)],
         prop_oneof![2 => Just(0u64), 1 => Just(500)],
+        prop_oneof![Just(0.0), Just(30.0), Just(100.0)],
+        any::<bool>(),
     )
-        .prop_map(
-            |(
-                policy,
-                health,
-                retry_budget_percent,
-                stream_bytes,
-                hedges,
-                upload_bytes,
-                max_running,
-                max_queue_wait_ms,
-            )| Setting {
-                policy,
-                health,
-                retry_budget_percent,
-                stream_bytes,
-                hedges,
-                upload_bytes,
-                max_running,
-                max_queue_wait_ms,
-            },
-        )
+        .prop_map(|it| Setting {
+            policy: it.0,
+            health: it.1,
+            retry_budget_percent: it.2,
+            stream_bytes: it.3,
+            hedges: it.4,
+            upload_bytes: it.5,
+            max_running: it.6,
+            max_queue_wait_ms: it.7,
+            mirror_percent: it.8,
+            is_split: it.9,
+        })
 }
 
 fn happens(world: &mut World, ops: Vec<Op>) {

@@ -55,6 +55,7 @@ pub(super) struct Asks {
     pub(super) window_bytes: u32,
     /// Its input comes in chunks.
     pub(super) is_upload: bool,
+    pub(super) is_shadow: bool,
     pub(super) affinity_key: &'static str,
 }
 
@@ -75,6 +76,7 @@ impl Asks {
             retry: self.retry,
             attempt_timeout_ms: self.attempt_timeout_ms,
             cancel_on_disconnect: self.ends_with_connection,
+            shadow: self.is_shadow,
             affinity_key: self.affinity_key.into(),
             parent: parent.map(task_id),
             ..task(id)
@@ -128,6 +130,7 @@ fn any_asks() -> impl Strategy<Value = Asks> {
             1 => Just(u32::MAX),
         ],
         prop::bool::weighted(0.3),
+        prop::bool::weighted(0.15),
         prop::sample::select(&["", "a", "b", "c"][..]),
     )
         .prop_map(
@@ -140,6 +143,7 @@ fn any_asks() -> impl Strategy<Value = Asks> {
                 (priority, tenant),
                 window_bytes,
                 is_upload,
+                is_shadow,
                 affinity_key,
             )| {
                 Asks {
@@ -152,6 +156,7 @@ fn any_asks() -> impl Strategy<Value = Asks> {
                     tenant,
                     window_bytes,
                     is_upload,
+                    is_shadow,
                     affinity_key,
                 }
             },

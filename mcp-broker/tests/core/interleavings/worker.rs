@@ -5,9 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use mcp_broker::broker::ConnectionId;
 use mcp_proto::limits::CHUNK_OVERHEAD_BYTES;
-use mcp_proto::{AttemptId, Message, TaskResult, WorkerHello};
+use mcp_proto::{AttemptId, Labels, Message, TaskResult, WorkerHello};
 
+use super::SHADOW_WORKER;
 use crate::fixture::worker_hello;
+use crate::shadow::labels;
+
+/// By which the arms of a split are told apart.
+pub(super) fn arm_labels(worker: usize) -> Labels {
+    labels("arm", &worker.to_string())
+}
 
 #[derive(Default)]
 pub(super) struct Worker {
@@ -49,6 +56,10 @@ impl Worker {
             instance_id: format!("process-{}", self.process).try_into().unwrap(),
             prefetch: self.prefetch,
             held: self.held.keys().copied().collect(),
+            labels: match index {
+                SHADOW_WORKER => labels("shadow", "true"),
+                _ => arm_labels(index),
+            },
             weight: 3 - index as u32,
             ..worker_hello(&format!("w{index}"), self.slots)
         }

@@ -63,7 +63,9 @@ impl World {
                     };
                     worker.held.insert(route.attempt_id, held);
                     assert!(worker.never_parked() as u32 <= worker.slots + worker.prefetch);
-                    self.task(&task).started += 1;
+                    if let Some(sent) = self.known(&task) {
+                        sent.started += 1;
+                    }
                 }
                 Message::Cancel(Cancel::Attempt(id, _)) => {
                     if worker.held.remove(&id).is_some() {
@@ -104,7 +106,9 @@ impl World {
     ) -> Option<(ConnectionId, AttemptId, Held)> {
         let (connection, attempt) = self.running(worker, held)?;
         let held = self.workers[worker].held.remove(&attempt)?;
-        self.task(&held.task).did_not_start();
+        if let Some(sent) = self.known(&held.task) {
+            sent.did_not_start();
+        }
         Some((connection, attempt, held))
     }
 
@@ -151,8 +155,10 @@ impl World {
             }
             None => held.result = Some(result),
         }
-        if matches!(how, How::FailedUnstarted) {
-            self.task(&task).did_not_start();
+        if matches!(how, How::FailedUnstarted)
+            && let Some(sent) = self.known(&task)
+        {
+            sent.did_not_start();
         }
     }
 
@@ -164,7 +170,9 @@ impl World {
 
     pub(super) fn put_off(&mut self, worker: usize, held: usize, ms: u64) {
         if let Some((connection, attempt, held)) = self.take_unstarted(worker, held) {
-            self.attempt(&held.task, held.number).put_off = Some(ms);
+            if self.known(&held.task).is_some() {
+                self.attempt(&held.task, held.number).put_off = Some(ms);
+            }
             self.it.put_off(connection, attempt, ms);
         }
     }

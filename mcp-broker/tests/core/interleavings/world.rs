@@ -1,13 +1,13 @@
 //! A core with its workers and clients, to which things happen.
 
-use mcp_broker::broker::{ActionRules, ConnectionId, HedgeRule, Policy};
+use mcp_broker::broker::{ActionRules, Arm, ConnectionId, HedgeRule, MirrorRule, Policy};
 use mcp_proto::{Deliver, Message, Outcome, Route, TaskState};
 
 use super::client::Client;
-use super::ops::Op;
+use super::ops::{Asks, Op};
 use super::sent::{Attempt, Sent};
-use super::worker::Worker;
-use super::{CLIENTS, WORKERS};
+use super::worker::{Worker, arm_labels};
+use super::{CLIENTS, MAX_COPIES, SHADOW_WORKER, WORKERS};
 use crate::fixture::{Fixture, task_id};
 
 /// What differs from one world to another.
@@ -20,6 +20,9 @@ pub(super) struct Setting {
     /// Whether what takes longer than most is hedged.
     pub(super) hedges: bool,
     pub(super) upload_bytes: usize,
+    pub(super) mirror_percent: f64,
+    /// Among the first two workers.
+    pub(super) is_split: bool,
     /// Attempts that may run at once; 0: any number.
     pub(super) max_running: u32,
     pub(super) max_queue_wait_ms: u64,
@@ -61,6 +64,7 @@ pub(super) struct World {
     /// Attempts that may run at once.
     pub(super) max_running: u64,
     pub(super) hedges: bool,
+    pub(super) is_split: bool,
     pub(super) workers: Vec<Worker>,
     pub(super) clients: Vec<Client>,
     /// Asks for tasks that must have ended, and for where the others are.
@@ -76,6 +80,16 @@ impl World {
         let Setting { max_running, max_queue_wait_ms, hedges, .. } = setting;
         let mut it = Fixture::with(|config| {
             config.rules.policy = policy;
+            config.rules.mirror =
+                Some(MirrorRule { percent: setting.mirror_percent, max_running: MAX_COPIES });
+            if setting.is_split {
+                let arm = |index| Arm {
+                    name: format!("arm-{index}"),
+                    labels: arm_labels(index),
+                    weight: 1,
+                };
+                config.rules.split = vec![arm(0), arm(1)];
+            }
             config.rules.max_running = max_running;
             config.rules.max_queue_wait_ms = max_queue_wait_ms;
             health.set(&mut config.rules);
@@ -92,6 +106,7 @@ impl World {
             observer: it.client(),
             it,
             stream_bytes,
+            is_split: setting.is_split,
             max_running: if max_running > 0 { max_running.into() } else { u64::MAX },
             hedges,
             workers: Vec::new(),
@@ -126,8 +141,16 @@ impl World {
     }
 
     pub(super) fn task(&mut self, id: &str) -> &mut Sent {
+        self.known(id).unwrap()
+    }
+
+    /// The task of an id, unless that is of a copy.
+    pub(super) fn known(&mut self, id: &str) -> Option<&mut Sent> {
+        if id.starts_with("mirror-") {
+            return None;
+        }
         let index: usize = id[1..].parse().unwrap();
-        &mut self.sent[index]
+        Some(&mut self.sent[index])
     }
 
     pub(super) fn attempt(&mut self, id: &str, number: u32) -> &mut Attempt {
@@ -140,7 +163,9 @@ impl World {
             Op::SendChild { client, asks, worker, held } => {
                 if let Some((_, parent)) = self.running(worker, held) {
                     let parent = self.workers[worker].held[&parent].task.clone();
-                    self.send(client, Some(parent), asks);
+                    let is_shadow =
+                        asks.is_shadow || self.known(&parent).is_some_and(|it| it.asks.is_shadow);
+                    self.send(client, Some(parent), Asks { is_shadow, ..asks });
                 }
             }
             Op::SendAgain { client, task } => self.send_again(client, task),
@@ -192,7 +217,7 @@ impl World {
             while let Some((message, _)) = self.it.next_for(connection) {
                 if let Message::Route(route) = &message {
                     was_routed = true;
-                    self.note_route(route);
+                    self.note_route(index, route);
                 }
                 self.workers[index].unread.push_back(message);
             }
@@ -218,8 +243,15 @@ impl World {
         cut_short.iter().for_each(|parent| self.check_no_child_is_left(parent));
     }
 
-    fn note_route(&mut self, route: &Route) {
-        let id = route.task.decode().unwrap().id.to_string();
+    fn note_route(&mut self, worker: usize, route: &Route) {
+        let task = route.task.decode().unwrap();
+        let id = task.id.to_string();
+        let is_shadow = self.known(&id).is_none_or(|sent| sent.asks.is_shadow);
+        assert_eq!((is_shadow, task.shadow), (worker == SHADOW_WORKER, is_shadow), "{id}");
+        if self.known(&id).is_none() {
+            assert_eq!(route.attempt, 1);
+            return;
+        }
         let routed = self.it.routed[&route.attempt_id];
         let reader = self.task(&id).reader;
         let read_on = reader.and_then(|index| {

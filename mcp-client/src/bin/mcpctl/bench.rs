@@ -22,7 +22,9 @@ const HELP: &str = "\
 Examples:
   mcpctl bench upper
   mcpctl bench upper --in-flight 1024 --payload 1024 --secs 10
-  mcpctl bench upper --rate 2000 -o json | jq .latency_us.p99";
+  mcpctl bench upper --rate 2000 -o json | jq .latency_us.p99
+  mcpctl worker --action upper --label shadow=true --exec tr a-z A-Z
+  mcpctl bench upper --shadow";
 
 const EXIT_HELP: &str = "\
 Exit status:
@@ -46,10 +48,10 @@ const MAX_IN_FLIGHT: u32 = 65_536;
 /// and latency counts from when a task should have been sent; so a broker that falls behind shows.
 ///
 /// tasks/s are those that ended ok within the time; latencies are of all that ended ok. With
-/// `-o json`, one object: {action, loop, in_flight, rate, payload_bytes, secs, tasks, tasks_per_s,
+/// `-o json`, one object: {action, shadow, loop, in_flight, rate, payload_bytes, secs, tasks, tasks_per_s,
 /// outcomes, latency_us: {p50, p90, p99, p99_9, max}, unsent, first_error}.
 ///
-/// The tasks are real: their workers run them. Ctrl-C stops early, cancels what is in flight, and
+/// The tasks are real, unless --shadow is given: their workers run them. Ctrl-C stops early, cancels what is in flight, and
 /// still prints the summary; a second one does not wait for that.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = HELP, after_long_help = format!("{HELP}\n\n{EXIT_HELP}"))]
@@ -77,6 +79,10 @@ pub(crate) struct Bench {
     /// Tasks to send a second
     #[arg(long, value_name = "PER_SEC", value_parser = parse::rate)]
     rate: Option<f64>,
+
+    /// Send shadow tasks: a load test beside real tasks, for workers with the label shadow=true only
+    #[arg(long)]
+    shadow: bool,
 
     /// Time to live of each task
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::ttl)]

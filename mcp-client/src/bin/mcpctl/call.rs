@@ -16,6 +16,7 @@ use result::Parts;
 use crate::connect;
 use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
+use crate::worker::SHADOW_WORKER;
 use crate::{parse, report, signals, trace};
 
 const EXAMPLES: &str = "\
@@ -26,6 +27,7 @@ Examples:
   mcpctl call transcribe --file talk.wav --ttl 1h > talk.txt
   mcpctl call embed --file page.txt --idempotent --retry 3 --attempt-timeout 10s
   mcpctl call review --file report.txt --trace
+  mcpctl call review --file report.txt --shadow
   mcpctl call upper --data hello -o json | jq .context_trace";
 
 /// Send one task and print its result
@@ -81,6 +83,10 @@ pub(crate) struct Call {
     /// Require a worker with this label; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
     label: Vec<(String, String)>,
+
+    /// Load test: only workers with the label shadow=true get it, which get no other tasks
+    #[arg(long)]
+    shadow: bool,
 
     /// Prefer the worker that had the last tasks with this key
     #[arg(long, value_name = "KEY")]
@@ -168,7 +174,8 @@ impl Call {
     /// The options of a worker that would serve the task.
     fn worker(&self) -> String {
         let labels = self.label.iter().map(|(key, value)| format!(" --label {key}={value}"));
-        format!("--action {}{}", self.action, labels.collect::<String>())
+        let shadow = if self.shadow { SHADOW_WORKER } else { "" };
+        format!("--action {}{}{shadow}", self.action, labels.collect::<String>())
     }
 
     /// Opened before there is a connection, so that a wrong name is told at once.
@@ -208,6 +215,7 @@ impl Call {
             .of(client.task(self.action))
             .ttl(self.ttl)
             .idempotent(self.idempotent)
+            .shadow(self.shadow)
             .priority(self.priority.into());
         for (key, value) in self.label {
             task = task.label(key, value);

@@ -15,6 +15,9 @@ use crate::global::{Global, cannot_connect};
 use crate::{parse, signals};
 use backend::{Backend, BackendArgs};
 
+/// The option of a worker that gets shadow tasks, after others.
+pub(crate) const SHADOW_WORKER: &str = " --label shadow=true";
+
 /// How long a worker that is told to stop at once may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -77,7 +80,8 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "ID")]
     agent_id: Option<AgentId>,
 
-    /// A label that tasks can require; may be repeated
+    /// A label that tasks can require; may be repeated. With shadow=true, the worker gets shadow tasks
+    /// only: load tests, and copies of real ones
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
     label: Vec<(String, String)>,
 

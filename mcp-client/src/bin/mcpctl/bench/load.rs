@@ -15,6 +15,7 @@ use super::schedule::Schedule;
 use crate::exit::Failure;
 use crate::latency::Latencies;
 use crate::outcomes::Outcomes;
+use crate::worker::SHADOW_WORKER;
 use crate::{connect, report};
 
 /// How often the progress is shown.
@@ -29,6 +30,7 @@ pub(super) struct Load<'a> {
     action: ActionName,
     payload: Bytes,
     ttl: Duration,
+    is_shadow: bool,
     rate: Option<f64>,
     limit: usize,
     length: Duration,
@@ -62,6 +64,7 @@ impl<'a> Load<'a> {
             action: bench.action.clone(),
             payload: vec![b'x'; bench.payload as usize].into(),
             ttl: bench.ttl,
+            is_shadow: bench.shadow,
             rate: bench.rate,
             limit: bench.in_flight() as usize,
             length: bench.secs,
@@ -152,7 +155,7 @@ impl<'a> Load<'a> {
         self.in_flight.update(|count| count + 1);
         self.tally.borrow_mut().sent += 1;
         let task = self.client.task(self.action.clone()).body(self.payload.clone()).ttl(self.ttl);
-        let end = match task.send().await {
+        let end = match task.shadow(self.is_shadow).send().await {
             Ok(handle) => Ok(handle.await),
             Err(error) => connect::end_of(error),
         };
@@ -170,7 +173,8 @@ impl<'a> Load<'a> {
             tally.latencies.record(took);
             tally.ok_in_time += u64::from(!self.over.is_cancelled());
         } else if tally.first_error.is_none() {
-            let worker = format!("--action {}", self.action);
+            let shadow = if self.is_shadow { SHADOW_WORKER } else { "" };
+            let worker = format!("--action {}{shadow}", self.action);
             tally.first_error = Some(report::explain(end, &worker));
         }
     }

@@ -18,6 +18,7 @@ use crate::outcomes::Outcomes;
 #[derive(Serialize)]
 pub(super) struct Summary<'a> {
     action: &'a ActionName,
+    shadow: bool,
     #[serde(rename = "loop")]
     kind: &'static str,
     in_flight: u32,
@@ -62,6 +63,7 @@ impl<'a> Summary<'a> {
         });
         Self {
             action: &bench.action,
+            shadow: bench.shadow,
             kind: if bench.rate.is_some() { "open" } else { "closed" },
             in_flight: bench.in_flight(),
             rate: bench.rate,
@@ -90,7 +92,8 @@ impl fmt::Display for Summary<'_> {
             Some(rate) => write!(f, "{action}: {rate} tasks/s, at most {in_flight} in flight")?,
             None => write!(f, "{action}: {in_flight} in flight")?,
         }
-        writeln!(f, ", {payload_bytes} bytes, {secs:.1} s")?;
+        let shadow = if self.shadow { ", shadow tasks" } else { "" };
+        writeln!(f, ", {payload_bytes} bytes, {secs:.1} s{shadow}")?;
         writeln!(f, "  tasks/s   {tasks_per_s:.0}")?;
         if let Some(it) = &self.latency_us {
             let show = |us| latency::show(Duration::from_micros(us));
