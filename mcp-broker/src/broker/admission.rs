@@ -3,11 +3,10 @@
 //! What is refused is refused at once, and told when to come again: a queue that is longer than what
 //! its tasks may wait makes all of them late, and what is late is work for nothing.
 
-use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Executed, Labels, Outcome, Priority};
+use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Labels, Priority};
 
 use super::config::CoreConfig;
-use super::ending::End;
-use super::inflight::{Task, TaskKey};
+use super::inflight::Task;
 use super::pool::{MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Rank, Spot, Tenant, Total};
 use super::rules::ActionRules;
@@ -75,22 +74,6 @@ impl Core {
                 Err(error)
             }
         }
-    }
-
-    /// A task has waited for as long as its action lets tasks wait.
-    pub(super) fn has_waited_too_long(&mut self, now: Now, key: TaskKey) {
-        let Some(task) = self.tasks.get(key) else { return };
-        let Some(pool) = self.pools.get(task.pool) else { return };
-        let message = format!(
-            "it waited for {} ms, as long as tasks of {} may; all workers were busy",
-            now.mono.since(task.received) / 1000,
-            pool.action
-        );
-        let error = ErrorInfo::new(ErrorCode::Overloaded, message);
-        let error = error.retry_after_ms(*RETRY_AFTER_MS.start());
-        let executed = self.executed_so_far(key);
-        debug_assert_eq!(executed, Executed::No);
-        self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
     }
 }
 

@@ -71,20 +71,40 @@ impl Core {
 
     /// A task's time to live ran out before a worker had room for it.
     pub(super) fn expire_queued(&mut self, now: Now, key: TaskKey) {
+        let message = format!("its time to live ran out while {}", self.what_it_waits_for(key));
+        let error = ErrorInfo::new(ErrorCode::Expired, message);
+        let executed = self.executed_so_far(key);
+        self.end(now, key, End::without_result(Outcome::Expired, executed, error));
+    }
+
+    /// A task has waited for a worker for as long as its action lets tasks wait.
+    fn has_waited_too_long(&mut self, now: Now, key: TaskKey) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(pool) = self.pools.get(task.pool) else { return };
+        let waited_ms = now.mono.since(task.received) / 1000;
+        let message = format!(
+            "it waited for {waited_ms} ms, as long as tasks of {} may, while {}",
+            pool.action,
+            self.what_it_waits_for(key)
+        );
+        let error = ErrorInfo::new(ErrorCode::AllBusy, message);
+        let error = error.retry_after_ms(pool.retry_after_ms());
+        let executed = self.executed_so_far(key);
+        self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
+    }
+
+    /// Why a task is still in its queue, as a part of a sentence.
+    fn what_it_waits_for(&self, key: TaskKey) -> &'static str {
         let subqueue = self
             .tasks
             .get(key)
             .and_then(|task| self.pools.get(task.pool).map(|pool| &pool.subqueues[task.subqueue]));
-        let why = match subqueue {
+        match subqueue {
             Some(subqueue) if subqueue.ready > 0 => "all workers were busy",
             Some(subqueue) if subqueue.is_barred() => "the breakers of all its workers were open",
             Some(subqueue) if subqueue.eligible > 0 => "no worker for it was ready any more",
             Some(_) | None => "no worker for it was left",
-        };
-        let message = format!("its time to live ran out while {why}");
-        let error = ErrorInfo::new(ErrorCode::Expired, message);
-        let executed = self.executed_so_far(key);
-        self.end(now, key, End::without_result(Outcome::Expired, executed, error));
+        }
     }
 
     /// A task's time to live ran out before its next attempt was due.

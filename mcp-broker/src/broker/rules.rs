@@ -35,10 +35,11 @@ pub struct ActionRules {
     pub max_queue_tasks: usize,
     /// Bytes of the tasks that wait in the action's queue, likewise. 0: `limits.max_queue_bytes`.
     pub max_queue_bytes: usize,
-    /// How long a task may wait for a worker, in ms. One that would wait longer, by what waits before
-    /// it and how long tasks take, is rejected at once with OVERLOADED; one that does, then. Not
-    /// counted: waits after a first attempt. 0: as long as it lives; then only tasks are rejected that
-    /// would not be done in their time to live.
+    /// How long a task may wait for its first worker, in ms. One that would wait longer, by what
+    /// waits before it and how long tasks take, is rejected at once with OVERLOADED; one that turns out
+    /// to, then, with ALL_BUSY. 0: as long as it lives; then only tasks are rejected that would not
+    /// be done in their time to live. Twice what tasks take keeps workers busy and what is taken fast.
+    /// 0.
     pub max_queue_wait_ms: u64,
     /// Attempts of the action at workers at once; more tasks wait. 0: as many as workers take.
     pub max_running: u32,

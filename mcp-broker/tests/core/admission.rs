@@ -58,6 +58,21 @@ fn without_a_bound_of_their_own_tasks_may_wait_as_long_as_they_live() {
     assert_eq!(load.ok_of("").count(), 1_000 - refused);
 }
 
+/// Without refusals each task would be begun just before its time is over, and end in vain.
+#[test]
+fn under_three_times_the_load_what_is_admitted_is_done_in_its_time_to_live() {
+    let mut load = Load::new(Fixture::new(), &[2, 2], |_| SERVICE_US);
+    let every_us = SERVICE_US / 4 / 3;
+    for _ in 0..10_000_000 / every_us {
+        load.send("", 1_000);
+        load.pass_us(every_us);
+    }
+    load.drain();
+    let expired = load.ended.iter().filter(|it| it.outcome == Outcome::Expired).count();
+    assert!(load.ok_of("").count() as u64 >= 95 * 10 * 4 * (1_000_000 / SERVICE_US) / 100);
+    assert!(expired <= 20, "{expired}");
+}
+
 /// The refusal of a task of this client.
 fn refusal(load: &mut Load, task: Task, ttl_ms: u64) -> Option<(ErrorCode, u64, String)> {
     let id = task.id.clone();
@@ -130,8 +145,8 @@ fn what_waited_for_longer_than_was_foreseen_is_refused_then() {
     it.expect_nothing();
     it.advance(1);
     let error = it.expect_deliver(client, "waits").error.unwrap();
-    assert_eq!((error.code, error.retry_after_ms), (ErrorCode::Overloaded, Some(10)));
-    assert!(error.message.contains("50 ms"), "{error}");
+    assert_eq!((error.code, error.retry_after_ms), (ErrorCode::AllBusy, Some(100)));
+    assert!(error.message.contains("50 ms") && error.message.contains("were busy"), "{error}");
     // What came back may wait for longer.
     it.nack(worker, route.attempt_id);
     let route = it.expect_route(worker);

@@ -198,3 +198,117 @@ impl Totals {
         if is_shadow { &mut self.shadow } else { &mut self.live }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use foldhash::fast::FixedState;
+
+    use super::super::rng::Rng;
+    use super::super::slab::Key;
+    use super::*;
+
+    const NAMES: [&[u8]; 4] = [b"", b"a", b"b", b"c"];
+
+    /// A sub-queue beside a list of what is in it.
+    struct Both {
+        subqueue: SubQueue,
+        tenants: Tenants,
+        list: Vec<(Spot, TaskKey)>,
+    }
+
+    impl Both {
+        fn push(&mut self, now: Mono, spot: Spot, task: TaskKey) {
+            self.tenants.waits(spot.tenant, 1);
+            self.subqueue.push(now, spot, self.tenants.attained_us(spot.tenant), task);
+            self.list.push((spot, task));
+        }
+
+        fn remove(&mut self, index: usize) {
+            let (spot, _) = self.list.swap_remove(index);
+            self.tenants.waits_no_more(spot.tenant, 1);
+            self.subqueue.remove(spot);
+        }
+
+        /// The first task is one of the class and the tenant whose turn it is, and of those the one
+        /// with the least rank.
+        fn check_first(&mut self, now: Mono) -> Option<usize> {
+            let first = self.subqueue.first(now, 0, &self.tenants);
+            assert_eq!(
+                (first.is_none(), self.list.len()),
+                (self.list.is_empty(), self.subqueue.queued)
+            );
+            let (_, task) = first?;
+            let index = self.list.iter().position(|(_, it)| *it == task)?;
+            let (spot, _) = self.list[index];
+            let of_class = self.list.iter().filter(|(it, _)| it.priority == spot.priority);
+            assert!(self.list.iter().all(|(it, _)| it.priority <= spot.priority));
+            let attained_us = |tenant| self.tenants.attained_us(tenant);
+            for (it, _) in of_class.clone() {
+                assert!(attained_us(spot.tenant) <= attained_us(it.tenant));
+            }
+            let of_tenant = of_class.filter(|(it, _)| it.tenant == spot.tenant);
+            assert_eq!(of_tenant.map(|(it, _)| it.rank).min(), Some(spot.rank));
+            Some(index)
+        }
+    }
+
+    #[test]
+    fn the_first_is_what_a_look_at_all_finds() {
+        let mut rng = Rng::new(7);
+        let mut below = |n: u64| rng.next_u64() % n;
+        let mut tenants = Tenants::new(FixedState::with_seed(1));
+        let names = NAMES.map(|name| tenants.enter(Mono(0), name));
+        let subqueue = SubQueue::new(Labels::default(), None, Policy::default());
+        let mut it = Both { subqueue, tenants, list: Vec::new() };
+        for step in 1..20_000 {
+            let now = Mono(step);
+            // More come than go, then fewer.
+            let comes = if step / 500 % 2 == 0 { 6 } else { 2 };
+            if below(8) < comes {
+                let rank = Rank::new(Mono(below(1_000)), below(8) == 0, step);
+                let priority = Priority::ALL[below(4) as usize];
+                let tenant = names[below(4) as usize];
+                it.push(now, Spot { priority, tenant, rank }, Key::from_bits(step));
+            } else if below(3) == 0 && !it.list.is_empty() {
+                it.remove(below(it.list.len() as u64) as usize);
+            } else if let Some(index) = it.check_first(now) {
+                let tenant = it.list[index].0.tenant;
+                it.remove(index);
+                it.tenants.serve(tenant, 1 + below(100));
+            }
+            it.check_first(now);
+            let rank = Rank::of_newcomer(Mono(below(1_000)));
+            let spot = Spot { priority: Priority::Low, tenant: names[below(4) as usize], rank };
+            assert!(it.subqueue.ahead_of(spot) <= it.list.len());
+        }
+    }
+
+    #[test]
+    fn of_those_ahead_each_other_tenant_has_as_many_turns_as_its_own() {
+        let mut tenants = Tenants::new(FixedState::with_seed(1));
+        let [none, a, b, _] = NAMES.map(|name| tenants.enter(Mono(0), name));
+        let subqueue = SubQueue::new(Labels::default(), None, Policy::default());
+        let mut it = Both { subqueue, tenants, list: Vec::new() };
+        let spot = |priority, tenant, until, ticket| {
+            let rank = Rank::new(Mono(until), false, ticket);
+            Spot { priority, tenant, rank }
+        };
+        for ticket in 1..=100 {
+            it.push(Mono(0), spot(Priority::Normal, a, ticket, ticket), Key::from_bits(ticket));
+        }
+        for ticket in 101..=103 {
+            it.push(Mono(0), spot(Priority::Normal, b, ticket, ticket), Key::from_bits(ticket));
+        }
+        it.push(Mono(0), spot(Priority::High, none, 1, 104), Key::from_bits(104));
+        let ahead =
+            |priority, tenant, until| it.subqueue.ahead_of(spot(priority, tenant, until, 200));
+        assert_eq!(ahead(Priority::Urgent, a, 50), 0);
+        assert_eq!(ahead(Priority::High, none, 0), 0);
+        // One above, 50 of its own, all three of the other.
+        assert_eq!(ahead(Priority::Normal, a, 50), 1 + 50 + 3);
+        // A turn of each other tenant for each of its own and itself.
+        assert_eq!(ahead(Priority::Normal, none, 50), 1 + 2);
+        assert_eq!(ahead(Priority::Normal, b, 102), 1 + 2 + 3);
+        assert_eq!(ahead(Priority::Low, none, 0), 104);
+    }
+}
