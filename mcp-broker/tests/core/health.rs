@@ -1,6 +1,6 @@
 //! Workers that fail, are slow, or are new; and tasks that no worker survives.
 
-use mcp_broker::broker::{ActionRules, AgentView, ConnectionId, Disconnect, Event};
+use mcp_broker::broker::{ActionRules, AgentView, Breakers, ConnectionId, Disconnect, Event};
 use mcp_proto::{
     CancelReason, ErrorCode, Executed, Labels, Message, Outcome, Readiness, Retry, Route, Task,
     WorkerHello,
@@ -75,6 +75,9 @@ fn a_faulty_worker_is_out_after_five_faults_and_back_through_one_probe() {
 
     // Another one does the work meanwhile.
     let other = it.worker("other", 1);
+    let work = it.core.metrics(it.now).actions.pop().unwrap();
+    let breakers = Breakers { closed: 1, half_open: 0, open: 1 };
+    assert_eq!((work.workers, work.breakers), (Some((2, 1)), Some(breakers)));
     it.send(client, "a");
     let route = it.expect_route(other);
     done(&mut it, client, other, &route);

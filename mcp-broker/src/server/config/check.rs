@@ -168,6 +168,18 @@ mod tests {
             ),
             ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
             ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),
+            (
+                "[scheduling]\nbreaker.error_percent = 101",
+                "scheduling.breaker.error_percent is 101; allowed are 1 to 100",
+            ),
+            (
+                "[actions.a]\noutlier.sigmas = -1.0",
+                "actions.\"a\".outlier.sigmas is -1; allowed are 0",
+            ),
+            (
+                "[actions.a]\npoison_after = 33",
+                "actions.\"a\".poison_after is 33; allowed are 0 to 32",
+            ),
         ] {
             let error = toml::from_str::<Config>(text).unwrap().check().unwrap_err().to_string();
             assert!(error.contains(expected), "{expected} is not in {error}");
