@@ -23,11 +23,8 @@ use super::p95::P95;
 use super::pool::{Choice, Pool};
 use super::registry::Registry;
 use super::rng::Rng;
-use super::rules::{ActionRules, within};
+use super::rules::{ActionRules, MAX_INTERVAL_MS, within};
 use super::{Core, Mono, Now};
-
-/// A day, as of all intervals.
-const MAX_MIN_DELAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// How the tasks of an action are hedged: those of priority high or urgent that may run twice
 /// (`idempotent`), of which nothing comes in parts, and that are not durable.
@@ -57,7 +54,7 @@ impl HedgeRule {
         let Self { budget_percent, min_samples, min_delay_ms } = *self;
         within("hedge.budget_percent", budget_percent, 0..=100)?;
         within("hedge.min_samples", min_samples, 1..=1_000_000)?;
-        within("hedge.min_delay_ms", min_delay_ms, 0..=MAX_MIN_DELAY_MS)
+        within("hedge.min_delay_ms", min_delay_ms, 0..=MAX_INTERVAL_MS)
     }
 }
 
@@ -105,8 +102,8 @@ impl Pool {
         Some(now + self.hedging.as_ref()?.delay_us()?)
     }
 
-    /// Chooses a worker with a free slot for a second attempt, none of `others`, if the budget has
-    /// one left.
+    /// Chooses a worker that is well and has a free slot for a second attempt, none of `others`, if
+    /// the budget has one left.
     fn pick_hedge(
         &mut self,
         now: Mono,
@@ -114,7 +111,8 @@ impl Pool {
         (rng, registry): (&mut Rng, &Registry),
         others: &[Member],
     ) -> Option<Choice> {
-        let hedging = self.hedging.as_mut()?;
+        let is_last_resort = self.subqueues[subqueue].is_last_resort();
+        let hedging = self.hedging.as_mut().filter(|_| !is_last_resort)?;
         if !hedging.budget.take(now, hedging.ok) {
             return None;
         }

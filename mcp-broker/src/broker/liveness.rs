@@ -156,21 +156,23 @@ impl Core {
         for attempt_key in attempts {
             let Some(attempt) = self.attempts.get(attempt_key) else { continue };
             let Some(task) = attempt.task else { continue };
-            let event = HopEvent::WorkerLost;
-            let goes_on = self
-                .tasks
-                .get_mut(task)
-                .is_some_and(|it| it.goes_on_without(attempt, Executed::Maybe));
-            if goes_on {
-                self.add_hop(now, task, attempt_key, event, another_goes_on(event));
-                if let Some(attempt) = self.attempts.get_mut(attempt_key) {
-                    attempt.task = None;
-                }
+            let it = self.tasks.get_mut(task);
+            if it.is_some_and(|it| it.goes_on_without(attempt, Executed::Maybe)) {
+                self.goes_on_elsewhere(now, task, attempt_key);
             } else if self.tasks.get(task).is_some_and(|task| task.may_run_again()) {
                 self.dispatch_again(now, task, attempt_key);
             }
         }
         self.check_agent(now, key);
+    }
+
+    /// Another worker has a task that a lost one has, too.
+    fn goes_on_elsewhere(&mut self, now: Now, task: TaskKey, key: AttemptKey) {
+        let event = HopEvent::WorkerLost;
+        self.add_hop(now, task, key, event, another_goes_on(event));
+        if let Some(attempt) = self.attempts.get_mut(key) {
+            attempt.task = None;
+        }
     }
 
     /// Another worker shall do a task that a lost one has.

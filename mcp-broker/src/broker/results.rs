@@ -56,7 +56,8 @@ impl Core {
         let is_whole = result.outcome != Outcome::Ok || result.chunks == chunks;
         let verdict = if is_whole { Verdict::of(&result) } else { Verdict::Fault };
         self.judge(now, task.pool, &attempt, verdict);
-        let is_decided = verdict == Verdict::Ok || result.permanent;
+        let is_failed_for_good = result.outcome == Outcome::Failed && result.permanent;
+        let is_decided = verdict == Verdict::Ok || is_failed_for_good;
         let Some(task) = self.tasks.get_mut(key) else { return };
         let goes_on = !is_decided && task.goes_on_without(&attempt, result.executed);
         if is_decided && task.second_attempt().is_some() {
@@ -286,10 +287,9 @@ impl Core {
     pub(super) fn attempt_is_lost(&mut self, now: Now, key: TaskKey, attempt: Attempt) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(agent) = self.registry.get(attempt.agent) else { return };
-        let node_id = agent.node_id.clone();
         let event = HopEvent::WorkerLost;
         let goes_on = task.goes_on_without(&attempt, Executed::Maybe);
-        let may_run_again = task.may_run_again();
+        let (may_run_again, node_id) = (task.may_run_again(), agent.node_id.clone());
         let is_poisoned = !goes_on && may_run_again && self.is_poisoned(key);
         let reason = match goes_on {
             true => another_goes_on(event),

@@ -111,9 +111,10 @@ impl Core {
         {
             self.note_fault(now, pool, agent, Some(key));
         }
-        let Some(attempt) = self.attempts.get(attempt_key) else { return };
-        let task = self.tasks.get_mut(key);
-        if task.is_some_and(|task| task.goes_on_without(attempt, Executed::Maybe)) {
+        if let (Some(attempt), Some(task)) =
+            (self.attempts.get(attempt_key), self.tasks.get_mut(key))
+            && task.goes_on_without(attempt, Executed::Maybe)
+        {
             let event = HopEvent::TimedOut;
             self.add_hop(now, key, attempt_key, event, another_goes_on(event));
             self.cancel_attempt(now, attempt_key, CancelReason::Superseded);

@@ -151,17 +151,21 @@ impl Core {
 
     /// An attempt lost to one that began later. It would have taken longer than it has; were it left
     /// out, a worker would never seem slow whose slow attempts lose.
-    pub(super) fn note_lost(&mut self, now: Now, pool: PoolKey, attempt: AttemptKey) {
+    pub(super) fn note_lost(&mut self, now: Now, key: PoolKey, attempt: AttemptKey) {
         let Some(attempt) = self.attempts.get(attempt) else { return };
         let held_us = attempt.held_us(now.mono);
-        let member = self.registry.member(attempt.agent, pool);
-        let Some(pool) = self.pools.get_mut(pool) else { return };
+        let member = self.registry.member(attempt.agent, key);
+        let Some(pool) = self.pools.get_mut(key) else { return };
         if let Some(hedging) = &mut pool.hedging {
             hedging.note_lost(held_us);
         }
         pool.standing.note_time(held_us, OF_ALL.service);
-        if let Some(standing) = member.and_then(|member| pool.standing_mut(member)) {
+        let Some(member) = member else { return };
+        if let Some(standing) = pool.standing_mut(member) {
             standing.note_time(held_us, OF_ONE.service);
+        }
+        if let Some(turn) = pool.note_slow(now.mono, member, held_us) {
+            self.health_turns(now, key, member, turn);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use mcp_broker::broker::{ActionRules, ConnectionId, CoreConfig, Disconnect, HedgeRule, Policy};
 use mcp_proto::{
-    ActionName, Cancel, CancelReason, Chunk, Deliver, Delivery, ErrorCode, Executed, HopEvent,
-    InputLength, Message, Outcome, Priority, Readiness, Retry, Route, Send, Subject, Task,
-    TaskResult, TaskState, WorkerHello,
+    ActionName, Cancel, CancelReason, Chunk, Deliver, Delivery, ErrorCode, ErrorInfo, Executed,
+    HopEvent, InputLength, Message, Outcome, Priority, Readiness, Retry, Route, Send, Subject,
+    Task, TaskResult, TaskState, WorkerHello,
 };
 use serde_json::Value;
 
@@ -232,7 +232,11 @@ fn whoever_does_the_task_first_wins_and_the_other_is_cancelled() {
 #[test]
 fn one_that_fails_while_the_other_runs_changes_nothing() {
     let failed = |route: &Route| Message::Result(failed_result(route.attempt_id));
-    let given_up = |route: &Route| Message::Result(cancelled_result(route.attempt_id));
+    let given_up = |route: &Route| {
+        // It is not the handler that says so.
+        let permanent = true;
+        Message::Result(TaskResult { permanent, ..cancelled_result(route.attempt_id) })
+    };
     let expired = |route: &Route| {
         let outcome = Outcome::Expired;
         Message::Result(TaskResult { outcome, ..failed_result(route.attempt_id) })
@@ -439,6 +443,21 @@ fn when_both_workers_are_lost_the_task_goes_to_another_one() {
     let deliver = it.end(&id);
     assert_eq!(hops(&deliver)[1].2, "worker lost; dispatched again");
     assert_eq!(deliver.outcome, Outcome::Ok);
+}
+
+#[test]
+fn a_task_that_takes_both_its_workers_down_is_poisoned() {
+    let change = |config: &mut CoreConfig| {
+        hedging(config);
+        config.rules.poison_after = 2;
+    };
+    let mut it = Hedged::with(change, 3);
+    let (id, first, second) = it.hedged(urgent("new"));
+    it.it.disconnect(first.0, Disconnect::Broken);
+    // One of them may yet do it.
+    it.it.expect_nothing();
+    it.it.disconnect(second.0, Disconnect::Broken);
+    assert_eq!(it.end(&id).error.unwrap().code, ErrorCode::Poisoned);
 }
 
 #[test]
@@ -671,6 +690,27 @@ fn a_place_to_wait_at_a_worker_is_no_free_slot() {
     it.it.expect_nothing();
     assert_eq!(it.hedges(), (0, 0, 2));
     it.it.discard();
+}
+
+#[test]
+fn a_hedge_goes_to_no_worker_that_is_left_out() {
+    let change = |config: &mut CoreConfig| {
+        hedging(config);
+        config.rules.breaker.failures = 1;
+    };
+    let mut it = Hedged::with(change, 2);
+    it.send(task("new"));
+    let (worker, route) = it.routed();
+    let error = ErrorInfo::new(ErrorCode::HandlerPanic, "it panicked");
+    let error = Some(Box::new(error));
+    let result = TaskResult { error, ..failed_result(route.attempt_id) };
+    it.it.give(worker, Message::Result(result));
+    it.it.discard();
+    it.send(urgent("new"));
+    assert_ne!(it.routed().0, worker);
+    it.it.advance(SLOW_MS);
+    it.it.expect_nothing();
+    assert_eq!(it.hedges(), (0, 0, 1));
 }
 
 #[test]

@@ -57,6 +57,19 @@ impl Pool {
         }
     }
 
+    /// An attempt was ended that would have taken longer than this.
+    pub(in crate::broker) fn note_slow(
+        &mut self,
+        now: Mono,
+        index: Member,
+        held_us: u64,
+    ) -> Option<Turn> {
+        let health = &mut self.members.get_mut(index as usize)?.as_mut()?.health;
+        let rules = &self.rules.outlier;
+        let is_outlier = rules.are_on() && health.pace.note(held_us, &mut self.health.paces, rules);
+        if is_outlier { self.eject(now, index) } else { None }
+    }
+
     #[cold]
     fn close(&mut self, now: Mono, index: Member) -> Option<Turn> {
         let is_eased = self.is_settled();
