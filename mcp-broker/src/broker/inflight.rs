@@ -37,7 +37,7 @@ use mcp_proto::{
 use smallvec::SmallVec;
 
 use super::arrivals::{Arrivals, Links};
-use super::balancer::{Ask, Policy};
+use super::balancer::{Ask, Member, Policy};
 use super::family::Kin;
 use super::health::Faults;
 use super::hedging::Hedge;
@@ -131,6 +131,8 @@ pub(super) struct Extras {
     pub(super) faults: Faults,
     /// What another attempt beside a slow one needs.
     pub(super) hedge: Hedge,
+    /// The worker in whose lines it waits, if it waits in one's.
+    pub(super) pinned: Option<Member>,
 }
 
 impl Task {

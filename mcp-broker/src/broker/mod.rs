@@ -44,6 +44,7 @@ mod output;
 mod p95;
 mod parking;
 mod peers;
+mod pinning;
 mod pool;
 mod queue;
 mod rates;
@@ -72,7 +73,7 @@ use bytes::BytesMut;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Message};
 
-pub use balancer::Policy;
+pub use balancer::{Affinity, Policy};
 pub use config::CoreConfig;
 pub use health::{ActionHealth, BreakerRules, Breakers, OutlierRules};
 pub use hedging::HedgeRule;

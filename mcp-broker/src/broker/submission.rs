@@ -165,10 +165,12 @@ impl Core {
         if spec.shadow {
             required.0.insert("shadow".into(), "true".into());
         }
+        let affinity = affinity(spec.affinity_key);
         let newcomer = Newcomer {
             action: spec.action,
             required: &required,
             tenant: spec.tenant,
+            affinity,
             priority: spec.priority,
             bytes: payload.len() + room_bytes,
             deadline,
@@ -196,7 +198,7 @@ impl Core {
             fingerprint,
             payload,
             priority: spec.priority,
-            affinity: affinity(spec.affinity_key),
+            affinity,
             tenant,
             is_idempotent: spec.idempotent,
             is_durable,

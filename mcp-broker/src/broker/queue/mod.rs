@@ -29,9 +29,7 @@ pub(super) use tenants::{Tenant, Tenants};
 #[derive(Debug)]
 pub(super) struct SubQueue {
     pub(super) required: Labels,
-    /// By priority, lowest first.
-    classes: [Class; Priority::ALL.len()],
-    pub(super) queued: usize,
+    pub(super) lines: Lines,
     pub(super) balancer: Balancer,
     /// Members with the labels.
     pub(super) eligible: u32,
@@ -44,7 +42,15 @@ pub(super) struct SubQueue {
     pub(super) tasks: usize,
 }
 
-/// Where a task waits in its sub-queue.
+/// Tasks that wait for the same workers.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// By priority, lowest first.
+    classes: [Class; Priority::ALL.len()],
+    pub(super) queued: usize,
+}
+
+/// Where a task waits in its lines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
     pub(super) priority: Priority,
@@ -52,7 +58,7 @@ pub(super) struct Spot {
     pub(super) rank: Rank,
 }
 
-/// The task whose turn it is in a sub-queue. Of several, the least goes first.
+/// The task whose turn it is in its lines. Of several, the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
     class: Effective,
@@ -73,8 +79,7 @@ impl SubQueue {
     pub(super) fn new(required: Labels, policy: Policy) -> Self {
         Self {
             required,
-            classes: Default::default(),
-            queued: 0,
+            lines: Lines::default(),
             balancer: Balancer::new(policy),
             eligible: 0,
             ready: 0,
@@ -83,7 +88,9 @@ impl SubQueue {
             tasks: 0,
         }
     }
+}
 
+impl Lines {
     /// Adds a task of a tenant that has attained this service.
     pub(super) fn push(&mut self, now: Mono, spot: Spot, attained_us: u64, task: TaskKey) {
         self.queued += 1;
@@ -111,6 +118,11 @@ impl SubQueue {
     ) -> Option<(Turn, TaskKey)> {
         let class = self.order(now, age_ms).min()?;
         self.classes[class.own].first(tenants).map(|first| turn(class, first))
+    }
+
+    /// The tasks, about in the order in which they go.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = TaskKey> {
+        self.classes.iter().rev().flat_map(Class::iter).map(|first| first.task)
     }
 
     /// The first that is wanted, of the first few.

@@ -23,7 +23,7 @@ mod world;
 
 use proptest::prelude::*;
 
-use mcp_broker::broker::Policy;
+use mcp_broker::broker::{Affinity, Policy};
 
 use ops::{Op, op};
 use world::{Health, Setting, World};
@@ -31,9 +31,16 @@ use world::{Health, Setting, World};
 const WORKERS: usize = 3;
 const CLIENTS: usize = 2;
 
+fn policy() -> impl Strategy<Value = (Policy, Affinity)> + Clone {
+    prop_oneof![
+        4 => prop::sample::select(Policy::ALL).prop_map(|policy| (policy, Affinity::Soft)),
+        1 => Just((Policy::SessionHash, Affinity::Hard)),
+    ]
+}
+
 fn setting() -> impl Strategy<Value = Setting> {
     (
-        prop::sample::select(Policy::ALL),
+        policy(),
         prop_oneof![Just(Health::AsUsual), Just(Health::Hasty), Just(Health::Off)],
         prop_oneof![Just(0u32), Just(1_000)],
         prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
@@ -45,7 +52,7 @@ fn setting() -> impl Strategy<Value = Setting> {
     )
         .prop_map(
             |(
-                policy,
+                (policy, affinity),
                 health,
                 retry_budget_percent,
                 stream_bytes,
@@ -55,6 +62,7 @@ fn setting() -> impl Strategy<Value = Setting> {
                 max_queue_wait_ms,
             )| Setting {
                 policy,
+                affinity,
                 health,
                 retry_budget_percent,
                 stream_bytes,
