@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use mcp_broker::broker::{ActionRules, Affinity, ConnectionId, Disconnect, Policy};
 use mcp_proto::{ActionName, AttemptId, Message, Outcome, Readiness, Task, WorkerHello};
 
-use crate::fixture::{Fixture, report, task, worker_hello};
+use crate::fixture::{Fixture, panic_result, report, task, worker_hello};
 
 /// A core under a policy, a client, and workers by name.
 struct Pool {
@@ -490,4 +490,27 @@ fn what_waits_for_a_worker_goes_on_when_fewer_than_may_run_do() {
         ended += 1;
     }
     assert_eq!((ended, pool.it.core.stats().queued), (6, 0));
+}
+
+#[test]
+fn what_waits_for_a_worker_goes_elsewhere_when_its_breaker_opens() {
+    let (mut pool, mut next) = with_busy_home();
+    let home = next.worker.clone();
+    (0..9).for_each(|_| pool.send("k"));
+    let (_, connection) = *pool.workers.iter().find(|it| it.0 == home).unwrap();
+    let mut panicked = 0;
+    while next.worker == home {
+        pool.it.give_result(connection, panic_result(next.attempt));
+        pool.it.expect_deliver(pool.client, &next.id);
+        panicked += 1;
+        next = pool.routed().remove(0);
+    }
+    assert_eq!((panicked, pool.it.core.stats().queued), (5, 4));
+    let worker = next.worker.clone();
+    for _ in 0..4 {
+        pool.end(&next, true);
+        next = pool.routed().remove(0);
+        assert_eq!(next.worker, worker);
+    }
+    pool.end(&next, true);
 }
