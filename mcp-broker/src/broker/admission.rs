@@ -5,6 +5,7 @@
 
 use mcp_proto::{ActionRef, ErrorCode, ErrorInfo, Labels, Priority};
 
+use super::balancer::Member;
 use super::config::CoreConfig;
 use super::inflight::Task;
 use super::pool::{MAX_SUBQUEUES, Pool, PoolKey};
@@ -100,9 +101,10 @@ impl Pool {
             );
             return Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000));
         };
-        if !self.has_room(subqueue) {
+        let home = self.home(subqueue, newcomer.affinity);
+        if !self.has_room_at(home, subqueue) {
             self.check_bounds(tenant, newcomer.bytes, config)?;
-            self.check_wait(now, subqueue, tenant, newcomer)?;
+            self.check_wait(now, (home, subqueue), tenant, newcomer)?;
         }
         if !self.rules.rate_limit.is_off() || !self.rules.tenant_rate_limit.is_off() {
             self.take_from_buckets(now, tenant)?;
@@ -141,14 +143,14 @@ impl Pool {
     fn check_wait(
         &self,
         now: Mono,
-        subqueue: usize,
+        at: (Option<Member>, usize),
         tenant: Tenant,
         newcomer: &Newcomer<'_>,
     ) -> Result<(), ErrorInfo> {
         let (max_wait_ms, deadline) = (self.rules.max_queue_wait_ms, newcomer.deadline);
         let rank = Rank::of_newcomer(self.rules.first_wait_until(now, deadline));
         let spot = Spot { priority: newcomer.priority, tenant, rank };
-        let Some((wait_us, service_us)) = self.predict(subqueue, spot) else { return Ok(()) };
+        let Some((wait_us, service_us)) = self.predict(at, spot) else { return Ok(()) };
         // The mean that it is made of may be some percent too small.
         let at_most_us = wait_us.saturating_add(wait_us / 8);
         let left_us = deadline.since(now);
@@ -185,15 +187,26 @@ impl Pool {
     /// Slots that are all busy become free every service time ÷ slots (Little's law, which holds
     /// whatever the distribution), as if its workers served nothing else; and tasks that come later
     /// and go first are not foreseen.
-    fn predict(&self, subqueue: usize, spot: Spot) -> Option<(u64, u64)> {
+    fn predict(&self, (home, subqueue): (Option<Member>, usize), spot: Spot) -> Option<(u64, u64)> {
         let service_us = self.service.known_us()?;
-        let subqueue = &self.subqueues[subqueue];
-        let slots = match self.rules.max_running {
-            0 => subqueue.ready_slots,
-            cap => subqueue.ready_slots.min(cap.into()),
+        let wait_us = |tasks: u64, slots: u64| {
+            let slots = match self.rules.max_running {
+                0 => slots,
+                cap => slots.min(cap.into()),
+            };
+            tasks.saturating_mul(service_us).checked_div(slots)
         };
-        let ahead = subqueue.ahead_of(spot) as u64;
-        let wait_us = (ahead + 1).saturating_mul(service_us).checked_div(slots)?;
+        let subqueue = &self.subqueues[subqueue];
+        let (ahead, slots) = (subqueue.lines.ahead_of(spot) as u64, subqueue.ready_slots);
+        let wait_us = match home {
+            None => wait_us(ahead + 1, slots)?,
+            // Those that any worker may take are shared out among all.
+            Some(home) => {
+                let own = self.pinned_lines(home).map_or(0, |lines| lines.ahead_of(spot)) as u64;
+                let own_us = wait_us(own + 1, self.ready_slots(home).into())?;
+                own_us.saturating_add(wait_us(ahead, slots)?)
+            }
+        };
         Some((wait_us, service_us))
     }
 

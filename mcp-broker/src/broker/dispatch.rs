@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
-use mcp_proto::{ActionName, ActionRef, Priority, RouteHead};
+use mcp_proto::{ActionName, ActionRef, RouteHead};
 
-use super::inflight::{Attempt, TaskKey, TaskState};
+use super::inflight::{Attempt, Task, TaskKey, TaskState};
 use super::pool::{Choice, Pool, PoolKey};
-use super::queue::{Rank, Tenant, Turn};
+use super::queue::{Rank, Turn};
 use super::registry::AgentKey;
 use super::uploads::Upload;
 use super::{Core, Mono, Now, Output, Timer};
@@ -70,7 +70,13 @@ impl Core {
         let is_expired = now.mono >= task.deadline;
         // Where a worker has room, whatever waits was handed back by it, and waits for another one.
         let ask = task.ask(&self.registry);
-        if !is_expired && let Some(choice) = pool.pick(task.subqueue, &mut self.rng, ask) {
+        let home = pool.home(task.subqueue, task.affinity);
+        if !is_expired
+            && let Some(choice) = match home {
+                Some(home) => pool.choose(home, task.subqueue, task.affinity),
+                None => pool.pick(task.subqueue, &mut self.rng, ask),
+            }
+        {
             return self.route(now, key, choice, since);
         }
         let until = pool.rules.wait_until(since, task);
@@ -82,19 +88,20 @@ impl Core {
         pool.queued_bytes += bytes;
         pool.tenants.waits(tenant, bytes);
         self.waiting.of(pool.is_shadow).add(bytes);
-        let subqueue = &mut pool.subqueues[task.subqueue];
-        subqueue.push(now.mono, spot, pool.tenants.attained_us(tenant), key);
+        task.set_pinned(home);
+        let attained_us = pool.tenants.attained_us(tenant);
+        pool.lines_mut(home, task.subqueue).push(now.mono, spot, attained_us, key);
         if was_delayed {
             // Another worker would have been better, but not better than none.
             task.avoid = None;
         }
-        task.had_worker |= subqueue.ready > 0;
+        task.had_worker |= pool.subqueues[task.subqueue].ready > 0;
         let mut at = until;
         if !task.had_worker {
             let wait = task.received.plus_ms(self.config.no_worker_wait_ms);
             let started = Mono::default();
             at = at.min(wait.max(started.plus_ms(self.config.restart_grace_ms)));
-        } else if subqueue.is_barred() {
+        } else if pool.subqueues[task.subqueue].is_barred() {
             at = at.min(now.mono.plus_ms(self.config.no_worker_wait_ms));
         }
         let has_room = pool.has_room(task.subqueue);
@@ -247,13 +254,13 @@ impl Core {
             let with_room = |index: &usize| pool.has_room(*index);
             let with_room =
                 (0..pool.subqueues.len()).filter(with_room).fold(0, |it, i| it | 1 << i);
-            let Some((task, subqueue)) = pool.first_in_line(now.mono, with_room, |_| true) else {
-                return;
-            };
+            let first = pool.first_in_line(now.mono, with_room, |_| true);
+            let Some((_, task, subqueue)) = first else { break };
             let ask = self.tasks.get(task).map(|task| task.ask(&self.registry)).unwrap_or_default();
-            let Some(choice) = pool.pick(subqueue, &mut self.rng, ask) else { return };
+            let Some(choice) = pool.pick(subqueue, &mut self.rng, ask) else { break };
             self.take_turn(now, task, choice);
         }
+        self.fill_pinned(now, key);
     }
 
     /// The task that a worker with room shall have next: of its actions in turn, the first in line.
@@ -273,28 +280,35 @@ impl Core {
             let is_wanted =
                 |task: TaskKey| tasks.get(task).is_some_and(|task| task.avoid != Some(key));
             let first = pool.first_in_line(now.mono, open, is_wanted);
-            if let Some((task, subqueue)) = first {
+            let pinned = pool.first_pinned(now.mono, membership.member).filter(|_| open != 0);
+            let first = match pinned {
+                Some((turn, task)) if first.is_none_or(|(other, ..)| turn < other) => Some(task),
+                _ => first.map(|(_, task, _)| task),
+            };
+            if let Some(first) = first
+                && let Some(task) = tasks.get(first)
+            {
                 agent.next_action = (index + 1) % count;
-                let candidates = pool.subqueues[subqueue].balancer.len() as u32;
-                let affinity = tasks.get(task).map_or(0, |task| task.affinity);
-                return Some((task, pool.choice(membership.member, candidates, affinity)?));
+                let candidates = pool.subqueues[task.subqueue].balancer.len() as u32;
+                return Some((first, pool.choice(membership.member, candidates, task.affinity)?));
             }
         }
         None
     }
 
     /// A waiting task's turn has come: it goes to the worker that was chosen, unless it has expired.
-    fn take_turn(&mut self, now: Now, key: TaskKey, choice: Choice) {
+    pub(super) fn take_turn(&mut self, now: Now, key: TaskKey, choice: Choice) {
         let Some(task) = self.tasks.get(key) else { return };
         if now.mono >= task.deadline {
             return self.expire_queued(now, key);
         }
-        let (pool, subqueue, priority, tenant) =
-            (task.pool, task.subqueue, task.priority, task.tenant);
-        let Some(since) = self.leave_queue(key) else { return };
-        if let Some(pool) = self.pools.get_mut(pool) {
-            pool.is_served(now.mono, subqueue, priority, tenant);
+        let Some(pool) = self.pools.get_mut(task.pool) else { return };
+        let home = pool.home(task.subqueue, task.affinity);
+        if home.is_some_and(|home| pool.agent(home) != Some(choice.agent)) {
+            return self.pin(now, key);
         }
+        pool.is_served(now.mono, task);
+        let Some(since) = self.leave_queue(key) else { return };
         self.route(now, key, choice, since);
     }
 
@@ -317,7 +331,7 @@ impl Core {
         pool.queued -= 1;
         pool.queued_bytes -= bytes;
         pool.tenants.waits_no_more(spot.tenant, bytes);
-        pool.subqueues[task.subqueue].remove(spot);
+        pool.lines_mut(task.pinned(), task.subqueue).remove(spot);
         self.waiting.of(pool.is_shadow).remove(bytes);
         self.tasks.waits_no_more(key, &mut pool.waiting);
         Some(since)
@@ -358,28 +372,29 @@ impl Pool {
         now: Mono,
         subqueues: u64,
         is_wanted: impl Fn(TaskKey) -> bool,
-    ) -> Option<(TaskKey, usize)> {
+    ) -> Option<(Turn, TaskKey, usize)> {
         let (age_ms, tenants) = (self.rules.age_ms, &self.tenants);
         let mut best: Option<(Turn, TaskKey, usize)> = None;
         for (index, subqueue) in self.subqueues.iter_mut().enumerate() {
-            if subqueues >> index & 1 == 0 || subqueue.queued == 0 {
+            let lines = &mut subqueue.lines;
+            if subqueues >> index & 1 == 0 || lines.queued == 0 {
                 continue;
             }
-            let mut first = subqueue.first(now, age_ms, tenants);
-            if subqueue.has_several_takers() && first.is_some_and(|(_, task)| !is_wanted(task)) {
-                first = subqueue.first_wanted(now, age_ms, &is_wanted);
+            let mut first = lines.first(now, age_ms, tenants);
+            if first.is_some_and(|(_, task)| !is_wanted(task)) && subqueue.has_several_takers() {
+                first = subqueue.lines.first_wanted(now, age_ms, &is_wanted);
             }
             let Some((turn, task)) = first else { continue };
             if best.is_none_or(|(best, ..)| turn < best) {
                 best = Some((turn, task, index));
             }
         }
-        best.map(|(_, task, index)| (task, index))
+        best
     }
 
     /// A waiting task goes to a worker.
-    fn is_served(&mut self, now: Mono, subqueue: usize, priority: Priority, tenant: Tenant) {
-        self.subqueues[subqueue].is_served(now, priority);
-        self.tenants.serve(tenant, self.service.us().unwrap_or(0));
+    fn is_served(&mut self, now: Mono, task: &Task) {
+        self.lines_mut(task.pinned(), task.subqueue).is_served(now, task.priority);
+        self.tenants.serve(task.tenant, self.service.us().unwrap_or(0));
     }
 }

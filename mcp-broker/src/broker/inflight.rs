@@ -37,7 +37,7 @@ use mcp_proto::{
 use smallvec::SmallVec;
 
 use super::arrivals::{Arrivals, Links};
-use super::balancer::{Ask, Policy};
+use super::balancer::{Ask, Member, Policy};
 use super::family::Kin;
 use super::health::Faults;
 use super::hedging::Hedge;
@@ -137,6 +137,8 @@ pub(super) struct Extras {
     pub(super) mirrored: Option<Mirrored>,
     /// Set when it takes part in a split.
     pub(super) arm: Option<Assigned>,
+    /// The worker in whose lines it waits, if it waits in one's.
+    pub(super) pinned: Option<Member>,
 }
 
 impl Task {

@@ -49,6 +49,7 @@ mod output;
 mod p95;
 mod parking;
 mod peers;
+mod pinning;
 mod pool;
 mod queue;
 mod rates;
@@ -79,7 +80,7 @@ use bytes::BytesMut;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Message};
 
-pub use balancer::Policy;
+pub use balancer::{Affinity, Policy};
 pub use config::CoreConfig;
 pub use experiments::{ArmView, Durations, Experiments, MirrorView};
 pub use health::{ActionHealth, BreakerRules, Breakers, OutlierRules};

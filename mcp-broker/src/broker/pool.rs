@@ -11,7 +11,7 @@ use super::health::{Condition, Health, PoolHealth};
 use super::hedging::Hedging;
 use super::mean::Mean;
 use super::metrics::Slot;
-use super::queue::{SubQueue, Tenant, Tenants, Total};
+use super::queue::{Lines, SubQueue, Tenant, Tenants, Total};
 use super::rates::Bucket;
 use super::registry::AgentKey;
 use super::rng::Rng;
@@ -46,6 +46,9 @@ pub(super) struct Pool {
     pub(super) queued_bytes: usize,
     /// They, by when they came.
     pub(super) waiting: Arrivals,
+    /// Members that tasks are spread over from now on, or no more: what is pinned is to be looked at,
+    /// see [`Pool::reseated`].
+    pub(super) reseated: Vec<Member>,
     /// Tasks that wait for their time, in no sub-queue.
     pub(super) delayed: Total,
     /// Tasks without an outcome; the pool stays while there are any.
@@ -78,6 +81,8 @@ pub(super) struct PoolMember {
     room: Option<Load>,
     standing: Standing,
     pub(super) health: Health,
+    /// Tasks that wait for it alone, if there were any.
+    pub(super) pinned: Option<Box<Lines>>,
 }
 
 impl PoolMember {
@@ -136,6 +141,7 @@ impl Pool {
             queued: 0,
             queued_bytes: 0,
             waiting: Arrivals::default(),
+            reseated: Vec::new(),
             delayed: Total::default(),
             tasks: 0,
             running: 0,
@@ -186,6 +192,7 @@ impl Pool {
             room: None,
             standing: Standing::among(&self.standing),
             health,
+            pinned: None,
         };
         match self.free.pop() {
             Some(index) => {
@@ -308,6 +315,9 @@ impl Pool {
         key: u64,
         others: &[Member],
     ) -> Option<Choice> {
+        if key != 0 && self.rules.pins() {
+            return None;
+        }
         let is_last_resort = self.subqueues[subqueue].is_last_resort();
         let candidates = self.subqueues[subqueue].balancer.len() as u32;
         for index in others {

@@ -114,6 +114,11 @@ impl Core {
         let serves = std::mem::take(&mut agent.serves);
         let mut left = Vec::with_capacity(serves.len());
         for Membership { pool: pool_key, member } in &serves {
+            if let Some(pool) = self.pools.get_mut(*pool_key) {
+                pool.set_ready(now.mono, *member, 0);
+            }
+            // What waits for it goes elsewhere first.
+            self.pool_has_turned(now, *pool_key);
             let Some(pool) = self.pools.get_mut(*pool_key) else { continue };
             if let Some(mut health) = pool.leave(now.mono, *member) {
                 if let Some(timer) = health.take_timer() {
@@ -124,7 +129,6 @@ impl Core {
         }
         for Membership { pool, .. } in serves {
             self.open_deserted(now, pool);
-            self.pool_has_turned(now, pool);
             self.drop_pool_if_unused(pool);
         }
         left

@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use mcp_proto::ActionName;
 use serde::{Deserialize, Serialize};
 
-use super::balancer::Policy;
+use super::balancer::{Affinity, Policy};
 use super::health::{BreakerRules, MAX_POISON_AFTER, OutlierRules};
 use super::hedging::{HedgeRule, Hedging};
 use super::mirror::MirrorRule;
@@ -27,6 +27,9 @@ use super::{Core, Now};
 pub struct ActionRules {
     /// How a worker is chosen. `"least_loaded"`.
     pub policy: Policy,
+    /// Under the policy `"session_hash"`: what a task with an affinity key does while its worker has
+    /// no room. `"soft"`.
+    pub affinity: Affinity,
     /// A priority that no task of goes to a worker for this long, while some wait, counts as the next
     /// higher one, until one goes. Longer than a few tasks take. In ms, 0: it never does. 5,000.
     pub age_ms: u64,
@@ -71,6 +74,7 @@ impl Default for ActionRules {
     fn default() -> Self {
         Self {
             policy: Policy::default(),
+            affinity: Affinity::default(),
             age_ms: 5_000,
             max_queue_tasks: 0,
             max_queue_bytes: 0,
@@ -171,7 +175,11 @@ impl Core {
         self.rules.changed();
         for key in pools.into_iter().flatten() {
             if let Some(pool) = self.pools.get_mut(key) {
+                let pinning = if rules.pins() { Vec::new() } else { pool.pinning() };
                 pool.set_rules(rules.clone());
+                for member in pinning {
+                    self.unpin(now, key, member);
+                }
                 self.health_rules_changed(now, key);
                 // More may run than before.
                 self.fill_pool(now, key);

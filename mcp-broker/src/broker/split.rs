@@ -208,7 +208,7 @@ impl Pool {
     fn open_deserted(&mut self) -> bool {
         let mut has_opened = false;
         for index in 1..self.subqueues.len() {
-            if self.subqueues[index].queued > 0 {
+            if self.subqueues[index].lines.queued > 0 {
                 has_opened |= self.open_if_deserted(index);
             }
         }

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use mcp_broker::broker::{ActionRules, ConnectionId, Disconnect, Policy};
+use mcp_broker::broker::{ActionRules, Affinity, ConnectionId, Disconnect, Policy};
 use mcp_proto::{ActionName, AttemptId, Message, Outcome, Readiness, Task, WorkerHello};
 
-use crate::fixture::{Fixture, report, task, worker_hello};
+use crate::fixture::{Fixture, panic_result, report, task, worker_hello};
 
 /// A core under a policy, a client, and workers by name.
 struct Pool {
@@ -25,7 +25,14 @@ struct Routed {
 
 impl Pool {
     fn new(policy: Policy, workers: impl IntoIterator<Item = WorkerHello>) -> Self {
-        let mut it = Fixture::with(|config| config.rules.policy = policy);
+        Self::with(workers, |rules| rules.policy = policy)
+    }
+
+    fn with(
+        workers: impl IntoIterator<Item = WorkerHello>,
+        change: impl FnOnce(&mut ActionRules),
+    ) -> Self {
+        let mut it = Fixture::with(|config| change(&mut config.rules));
         let client = it.client();
         let mut pool = Self { it, client, workers: Vec::new(), sent: 0 };
         workers.into_iter().for_each(|hello| pool.join(hello));
@@ -298,4 +305,212 @@ fn a_trace_names_the_policy_by_which_the_worker_was_chosen() {
             assert_eq!(&*deliver.trace.decode().hops[0].policy, expected);
         }
     }
+}
+
+fn is_hard(rules: &mut ActionRules) {
+    rules.policy = Policy::SessionHash;
+    rules.affinity = Affinity::Hard;
+}
+
+/// Workers of one slot under hard affinity; the one of the key "k" has a task.
+fn with_busy_home() -> (Pool, Routed) {
+    let workers = (0..3).map(|n| worker_hello(&format!("w{n}"), 1));
+    let mut pool = Pool::with(workers, is_hard);
+    let home = pool.send_one("k");
+    (pool, home)
+}
+
+#[test]
+fn a_hard_key_waits_for_its_worker_while_others_have_room() {
+    let (mut pool, home) = with_busy_home();
+    pool.send("k");
+    assert!(pool.routed().is_empty());
+    // Others are not held up, by whatever key or none.
+    let other = pool.send_one("");
+    assert_ne!(other.worker, home.worker);
+    pool.end(&other, true);
+    pool.end(&home, true);
+    let [next] = &pool.routed()[..] else { panic!("its turn has come") };
+    assert_eq!((&next.worker, pool.it.core.stats().queued), (&home.worker, 0));
+    pool.end(&next.clone(), true);
+    assert_eq!(pool.one("k"), home.worker);
+}
+
+#[test]
+fn a_worker_takes_those_that_wait_for_it_and_those_that_wait_for_any_by_their_turn() {
+    let mut pool = Pool::with([worker_hello("w", 1)], is_hard);
+    let first = pool.send_one("k");
+    pool.send("k");
+    pool.send("");
+    pool.send("k");
+    let urgent = Task { priority: mcp_proto::Priority::Urgent, ..task("urgent") };
+    pool.it.send_task(pool.client, urgent, 60_000);
+    pool.end(&first, true);
+    let mut order = Vec::new();
+    while let Some(next) = pool.routed().pop() {
+        pool.end(&next, true);
+        order.push(next.id);
+    }
+    assert_eq!(order, ["urgent", "t1", "t2", "t3"]);
+}
+
+#[test]
+fn what_waits_for_a_worker_goes_elsewhere_when_that_takes_no_tasks_any_more() {
+    for is_draining in [true, false] {
+        let (mut pool, home) = with_busy_home();
+        (0..3).for_each(|_| pool.send("k"));
+        assert!(pool.routed().is_empty());
+        if is_draining {
+            let (_, connection) = *pool.workers.iter().find(|it| it.0 == home.worker).unwrap();
+            pool.it.give(connection, report(1, &[home.attempt], Readiness::Draining));
+        } else {
+            pool.leave(&home.worker);
+            pool.it.expect_deliver(pool.client, &home.id);
+        }
+        let [next] = &pool.routed()[..] else { panic!("one of the others is its home now") };
+        let mut next = next.clone();
+        for _ in 0..2 {
+            pool.end(&next, true);
+            let worker = next.worker;
+            next = pool.routed().remove(0);
+            assert_eq!(next.worker, worker);
+        }
+        pool.end(&next, true);
+        if is_draining {
+            pool.end(&home, true);
+        }
+        assert_eq!(pool.it.core.stats().queued, 0);
+    }
+}
+
+#[test]
+fn what_waits_for_a_worker_goes_to_a_new_one_that_its_key_belongs_to() {
+    let mut pool = Pool::with([worker_hello("w0", 20)], is_hard);
+    (0..20).for_each(|_| pool.send(""));
+    let mut running = pool.routed();
+    let keys: Vec<_> = (0..20).map(|number| number.to_string()).collect();
+    keys.iter().for_each(|key| pool.send(key));
+    pool.join(worker_hello("w1", 20));
+    let taken = pool.routed();
+    assert!((5..16).contains(&taken.len()), "{}", taken.len());
+    assert!(taken.iter().all(|it| it.worker == "w1"));
+    // The others belong to the first one, though the new one has room.
+    assert_eq!(pool.it.core.stats().queued as usize, 20 - taken.len());
+    taken.iter().for_each(|it| pool.end(it, true));
+    while let Some(next) = running.pop() {
+        assert_eq!(next.worker, "w0");
+        pool.end(&next, true);
+        running.extend(pool.routed());
+    }
+    assert_eq!(pool.it.core.stats().queued, 0);
+}
+
+#[test]
+fn what_came_before_any_worker_goes_to_the_one_of_its_key() {
+    let mut pool = Pool::with([], is_hard);
+    for number in 0..12 {
+        pool.send(&(number % 4).to_string());
+    }
+    for name in ["w0", "w1", "w2"] {
+        pool.join(worker_hello(name, 1));
+    }
+    let mut homes = HashMap::new();
+    let mut running = pool.routed();
+    let first: Vec<_> = running.iter().map(|it| it.id.clone()).collect();
+    while let Some(next) = running.pop() {
+        pool.end(&next, true);
+        // Not all workers were there when each got its first task.
+        if !first.contains(&next.id) {
+            let key = next.id[1..].parse::<usize>().unwrap() % 4;
+            assert_eq!(homes.entry(key).or_insert(next.worker.clone()), &next.worker, "{next:?}");
+        }
+        running.extend(pool.routed());
+    }
+    assert_eq!((homes.len(), pool.it.core.stats().queued), (4, 0));
+}
+
+#[test]
+fn what_waits_for_a_worker_goes_to_any_once_affinity_is_soft() {
+    let (mut pool, home) = with_busy_home();
+    (0..3).for_each(|_| pool.send("k"));
+    assert!(pool.routed().is_empty());
+    let mut rules = (*pool.it.core.rules("work")).clone();
+    rules.affinity = Affinity::Soft;
+    pool.it.core.set_rules(pool.it.now, ActionName::try_from("work").unwrap(), rules);
+    pool.it.collect();
+    let mut running = pool.routed();
+    assert_eq!((running.len(), pool.it.core.stats().queued), (2, 1));
+    running.push(home);
+    while let Some(next) = running.pop() {
+        pool.end(&next, true);
+        running.extend(pool.routed());
+    }
+    assert_eq!(pool.it.core.stats().queued, 0);
+}
+
+#[test]
+fn what_waits_for_a_worker_is_bounded_expires_and_can_be_cancelled() {
+    let workers = (0..3).map(|n| worker_hello(&format!("w{n}"), 1));
+    let mut pool = Pool::with(workers, |rules| {
+        is_hard(rules);
+        rules.max_queue_tasks = 2;
+    });
+    let home = pool.send_one("k");
+    let keyed = |id: &str| Task { affinity_key: "k".into(), ..task(id) };
+    pool.it.send_task(pool.client, keyed("short"), 100);
+    pool.it.send_task(pool.client, keyed("unwanted"), 60_000);
+    pool.it.send_task(pool.client, keyed("refused"), 60_000);
+    let error = pool.it.expect_deliver(pool.client, "refused").error.unwrap();
+    assert_eq!(error.code, mcp_proto::ErrorCode::QueueFull);
+    pool.it.advance(100);
+    assert_eq!(pool.it.expect_end(pool.client, "short").0, Outcome::Expired);
+    let cancel = mcp_proto::Cancel::Task("unwanted".try_into().unwrap());
+    pool.it.give(pool.client, Message::Cancel(cancel));
+    assert_eq!(pool.it.expect_end(pool.client, "unwanted").0, Outcome::Cancelled);
+    assert_eq!(pool.it.core.stats().queued, 0);
+    pool.end(&home, true);
+    assert!(pool.routed().is_empty());
+}
+
+#[test]
+fn what_waits_for_a_worker_goes_on_when_fewer_than_may_run_do() {
+    let workers = (0..3).map(|n| worker_hello(&format!("w{n}"), 1));
+    let mut pool = Pool::with(workers, |rules| {
+        is_hard(rules);
+        rules.max_running = 1;
+    });
+    let first = pool.send_one("");
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    keys.iter().for_each(|key| pool.send(key));
+    pool.end(&first, true);
+    let mut ended = 0;
+    while let Some(next) = pool.routed().pop() {
+        assert_eq!(pool.it.core.stats().in_flight, 1);
+        pool.end(&next, true);
+        ended += 1;
+    }
+    assert_eq!((ended, pool.it.core.stats().queued), (6, 0));
+}
+
+#[test]
+fn what_waits_for_a_worker_goes_elsewhere_when_its_breaker_opens() {
+    let (mut pool, mut next) = with_busy_home();
+    let home = next.worker.clone();
+    (0..9).for_each(|_| pool.send("k"));
+    let (_, connection) = *pool.workers.iter().find(|it| it.0 == home).unwrap();
+    let mut panicked = 0;
+    while next.worker == home {
+        pool.it.give_result(connection, panic_result(next.attempt));
+        pool.it.expect_deliver(pool.client, &next.id);
+        panicked += 1;
+        next = pool.routed().remove(0);
+    }
+    assert_eq!((panicked, pool.it.core.stats().queued), (5, 4));
+    let worker = next.worker.clone();
+    for _ in 0..4 {
+        pool.end(&next, true);
+        next = pool.routed().remove(0);
+        assert_eq!(next.worker, worker);
+    }
+    pool.end(&next, true);
 }

@@ -45,11 +45,10 @@ pub enum Policy {
     /// Tasks with the same affinity key go to the same worker, in proportion to slots, and only the
     /// keys of a worker that comes or goes move. None gets more than 1.25 times its share, however
     /// hot a key is: beyond that, or while a worker has no room, the next one in the key's order is
-    /// taken. A task that had to wait goes to whichever worker has room first, and tasks without a
-    /// key go by `least_loaded`. Other policies do not look at keys. For sessions whose worker keeps a
-    /// cache of them. Sources: Thaler and Ravishankar, "Using name-based mappings to increase hit
-    /// rates", 1998; Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads",
-    /// 2018.
+    /// taken, unless [`Affinity::Hard`] is asked for. Tasks without a key go by `least_loaded`. Other
+    /// policies do not look at keys. For sessions whose worker keeps a cache of them. Sources: Thaler
+    /// and Ravishankar, "Using name-based mappings to increase hit rates", 1998; Mirrokni, Thorup and
+    /// Zadimoghaddam, "Consistent hashing with bounded loads", 2018.
     SessionHash,
     /// As `p2c`, with the drain time divided by the square of the share of attempts that ended ok;
     /// one task in 20 goes anywhere, so that what is learnt stays true and no worker starves. For
@@ -85,6 +84,20 @@ impl Policy {
     pub(super) fn of_key(self, key: u64) -> Self {
         if self == Policy::SessionHash && key == 0 { Policy::LeastLoaded } else { self }
     }
+}
+
+/// What a task with an affinity key does, under [`Policy::SessionHash`], while the worker of its key
+/// has no room or more than its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Affinity {
+    /// It goes to the next worker in the key's order, and to any one if it had to wait: the worker
+    /// of its key is better, but not better than now.
+    #[default]
+    Soft,
+    /// It waits for that worker, for as long as that takes tasks at all. For sessions that no other
+    /// worker could go on with.
+    Hard,
 }
 
 /// Names a member of a pool; small and dense.
@@ -211,6 +224,22 @@ impl Balancer {
             Balancer::P2c(it) => p2c::pick(it, rng, avoid, |it| Cost::of(estimate(it))),
             Balancer::SessionHash(it) => it.pick(rng, key, avoid),
             Balancer::Adaptive(it) => adaptive::pick(it, rng, avoid, estimate),
+        }
+    }
+
+    /// The first member of a key's order, with room or not.
+    pub(super) fn home(&mut self, key: u64) -> Option<Member> {
+        match self {
+            Balancer::SessionHash(it) => it.home(key),
+            _ => None,
+        }
+    }
+
+    /// Whether a member comes before another in a key's order.
+    pub(super) fn prefers(&self, key: u64, member: Member, other: Member) -> bool {
+        match self {
+            Balancer::SessionHash(it) => it.prefers(key, member, other),
+            _ => false,
         }
     }
 

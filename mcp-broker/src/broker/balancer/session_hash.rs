@@ -37,6 +37,9 @@ const RANKED: usize = 4;
 /// remembered costs a look at each member, some ns.
 const REMEMBERED: usize = 4096;
 
+/// Keys that share a place among those: so many that a quarter of them fits with few lost.
+const WAYS: usize = 4;
+
 /// No member.
 const NONE: Member = Member::MAX;
 
@@ -52,7 +55,8 @@ pub(crate) struct SessionHash {
     lately: u64,
     /// Changes when a member comes or goes.
     generation: u32,
-    remembered: Vec<Remembered>,
+    /// By key, a few to a place.
+    remembered: Vec<[Remembered; WAYS]>,
     by_load: LeastLoaded,
 }
 
@@ -71,6 +75,18 @@ struct Remembered {
     key: u64,
     generation: u32,
     first: [Member; RANKED],
+}
+
+impl Seated {
+    /// Between 0 and 1, neither of them.
+    fn chance(&self, key: u64) -> f64 {
+        ((avalanche(key ^ self.seed) >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
+    }
+
+    /// How long its race takes with this chance.
+    fn time(&self, chance: f64) -> f64 {
+        -chance.ln() / f64::from(self.slots)
+    }
 }
 
 impl SessionHash {
@@ -177,14 +193,13 @@ impl SessionHash {
     fn first_of(&self, key: u64, runs: impl Fn(&Seated) -> bool) -> [Member; RANKED] {
         let mut best = [(f64::INFINITY, NONE); RANKED];
         for it in &self.seated {
-            let slots = f64::from(it.slots);
-            let chance = fraction(avalanche(key ^ it.seed));
+            let chance = it.chance(key);
             // Since -ln x ≥ 1 - x, most have lost before their time is known.
             let (last_time, _) = best[RANKED - 1];
-            if 1.0 - chance >= last_time * slots || !runs(it) {
+            if 1.0 - chance >= last_time * f64::from(it.slots) || !runs(it) {
                 continue;
             }
-            let time = -chance.ln() / slots;
+            let time = it.time(chance);
             if time < last_time {
                 let place = best.partition_point(|(other, _)| *other <= time);
                 best[place..].rotate_right(1);
@@ -196,20 +211,38 @@ impl SessionHash {
 
     /// The first of a key's order, with room or not.
     fn ranked(&mut self, key: u64) -> [Member; RANKED] {
-        let place = key as usize % REMEMBERED;
-        if let Some(it) = self.remembered.get(place)
-            && it.key == key
-            && it.generation == self.generation
-        {
-            return it.first;
-        }
-        let first = self.first_of(key, |_| true);
+        let generation = self.generation;
         if self.remembered.is_empty() {
-            let nothing = Remembered { key: 0, generation: 0, first: [NONE; RANKED] };
-            self.remembered = vec![nothing; REMEMBERED];
+            let nothing = Remembered { key: 0, generation, first: [NONE; RANKED] };
+            self.remembered = vec![[nothing; WAYS]; REMEMBERED / WAYS];
         }
-        self.remembered[place] = Remembered { key, generation: self.generation, first };
-        first
+        let place = key as usize % self.remembered.len();
+        let is_it = |it: &Remembered| it.key == key && it.generation == generation;
+        match self.remembered[place].iter().position(is_it) {
+            // Whoever was asked for last is the last to be forgotten.
+            Some(way) => self.remembered[place][..=way].rotate_right(1),
+            None => {
+                let first = self.first_of(key, |_| true);
+                self.remembered[place].rotate_right(1);
+                self.remembered[place][0] = Remembered { key, generation, first };
+            }
+        }
+        self.remembered[place][0].first
+    }
+
+    /// The first member of a key's order, with room or not.
+    pub(super) fn home(&mut self, key: u64) -> Option<Member> {
+        let [home, ..] = self.ranked(key);
+        (home != NONE).then_some(home)
+    }
+
+    /// Whether a member comes before another in a key's order.
+    pub(super) fn prefers(&self, key: u64, member: Member, other: Member) -> bool {
+        let time = |member| {
+            let it = &self.seated[self.position(member)?];
+            Some(it.time(it.chance(key)))
+        };
+        time(member).is_some_and(|own| time(other).is_none_or(|other| own < other))
     }
 
     fn halve(&mut self) {
@@ -223,11 +256,6 @@ impl SessionHash {
     pub(super) fn len(&self) -> usize {
         self.by_load.len()
     }
-}
-
-/// Between 0 and 1, neither of them.
-fn fraction(hash: u64) -> f64 {
-    ((hash >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
 }
 
 #[cfg(test)]

@@ -176,6 +176,7 @@ impl Pool {
             self.health.has_turned |= is != was;
             if takes_part(before.0, was.0) != takes_part(after.0, is.0) {
                 subqueue.seat(index, member);
+                self.reseated(index);
             }
             if is.0 != was.0 {
                 self.seat_ejected(queue, index);
@@ -200,14 +201,16 @@ impl Pool {
 
     /// A sub-queue's workers that are left out, but for one, take part from now on, or not any more.
     fn seat_ejected(&mut self, queue: usize, but: Member) {
-        let subqueue = &mut self.subqueues[queue];
-        for (index, member) in self.members.iter().enumerate() {
-            if let Some(member) = member.as_ref().filter(|it| it.eligible >> queue & 1 == 1)
+        for index in 0..self.members.len() {
+            let subqueue = &mut self.subqueues[queue];
+            if let Some(member) =
+                self.members[index].as_ref().filter(|it| it.eligible >> queue & 1 == 1)
                 && member.condition() == Some(Condition::Ejected)
                 && index as Member != but
             {
                 subqueue.seat(index as Member, member);
                 subqueue.offer(index as Member, member);
+                self.reseated(index as Member);
             }
         }
     }

@@ -70,8 +70,9 @@ pub(super) struct PoolHealth {
     paces: Paces,
     /// Workers that take tasks, and were not new, slow or at fault lately.
     settled: u32,
-    /// A sub-queue has or lacks workers that it lacked or had, see [`Pool::change`].
-    has_turned: bool,
+    /// A sub-queue has or lacks workers that it lacked or had, see [`Pool::change`], or what is pinned is
+    /// to be looked at, see [`Pool::reseated`].
+    pub(super) has_turned: bool,
     /// Whether the wait of tasks is looked after whose workers' breakers are all open.
     has_outage_timer: bool,
 }

@@ -79,6 +79,7 @@ impl Core {
         if begins {
             self.outage_begins(now.mono, key);
         }
+        self.pin_anew(now, key);
         self.fill_pool(now, key);
     }
 

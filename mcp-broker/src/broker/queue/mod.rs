@@ -31,9 +31,7 @@ pub(super) struct SubQueue {
     pub(super) required: Labels,
     /// Of an arm: what its tasks require themselves.
     pub(super) without_arm: Option<Labels>,
-    /// By priority, lowest first.
-    classes: [Class; Priority::ALL.len()],
-    pub(super) queued: usize,
+    pub(super) lines: Lines,
     pub(super) balancer: Balancer,
     /// Members with the labels.
     pub(super) eligible: u32,
@@ -46,7 +44,15 @@ pub(super) struct SubQueue {
     pub(super) tasks: usize,
 }
 
-/// Where a task waits in its sub-queue.
+/// Tasks that wait for the same workers.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// By priority, lowest first.
+    classes: [Class; Priority::ALL.len()],
+    pub(super) queued: usize,
+}
+
+/// Where a task waits in its lines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spot {
     pub(super) priority: Priority,
@@ -54,7 +60,7 @@ pub(super) struct Spot {
     pub(super) rank: Rank,
 }
 
-/// The task whose turn it is in a sub-queue. Of several, the least goes first.
+/// The task whose turn it is in its lines. Of several, the least goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
     class: Effective,
@@ -76,8 +82,7 @@ impl SubQueue {
         Self {
             required,
             without_arm,
-            classes: Default::default(),
-            queued: 0,
+            lines: Lines::default(),
             balancer: Balancer::new(policy),
             eligible: 0,
             ready: 0,
@@ -93,7 +98,9 @@ impl SubQueue {
         (self.eligible, self.ready, self.ready_slots) = (0, 0, 0);
         self.unwell = Unwell::default();
     }
+}
 
+impl Lines {
     /// Adds a task of a tenant that has attained this service.
     pub(super) fn push(&mut self, now: Mono, spot: Spot, attained_us: u64, task: TaskKey) {
         self.queued += 1;
@@ -121,6 +128,11 @@ impl SubQueue {
     ) -> Option<(Turn, TaskKey)> {
         let class = self.order(now, age_ms).min()?;
         self.classes[class.own].first(tenants).map(|first| turn(class, first))
+    }
+
+    /// The tasks, about in the order in which they go.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = TaskKey> {
+        self.classes.iter().rev().flat_map(Class::iter).map(|first| first.task)
     }
 
     /// The first that is wanted, of the first few.
@@ -209,9 +221,9 @@ mod tests {
 
     const NAMES: [&[u8]; 4] = [b"", b"a", b"b", b"c"];
 
-    /// A sub-queue beside a list of what is in it.
+    /// Lines beside a list of what is in them.
     struct Both {
-        subqueue: SubQueue,
+        lines: Lines,
         tenants: Tenants,
         list: Vec<(Spot, TaskKey)>,
     }
@@ -219,23 +231,23 @@ mod tests {
     impl Both {
         fn push(&mut self, now: Mono, spot: Spot, task: TaskKey) {
             self.tenants.waits(spot.tenant, 1);
-            self.subqueue.push(now, spot, self.tenants.attained_us(spot.tenant), task);
+            self.lines.push(now, spot, self.tenants.attained_us(spot.tenant), task);
             self.list.push((spot, task));
         }
 
         fn remove(&mut self, index: usize) {
             let (spot, _) = self.list.swap_remove(index);
             self.tenants.waits_no_more(spot.tenant, 1);
-            self.subqueue.remove(spot);
+            self.lines.remove(spot);
         }
 
         /// The first task is one of the class and the tenant whose turn it is, and of those the one
         /// with the least rank.
         fn check_first(&mut self, now: Mono) -> Option<usize> {
-            let first = self.subqueue.first(now, 0, &self.tenants);
+            let first = self.lines.first(now, 0, &self.tenants);
             assert_eq!(
                 (first.is_none(), self.list.len()),
-                (self.list.is_empty(), self.subqueue.queued)
+                (self.list.is_empty(), self.lines.queued)
             );
             let (_, task) = first?;
             let index = self.list.iter().position(|(_, it)| *it == task)?;
@@ -258,8 +270,7 @@ mod tests {
         let mut below = |n: u64| rng.next_u64() % n;
         let mut tenants = Tenants::new(FixedState::with_seed(1));
         let names = NAMES.map(|name| tenants.enter(Mono(0), name));
-        let subqueue = SubQueue::new(Labels::default(), None, Policy::default());
-        let mut it = Both { subqueue, tenants, list: Vec::new() };
+        let mut it = Both { lines: Lines::default(), tenants, list: Vec::new() };
         for step in 1..20_000 {
             let now = Mono(step);
             // More come than go, then fewer.
@@ -279,7 +290,7 @@ mod tests {
             it.check_first(now);
             let rank = Rank::of_newcomer(Mono(below(1_000)));
             let spot = Spot { priority: Priority::Low, tenant: names[below(4) as usize], rank };
-            assert!(it.subqueue.ahead_of(spot) <= it.list.len());
+            assert!(it.lines.ahead_of(spot) <= it.list.len());
         }
     }
 
@@ -287,8 +298,7 @@ mod tests {
     fn of_those_ahead_each_other_tenant_has_as_many_turns_as_its_own() {
         let mut tenants = Tenants::new(FixedState::with_seed(1));
         let [none, a, b, _] = NAMES.map(|name| tenants.enter(Mono(0), name));
-        let subqueue = SubQueue::new(Labels::default(), None, Policy::default());
-        let mut it = Both { subqueue, tenants, list: Vec::new() };
+        let mut it = Both { lines: Lines::default(), tenants, list: Vec::new() };
         let spot = |priority, tenant, until, ticket| {
             let rank = Rank::new(Mono(until), false, ticket);
             Spot { priority, tenant, rank }
@@ -300,8 +310,7 @@ mod tests {
             it.push(Mono(0), spot(Priority::Normal, b, ticket, ticket), Key::from_bits(ticket));
         }
         it.push(Mono(0), spot(Priority::High, none, 1, 104), Key::from_bits(104));
-        let ahead =
-            |priority, tenant, until| it.subqueue.ahead_of(spot(priority, tenant, until, 200));
+        let ahead = |priority, tenant, until| it.lines.ahead_of(spot(priority, tenant, until, 200));
         assert_eq!(ahead(Priority::Urgent, a, 50), 0);
         assert_eq!(ahead(Priority::High, none, 0), 0);
         // One above, 50 of its own, all three of the other.

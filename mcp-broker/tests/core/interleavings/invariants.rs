@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mcp_broker::broker::{ActionMetrics, AgentView};
+use mcp_broker::broker::{ActionMetrics, Affinity, AgentView, Policy};
 use mcp_proto::{ContextTrace, Deliver, Executed, Hop, HopEvent, Outcome, Readiness};
 use serde_json::json;
 
@@ -64,7 +64,8 @@ impl World {
     }
 
     /// No task waits while a worker that is well could take it, but for those that had one: they may
-    /// wait for another.
+    /// wait for another. Where keys are hard, tasks wait for a worker of theirs, which is busy; with a
+    /// split, for those of one arm.
     fn check_nobody_waits_in_vain(&self, is_shadow: bool, queued: u64) {
         let had_one =
             self.sent.iter().filter(|it| !it.has_ended && !it.attempts.is_empty()).count();
@@ -77,22 +78,24 @@ impl World {
         ready.retain(|agent| is_shadow == (index_of(agent) == SHADOW_WORKER));
         let is_last_resort =
             !ready.iter().any(|agent| ["ok", "suspect", "slow start"].contains(&agent.health));
-        let (mut busy, mut free) = (SHADOW_WORKER - ready.len().min(SHADOW_WORKER), Vec::new());
-        for agent in ready {
-            let index = index_of(&agent);
+        let has_room = |agent: &AgentView| {
+            let index = index_of(agent);
             let takes = self.workers[index].slots + self.workers[index].prefetch;
             let gets_tasks = match agent.health {
                 "ok" | "slow start" | "half-open" => true,
                 "ejected" => is_last_resort,
                 _ => false,
             };
-            let is_busy = agent.in_flight >= takes || !gets_tasks;
-            busy += usize::from(is_busy);
-            free.extend((!is_busy).then_some(agent));
-        }
-        // With a split they may wait for the workers of one arm.
-        let may_be_free = self.is_split && !is_shadow && busy > 0;
-        assert!(free.is_empty() || may_be_free, "{queued} tasks wait beside {free:?}");
+            agent.in_flight < takes && gets_tasks
+        };
+        let (with_room, busy): (Vec<_>, Vec<_>) = ready.into_iter().partition(has_room);
+        let are_all = !is_shadow && busy.is_empty() && with_room.len() == SHADOW_WORKER;
+        let rules = self.it.core.rules("work");
+        let is_hard = (rules.policy, rules.affinity) == (Policy::SessionHash, Affinity::Hard);
+        let may_wait = with_room.is_empty()
+            || is_hard && !busy.is_empty()
+            || self.is_split && !is_shadow && !are_all;
+        assert!(may_wait, "{queued} tasks wait beside {with_room:?}");
     }
 
     /// What is kept up to date with each step is what counting comes to.

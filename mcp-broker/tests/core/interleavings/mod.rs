@@ -24,7 +24,7 @@ mod world;
 
 use proptest::prelude::*;
 
-use mcp_broker::broker::Policy;
+use mcp_broker::broker::{Affinity, Policy};
 
 use ops::{Op, op};
 use world::{Health, Setting, World};
@@ -36,9 +36,16 @@ const CLIENTS: usize = 2;
 /// Of live tasks, at one time.
 const MAX_COPIES: usize = 2;
 
+fn policy() -> impl Strategy<Value = (Policy, Affinity)> + Clone {
+    prop_oneof![
+        4 => prop::sample::select(Policy::ALL).prop_map(|policy| (policy, Affinity::Soft)),
+        1 => Just((Policy::SessionHash, Affinity::Hard)),
+    ]
+}
+
 fn setting() -> impl Strategy<Value = Setting> {
     (
-        prop::sample::select(Policy::ALL),
+        policy(),
         prop_oneof![Just(Health::AsUsual), Just(Health::Hasty), Just(Health::Off)],
         prop_oneof![Just(0u32), Just(1_000)],
         prop_oneof![Just(64 * 1024 * 1024), Just(600usize), Just(200)],
@@ -51,7 +58,8 @@ fn setting() -> impl Strategy<Value = Setting> {
         any::<bool>(),
     )
         .prop_map(|it| Setting {
-            policy: it.0,
+            policy: it.0.0,
+            affinity: it.0.1,
             health: it.1,
             retry_budget_percent: it.2,
             stream_bytes: it.3,

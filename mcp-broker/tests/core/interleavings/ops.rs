@@ -1,9 +1,10 @@
 //! What can happen, and how often.
 
+use mcp_broker::broker::{Affinity, Policy};
 use mcp_proto::{Priority, Retry, Task};
 use proptest::prelude::*;
 
-use super::{CLIENTS, WORKERS};
+use super::{CLIENTS, WORKERS, policy};
 use crate::fixture::{task, task_id};
 
 /// One thing that happens. `task` and `held` count among those that there are.
@@ -36,6 +37,7 @@ pub(super) enum Op {
     Break { worker: usize },
     Leave { worker: usize },
     Connect { worker: usize, is_new_process: bool },
+    ChangePolicy { policy: Policy, affinity: Affinity },
     AllRead,
     AllComeBack,
     Advance { ms: u64 },
@@ -177,6 +179,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         30 => client_op(),
         46 => worker_op(),
+        1 => policy().prop_map(|(policy, affinity)| Op::ChangePolicy { policy, affinity }),
         2 => Just(Op::AllRead),
         3 => Just(Op::AllComeBack),
         3 => Just(Op::Advance { ms: 1 }),

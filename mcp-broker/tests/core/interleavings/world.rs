@@ -1,6 +1,6 @@
 //! A core with its workers and clients, to which things happen.
 
-use mcp_broker::broker::{ActionRules, Arm, ConnectionId, HedgeRule, MirrorRule, Policy};
+use mcp_broker::broker::{ActionRules, Affinity, Arm, ConnectionId, HedgeRule, MirrorRule, Policy};
 use mcp_proto::{Deliver, Message, Outcome, Route, TaskState};
 
 use super::client::Client;
@@ -8,12 +8,13 @@ use super::ops::{Asks, Op};
 use super::sent::{Attempt, Sent};
 use super::worker::{Worker, arm_labels};
 use super::{CLIENTS, MAX_COPIES, SHADOW_WORKER, WORKERS};
-use crate::fixture::{Fixture, task_id};
+use crate::fixture::{Fixture, task, task_id};
 
 /// What differs from one world to another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting {
     pub(super) policy: Policy,
+    pub(super) affinity: Affinity,
     pub(super) health: Health,
     pub(super) retry_budget_percent: u32,
     pub(super) stream_bytes: usize,
@@ -75,8 +76,8 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(setting: Setting) -> Self {
-        let Setting { policy, health, retry_budget_percent, stream_bytes, upload_bytes, .. } =
-            setting;
+        let Setting { policy, affinity, health, .. } = setting;
+        let Setting { retry_budget_percent, stream_bytes, upload_bytes, .. } = setting;
         let Setting { max_running, max_queue_wait_ms, hedges, .. } = setting;
         let mut it = Fixture::with(|config| {
             config.rules.policy = policy;
@@ -90,6 +91,7 @@ impl World {
                 };
                 config.rules.split = vec![arm(0), arm(1)];
             }
+            config.rules.affinity = affinity;
             config.rules.max_running = max_running;
             config.rules.max_queue_wait_ms = max_queue_wait_ms;
             health.set(&mut config.rules);
@@ -201,12 +203,21 @@ impl World {
             Op::Break { worker } => self.worker_breaks(worker),
             Op::Leave { worker } => self.worker_leaves(worker),
             Op::Connect { worker, is_new_process } => self.connect_worker(worker, is_new_process),
+            Op::ChangePolicy { policy, affinity } => self.change_policy(policy, affinity),
             Op::AllRead => self.all_read(),
             Op::AllComeBack => self.all_come_back(),
             Op::Advance { ms } => self.it.advance(ms),
         }
         self.sort();
         self.check();
+    }
+
+    fn change_policy(&mut self, policy: Policy, affinity: Affinity) {
+        let action = task("any").action;
+        let mut rules = (*self.it.core.rules(action.as_str())).clone();
+        (rules.policy, rules.affinity) = (policy, affinity);
+        self.it.core.set_rules(self.it.now, action, rules);
+        self.it.collect();
     }
 
     /// Sorts what the core sent into its receivers' connections.
