@@ -128,7 +128,6 @@ impl Core {
             }
         }
         for Membership { pool, .. } in serves {
-            self.open_deserted(now, pool);
             self.drop_pool_if_unused(pool);
         }
         left
@@ -248,7 +247,6 @@ impl Core {
         }
         self.room_changed(key);
         for Membership { pool, .. } in serves {
-            self.open_deserted(now, pool);
             self.pool_has_turned(now, pool);
         }
     }

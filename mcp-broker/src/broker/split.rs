@@ -16,7 +16,7 @@ use super::metrics::{Slot, TaskCounts};
 use super::pool::{Pool, PoolKey};
 use super::rng::Rng;
 use super::rules::ActionRules;
-use super::{Core, Now, shadow};
+use super::{Core, shadow};
 
 /// Arms of an action: each has a sub-queue for each set of labels that tasks require, of which an
 /// action has 64, and a set of time series.
@@ -186,14 +186,6 @@ impl Core {
         let agent = key.and_then(|key| self.registry.get(key));
         agent.is_some_and(|agent| agent.labels.satisfy(&assigned.arm().labels))
     }
-
-    /// Workers of a pool have left it, or are not ready any more: what waits for an arm that has
-    /// none left is served by any.
-    pub(super) fn open_deserted(&mut self, now: Now, key: PoolKey) {
-        if self.pools.get_mut(key).is_some_and(Pool::open_deserted) {
-            self.fill_pool(now, key);
-        }
-    }
 }
 
 impl Pool {
@@ -203,12 +195,12 @@ impl Pool {
         subqueue.is_some_and(|index| self.subqueues[index].ready > 0)
     }
 
-    /// Opens the sub-queues of arms that have no ready worker while tasks wait in them. Returns
-    /// whether there was one.
-    fn open_deserted(&mut self) -> bool {
+    /// Opens the sub-queues of arms that have tasks, and no ready worker. Returns whether there was
+    /// one.
+    pub(super) fn open_deserted(&mut self) -> bool {
         let mut has_opened = false;
         for index in 1..self.subqueues.len() {
-            if self.subqueues[index].lines.queued > 0 {
+            if self.subqueues[index].tasks > 0 {
                 has_opened |= self.open_if_deserted(index);
             }
         }

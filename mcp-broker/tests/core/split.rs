@@ -1,9 +1,13 @@
 //! An action's tasks divided among arms: shares, sessions that stay, and nothing refused.
 
-use mcp_broker::broker::{ActionRules, Arm, ArmMetrics, ConnectionId, Disconnect, MirrorRule};
-use mcp_proto::{Labels, Message, Outcome, Readiness, Route, Task, WorkerHello};
+use mcp_broker::broker::{
+    ActionRules, Affinity, Arm, ArmMetrics, ConnectionId, Disconnect, MirrorRule, Policy,
+};
+use mcp_proto::{
+    ErrorCode, ErrorInfo, Labels, Message, Outcome, Readiness, Route, Task, TaskResult, WorkerHello,
+};
 
-use crate::fixture::{Fixture, idempotent, report, task, worker_hello};
+use crate::fixture::{Fixture, failed_result, idempotent, report, task, worker_hello};
 use crate::shadow::{labels, shadow_hello};
 
 fn arm(name: &str, weight: u32) -> Arm {
@@ -110,6 +114,44 @@ fn an_arm_without_a_ready_worker_gets_nothing() {
     let (a, b) = (of_arm(&it, "a"), of_arm(&it, "b"));
     assert_eq!((a.0, b.0), (100, 0));
     assert!(b.1 > 90, "{b:?}");
+}
+
+#[test]
+fn an_arm_whose_workers_are_all_unwell_gets_nothing() {
+    let mut it = splitting(&[("a", 0), ("b", 1)]);
+    let client = it.client();
+    let (a, b) = (worker_of_arm(&mut it, "a", 1), worker_of_arm(&mut it, "b", 1));
+    for n in 0..5 {
+        it.send(client, &format!("t{n}"));
+        let attempt = it.expect_route(b).attempt_id;
+        if n == 4 {
+            it.send(client, "waits");
+        }
+        let error = Some(Box::new(ErrorInfo::new(ErrorCode::HandlerPanic, "oh")));
+        it.give(b, Message::Result(TaskResult { error, ..failed_result(attempt) }));
+    }
+    assert_eq!(work(&mut it, a), 1);
+    it.send(client, "new");
+    assert_eq!(work(&mut it, a), 1);
+    it.discard();
+    assert_eq!(of_arm(&it, "b").1, 2);
+}
+
+#[test]
+fn what_waits_for_the_worker_of_its_key_goes_elsewhere_with_its_arm() {
+    let mut rules = rules(&[("a", 0), ("b", 1)]);
+    rules.policy = Policy::SessionHash;
+    rules.affinity = Affinity::Hard;
+    let mut it = Fixture::with(|config| config.rules = rules);
+    let client = it.client();
+    let (a, b) = (worker_of_arm(&mut it, "a", 1), worker_of_arm(&mut it, "b", 1));
+    it.send_task(client, with_key("runs", "k"), 60_000);
+    it.send_task(client, with_key("waits", "k"), 60_000);
+    it.expect_route(b);
+    it.expect_nothing();
+    it.disconnect(b, Disconnect::Orderly);
+    assert_eq!(work(&mut it, a), 1);
+    it.discard();
 }
 
 #[test]

@@ -66,10 +66,12 @@ impl Core {
     }
 
     /// To be called when a pool's members may have become ready or unready, well or unwell: sees to
-    /// the sub-queues that have workers that they lacked, or lack those that they had.
+    /// the sub-queues that have workers that they lacked, or lack those that they had. Tasks of an arm
+    /// of a split that has none left are served by any.
     pub(in crate::broker) fn pool_has_turned(&mut self, now: Now, key: PoolKey) {
         let Some(pool) = self.pools.get_mut(key) else { return };
-        if !std::mem::take(&mut pool.health.has_turned) {
+        let has_opened = pool.open_deserted();
+        if !std::mem::take(&mut pool.health.has_turned) && !has_opened {
             return;
         }
         let mut begins = false;
