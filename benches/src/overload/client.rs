@@ -36,6 +36,8 @@ pub(crate) struct Flood {
 pub(crate) struct Said {
     pub(super) sent: u64,
     pub(super) done: u64,
+    /// In handlers, of what was done.
+    pub(super) work_us: u64,
     pub(super) done_p50_us: f64,
     pub(super) done_p99_us: f64,
     pub(super) refused: u64,
@@ -96,6 +98,7 @@ impl Notes {
     fn note(&mut self, end: &TaskEnd, latency: Duration, is_of_it: bool, ended_in_it: bool) {
         if end.outcome == Outcome::Ok && ended_in_it {
             self.said.done += 1;
+            self.said.work_us += end.trace.decode().hops.last().map_or(0, |hop| hop.work_us);
         }
         if !is_of_it {
             return;

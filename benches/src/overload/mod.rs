@@ -91,10 +91,12 @@ fn figures(options: &Options, outcome: &Outcome) -> Vec<(&'static str, String)> 
     };
     let done_per_s = client.done as f64 / secs;
     let goodput = done_per_s / options.capacity_per_s();
+    let busy = client.work_us as f64 / 1e6 / secs / f64::from(options.workers * options.slots);
     vec![
         ("sent, tasks/s", text::number(Some(client.sent as f64 / secs))),
         ("done, tasks/s", text::number(Some(done_per_s))),
         ("done, by capacity", format!("{:.1} %", goodput * 100.0)),
+        ("slots in use by handlers", format!("{:.1} %", busy * 100.0)),
         ("done, p50", ms(client.done_p50_us)),
         ("done, p99", ms(client.done_p99_us)),
         ("refused, tasks/s", text::number(Some(client.refused as f64 / secs))),

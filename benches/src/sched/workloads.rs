@@ -48,6 +48,12 @@ pub(super) fn all() -> Vec<Workload> {
             ..plain(&slow)
         },
         Workload {
+            name: "slow_worker_quiet",
+            title: "one of eight workers is 10× slower, load 10 %".to_owned(),
+            traffic: vec![poisson(&slow, 0.1, Service::Exponential)],
+            ..plain(&slow)
+        },
+        Workload {
             name: "failing_worker",
             title: "one of eight workers fails half of its tasks at once, load 70 %".to_owned(),
             traffic: vec![poisson(&failing, 0.7, Service::Exponential)],
@@ -191,6 +197,7 @@ mod tests {
         let expected = [
             ("steady", 70.0),
             ("slow_worker", 70.0),
+            ("slow_worker_quiet", 10.0),
             ("failing_worker", 70.0),
             ("heavy_tail", 70.0),
             ("bursts", 70.0),
