@@ -51,16 +51,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let rows: Vec<_> =
         workloads.iter().flat_map(|it| options.seeds().map(move |seed| (it, seed))).collect();
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}, {eta} left")?;
-    let bar = ProgressBar::new((rows.len() * contenders.len()) as u64).with_style(style);
+    let bar = ProgressBar::new(rows.len() as u64).with_style(style);
     let simulate = |(workload, seed): (&Workload, u64)| {
         let tasks = workload.tasks(options.until_us(), seed);
         let cell = |contender: &Contender| {
             let run = contender.run(workload, &tasks, seed)?;
             let figures = Figures::of(workload, &tasks, &run, options.window_us());
-            bar.inc(1);
             Ok(Record::new(workload, contender, seed, figures))
         };
-        contenders.iter().map(cell).collect::<Result<Vec<_>>>()
+        let contenders = Contender::of_workload(&contenders, workload);
+        let records = contenders.iter().map(cell).collect::<Result<Vec<_>>>();
+        bar.inc(1);
+        records
     };
     let records: Vec<Record> =
         parallel::map(&rows, simulate).into_iter().collect::<Result<Vec<_>>>()?.concat();
