@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use hdrhistogram::Histogram;
-use mcp_client::{ActionName, Client, Outcome, TaskEnd};
+use mcp_client::{ActionName, Client, ErrorCode, Outcome, TaskEnd};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_local;
 
@@ -36,11 +36,16 @@ pub(crate) struct Flood {
 pub(crate) struct Said {
     pub(super) sent: u64,
     pub(super) done: u64,
+    /// In handlers, of what was done.
+    pub(super) work_us: u64,
     pub(super) done_p50_us: f64,
     pub(super) done_p99_us: f64,
+    /// Refused when they came.
     pub(super) refused: u64,
     pub(super) refused_p50_us: f64,
     pub(super) refused_p99_us: f64,
+    /// Taken, and given up when they had waited for too long.
+    pub(super) waited: u64,
     /// Taken, and not done in time.
     pub(super) failed: u64,
     /// How many were not done for which reason.
@@ -96,23 +101,25 @@ impl Notes {
     fn note(&mut self, end: &TaskEnd, latency: Duration, is_of_it: bool, ended_in_it: bool) {
         if end.outcome == Outcome::Ok && ended_in_it {
             self.said.done += 1;
+            self.said.work_us += end.trace.decode().hops.last().map_or(0, |hop| hop.work_us);
         }
         if !is_of_it {
             return;
         }
         self.said.sent += 1;
         let us = latency.as_micros() as u64;
+        let code = end.error.as_ref().map(|error| error.code);
         match end.outcome {
             Outcome::Ok => self.done_us.saturating_record(us),
+            Outcome::Rejected if code == Some(ErrorCode::AllBusy) => self.said.waited += 1,
             Outcome::Rejected => {
                 self.said.refused += 1;
                 self.refused_us.saturating_record(us);
             }
             _ => self.said.failed += 1,
         }
-        if end.outcome != Outcome::Ok {
-            let code = end.error.as_ref().map(|error| error.code.to_string());
-            *self.said.not_done.entry(code.unwrap_or_default()).or_default() += 1;
+        if let Some(code) = code {
+            *self.said.not_done.entry(code.to_string()).or_default() += 1;
         }
     }
 

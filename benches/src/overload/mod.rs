@@ -91,16 +91,19 @@ fn figures(options: &Options, outcome: &Outcome) -> Vec<(&'static str, String)> 
     };
     let done_per_s = client.done as f64 / secs;
     let goodput = done_per_s / options.capacity_per_s();
+    let busy = client.work_us as f64 / 1e6 / secs / f64::from(options.workers * options.slots);
     vec![
         ("sent, tasks/s", text::number(Some(client.sent as f64 / secs))),
         ("done, tasks/s", text::number(Some(done_per_s))),
         ("done, by capacity", format!("{:.1} %", goodput * 100.0)),
+        ("slots in use by handlers", format!("{:.1} %", busy * 100.0)),
         ("done, p50", ms(client.done_p50_us)),
         ("done, p99", ms(client.done_p99_us)),
-        ("refused, tasks/s", text::number(Some(client.refused as f64 / secs))),
-        ("refused after, p50", ms(client.refused_p50_us)),
-        ("refused after, p99", ms(client.refused_p99_us)),
-        ("taken, but not done", text::number(Some(client.failed as f64))),
+        ("refused at once, tasks/s", text::number(Some(client.refused as f64 / secs))),
+        ("refused at once, p50", ms(client.refused_p50_us)),
+        ("refused at once, p99", ms(client.refused_p99_us)),
+        ("taken, but waited too long, tasks/s", text::number(Some(client.waited as f64 / secs))),
+        ("taken, but not done otherwise, tasks", text::number(Some(client.failed as f64))),
         ("broker's memory before", mb(outcome.broker_before_bytes)),
         ("broker's memory, peak", mb(outcome.broker_peak_bytes)),
         ("CPU of all processes, by the machine's", format!("{:.1} %", outcome.cpu * 100.0)),

@@ -56,8 +56,10 @@ impl Plots<'_> {
         scale: fn(&mut dyn Iterator<Item = f64>) -> Scale,
     ) -> DotFigure {
         let panel = |workload: &Workload| {
-            let rows: Vec<_> =
-                self.contenders.iter().map(|it| self.row(workload, it, dots)).collect();
+            let rows: Vec<_> = Contender::of_workload(self.contenders, workload)
+                .iter()
+                .map(|it| self.row(workload, it, dots))
+                .collect();
             let x = scale(&mut rows.iter().flat_map(|row| &row.values).copied());
             DotPanel { title: workload.title.clone(), x, rows }
         };

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
-use mcp_broker::broker::{ActionRules, Policy};
+use mcp_broker::broker::{ActionRules, Affinity, Policy};
 use serde_json::{Value, json};
 
 use super::pushed::{self, Next};
@@ -16,6 +16,8 @@ use super::{Run, simulation};
 pub(super) enum Contender {
     Pushed(Next),
     Policy(Policy),
+    /// `session_hash`, under which a task waits for the worker of its key.
+    HardAffinity,
 }
 
 impl Contender {
@@ -23,7 +25,7 @@ impl Contender {
     pub(super) fn all() -> Vec<Self> {
         let pushed = [Self::Pushed(Next::Random), Self::Pushed(Next::InTurn)];
         let policies = Policy::ALL.iter().copied().map(Self::Policy);
-        pushed.into_iter().chain(policies).collect()
+        pushed.into_iter().chain(policies).chain([Self::HardAffinity]).collect()
     }
 
     pub(super) fn of(name: &str) -> Result<Self> {
@@ -36,15 +38,25 @@ impl Contender {
     }
 
     pub(super) fn is_ours(self) -> bool {
-        matches!(self, Self::Policy(_))
+        !matches!(self, Self::Pushed(_))
+    }
+
+    /// Those of them that are not the same as another under this workload.
+    pub(super) fn of_workload(all: &[Self], workload: &Workload) -> Vec<Self> {
+        let differs = |it: &&Self| **it != Self::HardAffinity || workload.has_keys();
+        all.iter().filter(differs).copied().collect()
     }
 
     pub(super) fn run(self, workload: &Workload, tasks: &[SimTask], seed: u64) -> Result<Run> {
+        let mut rules = workload.rules.clone();
         let policy = match self {
             Self::Pushed(next) => return Ok(pushed::run(workload, next, tasks, seed)),
             Self::Policy(policy) => policy,
+            Self::HardAffinity => {
+                rules.insert("affinity".to_owned(), json!(Affinity::Hard));
+                Policy::SessionHash
+            }
         };
-        let mut rules = workload.rules.clone();
         rules.insert("policy".to_owned(), json!(policy));
         let rules: ActionRules =
             serde_json::from_value(Value::Object(rules)).context(workload.name)?;
@@ -58,6 +70,7 @@ impl fmt::Display for Contender {
             Self::Pushed(Next::Random) => f.write_str("push_random"),
             Self::Pushed(Next::InTurn) => f.write_str("push_round_robin"),
             Self::Policy(policy) => f.write_str(&policy.name()),
+            Self::HardAffinity => f.write_str("session_hash_hard"),
         }
     }
 }

@@ -11,6 +11,7 @@ mod events;
 mod figures;
 mod fleet;
 mod options;
+mod parallel;
 mod pushed;
 mod random;
 mod record;
@@ -25,10 +26,12 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use contender::Contender;
 use figures::Figures;
 pub(crate) use options::Options;
 use record::Record;
 use simulation::Fate;
+use workload::Workload;
 
 /// One way between a peer and whatever is between them, µs: two machines of one data centre.
 const NETWORK_US: u64 = 100;
@@ -45,22 +48,24 @@ struct Run {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let contenders = options.contenders()?;
     let workloads = options.workloads()?;
-    let cells = workloads.len() * contenders.len() * options.seeds as usize;
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}, {eta} left  {msg}")?;
-    let bar = ProgressBar::new(cells as u64).with_style(style);
-    let mut records = Vec::new();
-    for workload in &workloads {
-        for seed in 1..=options.seeds {
-            let tasks = workload.tasks(options.until_us(), seed);
-            for contender in &contenders {
-                bar.set_message(format!("{}, {contender}", workload.name));
-                let run = contender.run(workload, &tasks, seed)?;
-                let figures = Figures::of(workload, &tasks, &run, options.window_us());
-                records.push(Record::new(workload, contender, seed, figures));
-                bar.inc(1);
-            }
-        }
-    }
+    let rows: Vec<_> =
+        workloads.iter().flat_map(|it| options.seeds().map(move |seed| (it, seed))).collect();
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed}, {eta} left")?;
+    let bar = ProgressBar::new(rows.len() as u64).with_style(style);
+    let simulate = |(workload, seed): (&Workload, u64)| {
+        let tasks = workload.tasks(options.until_us(), seed);
+        let cell = |contender: &Contender| {
+            let run = contender.run(workload, &tasks, seed)?;
+            let figures = Figures::of(workload, &tasks, &run, options.window_us());
+            Ok(Record::new(workload, contender, seed, figures))
+        };
+        let contenders = Contender::of_workload(&contenders, workload);
+        let records = contenders.iter().map(cell).collect::<Result<Vec<_>>>();
+        bar.inc(1);
+        records
+    };
+    let records: Vec<Record> =
+        parallel::map(&rows, simulate).into_iter().collect::<Result<Vec<_>>>()?.concat();
     bar.finish_and_clear();
 
     let mut out = std::io::stdout().lock();

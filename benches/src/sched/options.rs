@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -25,7 +25,7 @@ pub(crate) struct Options {
 
     /// Runs of each, under seeds of their own; the figures are medians
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
-    pub(super) seeds: u64,
+    seeds: u64,
 
     /// Seconds of virtual time that are measured
     #[arg(long, value_name = "SECS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -57,6 +57,10 @@ impl Options {
             }
         };
         self.workloads.iter().map(find).collect()
+    }
+
+    pub(super) fn seeds(&self) -> RangeInclusive<u64> {
+        1..=self.seeds
     }
 
     /// When the last task is sent.

@@ -38,7 +38,7 @@ fn cells(workload: &Workload, contenders: &[Contender], records: &[Record]) -> T
     }
     let header = std::iter::once("policy").chain(columns.iter().map(|column| column.0));
     let mut table = text::table(header.map(str::to_owned).collect());
-    for contender in contenders {
+    for contender in Contender::of_workload(contenders, workload) {
         let policy = contender.to_string();
         let figure = |(_, figure, print): &Column| {
             median_of(records, workload.name, &policy, figure).map_or_else(text::dash, *print)
@@ -54,7 +54,7 @@ fn groups(workload: &Workload, contenders: &[Contender], records: &[Record]) -> 
     let mut header = vec!["p50 / p99, ms (not done)".to_owned()];
     header.extend(workload.traffic.iter().map(|traffic| traffic.name.to_owned()));
     let mut table = text::table(header);
-    for contender in contenders {
+    for contender in Contender::of_workload(contenders, workload) {
         let policy = contender.to_string();
         let figure = |index: usize, figure: fn(&Group) -> f64| {
             let of_group = |it: &Figures| it.groups.get(index).map(figure);

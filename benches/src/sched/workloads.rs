@@ -1,7 +1,7 @@
 //! The workloads.
 
 use mcp_proto::Priority;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::random::Service;
 use super::traffic::{Arrivals, Keys, Traffic};
@@ -44,6 +44,20 @@ pub(super) fn all() -> Vec<Workload> {
         Workload {
             name: "slow_worker",
             title: "one of eight workers is 10× slower, load 70 %".to_owned(),
+            traffic: vec![poisson(&slow, 0.7, Service::Exponential)],
+            rules: policy_alone(),
+            ..plain(&slow)
+        },
+        Workload {
+            name: "slow_worker_quiet",
+            title: "one of eight workers is 10× slower, load 10 %".to_owned(),
+            traffic: vec![poisson(&slow, 0.1, Service::Exponential)],
+            rules: policy_alone(),
+            ..plain(&slow)
+        },
+        Workload {
+            name: "slow_worker_outlier",
+            title: "10× slower, load 70 %, outliers left out".to_owned(),
             traffic: vec![poisson(&slow, 0.7, Service::Exponential)],
             ..plain(&slow)
         },
@@ -130,12 +144,14 @@ fn overload(name: &'static str, factor: f64) -> Workload {
         title: format!("overload {factor}×, max_queue_wait_ms = {MAX_QUEUE_WAIT_MS}"),
         traffic: vec![poisson(&workers, factor, Service::Fixed)],
         ttl_ms: 1_000,
-        rules: match json!({ "max_queue_wait_ms": MAX_QUEUE_WAIT_MS }) {
-            serde_json::Value::Object(rules) => rules,
-            _ => Map::new(),
-        },
+        rules: [("max_queue_wait_ms".to_owned(), json!(MAX_QUEUE_WAIT_MS))].into_iter().collect(),
         ..plain(&workers)
     }
+}
+
+/// Slow workers are not left out: only the policy deals with them.
+fn policy_alone() -> Map<String, Value> {
+    [("outlier".to_owned(), json!({ "sigmas": 0.0 }))].into_iter().collect()
 }
 
 /// A workload without traffic.
@@ -191,6 +207,8 @@ mod tests {
         let expected = [
             ("steady", 70.0),
             ("slow_worker", 70.0),
+            ("slow_worker_quiet", 10.0),
+            ("slow_worker_outlier", 70.0),
             ("failing_worker", 70.0),
             ("heavy_tail", 70.0),
             ("bursts", 70.0),
