@@ -45,6 +45,7 @@
 //! * Connections are made again by themselves, with back-off; tasks in flight are asked for.
 //! * Dropping a future or a handle cancels what it stood for, all the way to the worker.
 
+pub mod actions;
 pub mod agents;
 pub mod backend;
 pub mod backoff;
@@ -59,6 +60,7 @@ mod task;
 pub mod tasks;
 pub mod worker;
 
+pub use actions::{ActionDegraded, Degraded};
 pub use agents::AgentInfo;
 pub use client::{Client, ClientBuilder};
 pub use connect::Endpoint;

@@ -147,6 +147,10 @@ pub struct TaskInfo {
     pub hedge_agent_id: Option<AgentId>,
     /// Parts of its result so far, of its latest attempt.
     pub chunks: u32,
+    /// The step of its action's fallback chain that has it, or that its end is of: `"cached"`,
+    /// `"action:NAME"` or `"default"`; none when it is the action's workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Box<str>>,
     /// Whether its handler ran; only when it has ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub executed: Option<Executed>,

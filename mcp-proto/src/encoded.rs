@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::codec::FrameCodec;
-use crate::message::{Deliver, EncodedTask, RouteHead};
+use crate::error::InvalidMessage;
+use crate::id::ActionRef;
+use crate::message::{self, Deliver, EncodedTask, RouteHead, TaskHead};
 
 /// What an arena of frames grows by, and when.
 const ARENA_BYTES: usize = 32 * 1024;
@@ -88,6 +90,27 @@ impl Payload {
             body
         };
         Self { bytes: scratch[..].into(), task_bytes, large_body }
+    }
+
+    /// The same task and body for another action; none when the task would be too long. `scratch` as
+    /// above.
+    pub fn with_action(&self, action: ActionRef<'_>, scratch: &mut BytesMut) -> Option<Self> {
+        scratch.clear();
+        if !message::write_with_action(self.task(), action, scratch) {
+            return None;
+        }
+        let task_bytes = scratch.len();
+        scratch.extend_from_slice(&self.bytes[self.task_bytes..]);
+        let large_body = self.large_body.clone();
+        Some(Self { bytes: scratch[..].into(), task_bytes, large_body })
+    }
+
+    /// See [`EncodedTask::head`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn head(&self) -> Result<TaskHead<'_>, InvalidMessage> {
+        message::head(self.task())
     }
 
     /// The task.

@@ -104,6 +104,8 @@ error_codes! {
     RateLimited = 51, "RATE_LIMITED";
     /// The task would wait for longer than it lives, or than its action lets tasks wait.
     Overloaded = 52, "OVERLOADED";
+    /// An operator keeps the action's tasks from its workers, and nothing answers in their place.
+    Degraded = 53, "DEGRADED";
 }
 
 impl fmt::Display for ErrorCode {

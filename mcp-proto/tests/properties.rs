@@ -16,9 +16,9 @@ use mcp_proto::{
     Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, Child, Chunk,
     ContextTrace, Credit, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed, Frame,
     FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming, InputLength, InstanceId, Labels, Limits,
-    Message, Nack, NodeId, Outcome, Park, Ping, Priority, Progress, Readiness, ResultHeaders,
-    Resume, Retry, Route, Send, SessionId, Subject, Task, TaskId, TaskResult, TaskState,
-    WorkerHello,
+    Message, Nack, NodeId, Outcome, Park, Payload, Ping, Priority, Progress, Readiness,
+    ResultHeaders, Resume, Retry, Route, Send, SessionId, Subject, Task, TaskId, TaskResult,
+    TaskState, WorkerHello,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -58,6 +58,24 @@ proptest! {
             return Err(TestCaseError::fail(format!("{read:?}")));
         };
         prop_assert_eq!(in_order(read), in_order(message));
+    }
+
+    /// A task for another action is the same otherwise, what nobody here knows of included.
+    #[test]
+    fn a_task_for_another_action_differs_in_nothing_else(task in task(), body in vec(any::<u8>(), 0..20)) {
+        let mut encoded = BytesMut::from(&task.encode().0[..]);
+        let unknown = b"\xfa\x3e\x03new";
+        encoded.put_slice(unknown);
+        let mut scratch = BytesMut::new();
+        let encoded = EncodedTask(encoded.freeze());
+        let payload = Payload::new(&encoded, body.clone().into(), &mut scratch);
+        let other = ActionName::try_from("another.action").unwrap();
+        let changed = payload.with_action((&other).into(), &mut scratch).unwrap();
+        prop_assert!(changed.task().ends_with(unknown));
+        prop_assert_eq!(changed.head().unwrap().action.as_str(), other.as_str());
+        let decoded = EncodedTask(changed.task().to_vec().into()).decode().unwrap();
+        prop_assert_eq!(decoded, Task { action: other, ..task });
+        prop_assert_eq!(changed.body(), &body[..]);
     }
 
     /// However many hops and children there are, and however deep: what is written is within the
@@ -184,6 +202,7 @@ fn the_longest_outcome_fits_into_a_frame() {
         chunks: u32::MAX,
         attempt: u32::MAX,
         headers: Some(Box::new(headers.collect())),
+        fallback: Some(format!("action:{}", "a".repeat(limits::MAX_ACTION_BYTES)).into()),
         ..Deliver::new(id, Outcome::Failed, Executed::Maybe)
     }));
     let bytes = encoded(deliver.clone());
@@ -514,10 +533,11 @@ fn deliver() -> BoxedStrategy<Deliver> {
         option::of(error().prop_map(Box::new)),
         trace(),
         any::<(u32, u32)>(),
-        labels(),
+        (labels(), option::of("[a-z:.]{1,20}")),
     )
-        .prop_map(|(task_id, outcome, executed, content_type, error, trace, numbers, headers)| {
+        .prop_map(|(task_id, outcome, executed, content_type, error, trace, numbers, texts)| {
             let (chunks, attempt) = numbers;
+            let (headers, fallback) = texts;
             let fixed = Deliver::new(task_id, outcome, executed);
             Deliver {
                 content_type,
@@ -526,6 +546,7 @@ fn deliver() -> BoxedStrategy<Deliver> {
                 chunks,
                 attempt,
                 headers: some(headers),
+                fallback: fallback.map(String::into_boxed_str),
                 ..fixed
             }
         })

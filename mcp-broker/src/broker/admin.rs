@@ -1,5 +1,6 @@
 //! Queries and operator acts: tasks for the built-in actions `mcp.admin.*`, answered by the broker.
 
+mod degrade;
 mod tasks;
 
 use bytes::Bytes;
@@ -14,7 +15,8 @@ use super::{AgentView, Core, Now};
 /// Actions of this prefix are the broker's own; no worker is asked.
 const PREFIX: &str = "mcp.admin.";
 
-const ALL: &str = "mcp.admin.agents.list, mcp.admin.stats, mcp.admin.tasks.list, \
+const ALL: &str = "mcp.admin.actions.degrade, mcp.admin.actions.restore, \
+                   mcp.admin.agents.list, mcp.admin.stats, mcp.admin.tasks.list, \
                    mcp.admin.tasks.show, mcp.admin.tasks.cancel";
 
 pub(super) fn is_builtin(action: ActionRef<'_>) -> bool {
@@ -70,6 +72,12 @@ impl Core {
         body: &Bytes,
     ) {
         let answer = match task.action.as_str() {
+            "mcp.admin.actions.degrade" => {
+                arguments(body).and_then(|asked| self.degrade_for_operator(now, session, asked))
+            }
+            "mcp.admin.actions.restore" => {
+                arguments(body).and_then(|asked| self.restore_for_operator(session, &asked))
+            }
             "mcp.admin.agents.list" => arguments::<ListAgents>(body)
                 .and_then(|arguments| json(&self.agents(now, arguments.all))),
             "mcp.admin.stats" => json(&self.stats()),

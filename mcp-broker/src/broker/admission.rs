@@ -64,10 +64,18 @@ impl Core {
             return Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000));
         }
         let key = self.pool(newcomer.action, newcomer.is_shadow);
+        if self.pools.get(key).is_some_and(|pool| pool.is_restricted)
+            && let Some(error) = self.restriction(key)
+        {
+            self.drop_pool_if_unused(key);
+            return Err(error);
+        }
         let arm = self.assign_arm(key, newcomer.required, newcomer.affinity);
+        let waiting = self.waiting.of(newcomer.is_shadow).bytes;
+        let left_bytes = self.config.max_waiting_bytes.saturating_sub(waiting);
         let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
         let tenant = pool.tenants.enter(now.mono, newcomer.tenant);
-        match pool.admit(now.mono, tenant, newcomer, arm.as_ref(), &self.config) {
+        match pool.admit(now.mono, tenant, newcomer, arm.as_ref(), left_bytes, &self.config) {
             Ok(subqueue) => Ok(Admitted { pool: key, subqueue, tenant, arm }),
             Err(error) => {
                 pool.tenants.leave(tenant);
@@ -75,6 +83,20 @@ impl Core {
                 Err(error)
             }
         }
+    }
+
+    /// A place among an action's live tasks for one that is not to wait there, nor to go to its
+    /// workers.
+    pub(super) fn enter_anyway(
+        &mut self,
+        now: Now,
+        action: ActionRef<'_>,
+        tenant: &[u8],
+    ) -> Admitted {
+        let key = self.pool(action, false);
+        let pool = self.pools.get_mut(key);
+        let tenant = pool.map_or(Tenant::NONE, |pool| pool.tenants.enter(now.mono, tenant));
+        Admitted { pool: key, subqueue: 0, tenant, arm: None }
     }
 }
 
@@ -86,6 +108,7 @@ impl Pool {
         tenant: Tenant,
         newcomer: &Newcomer<'_>,
         arm: Option<&Assigned>,
+        left_bytes: usize,
         config: &CoreConfig,
     ) -> Result<usize, ErrorInfo> {
         let required = newcomer.required;
@@ -103,6 +126,14 @@ impl Pool {
         };
         let home = self.home(subqueue, newcomer.affinity);
         if !self.has_room_at(home, subqueue) {
+            if newcomer.bytes > left_bytes {
+                let message = format!(
+                    "{} bytes of tasks wait for workers, and the broker keeps no more",
+                    config.max_waiting_bytes - left_bytes
+                );
+                let error = ErrorInfo::new(ErrorCode::QueueFull, message);
+                return Err(error.retry_after_ms(self.retry_after_ms()));
+            }
             self.check_bounds(tenant, newcomer.bytes, config)?;
             self.check_wait(now, (home, subqueue), tenant, newcomer)?;
         }

@@ -51,6 +51,8 @@ pub struct CoreConfig {
     pub max_queue_tasks: usize,
     /// Bytes of the tasks that wait in one action's queue.
     pub max_queue_bytes: usize,
+    /// Bytes of the tasks that wait in all queues: however many actions there are.
+    pub max_waiting_bytes: usize,
     /// Registered workers, lost ones included.
     pub max_agents: usize,
     /// Client sessions, detached ones included.
@@ -73,6 +75,10 @@ pub struct CoreConfig {
     pub stream_bytes: usize,
     /// Bytes set aside for inputs on their way in chunks, of all tasks together.
     pub max_upload_bytes: usize,
+    /// Last good answers kept for actions with a cached fallback, of all together.
+    pub cached_answers: usize,
+    /// Bytes of those.
+    pub cached_answer_bytes: usize,
     /// How often workers may hand a task back before it fails.
     pub max_nacks: u32,
     /// Retries after failures and time-outs, in percent of the tasks taken lately; besides them
@@ -105,6 +111,7 @@ impl CoreConfig {
             max_tasks: 4_000_000,
             max_queue_tasks: 1_000_000,
             max_queue_bytes: 1024 * 1024 * 1024,
+            max_waiting_bytes: 2 * 1024 * 1024 * 1024,
             max_agents: 100_000,
             max_sessions: 100_000,
             max_waiters: 8,
@@ -115,6 +122,8 @@ impl CoreConfig {
             kept_result_bytes: 64 * 1024 * 1024,
             stream_bytes: 64 * 1024 * 1024,
             max_upload_bytes: 64 * 1024 * 1024,
+            cached_answers: 10_000,
+            cached_answer_bytes: 32 * 1024 * 1024,
             max_nacks: 8,
             retry_budget_percent: 20,
             is_durable: false,

@@ -21,7 +21,11 @@ impl Core {
         let slot = self.measured.slot(action, false);
         let name = action.to_name();
         let (rules, hasher) = (self.rules.of(action.as_str()), self.pool_names.hasher().clone());
-        let key = self.pools.insert(Pool::new(name.clone(), is_shadow, slot, rules, hasher));
+        let mut pool = Pool::new(name.clone(), is_shadow, slot, rules, hasher);
+        if !is_shadow && self.degraded.contains_key(&name) {
+            pool.set_degraded(true);
+        }
+        let key = self.pools.insert(pool);
         self.pool_names(is_shadow).insert(name, key);
         key
     }
@@ -55,6 +59,15 @@ impl Core {
         if self.is_shutting_down {
             return self.end_for_shutdown(now, key);
         }
+        if came_back {
+            pool.open_if_deserted(task.subqueue);
+        }
+        let has_other_way = pool.has_other_way || task.detour().is_some();
+        if has_other_way && self.sidestep(now, key) {
+            return;
+        }
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Some(pool) = self.pools.get_mut(task.pool) else { return };
         let bytes = task.bytes();
         let (since, was_delayed) = match task.state {
             TaskState::Delayed { since } => {
@@ -62,11 +75,11 @@ impl Core {
                 self.delayed.of(pool.is_shadow).remove(bytes);
                 (since, true)
             }
-            _ => (now.mono, false),
+            TaskState::Placing { since } => (since, false),
+            TaskState::Queued { .. } | TaskState::Running(_) | TaskState::Ending(_) => {
+                (now.mono, false)
+            }
         };
-        if came_back {
-            pool.open_if_deserted(task.subqueue);
-        }
         let is_expired = now.mono >= task.deadline;
         // Where a worker has room, whatever waits was handed back by it, and waits for another one.
         let ask = task.ask(&self.registry);
@@ -79,7 +92,7 @@ impl Core {
         {
             return self.route(now, key, choice, since);
         }
-        let until = pool.rules.wait_until(since, task);
+        let until = pool.rules.wait_until(now.mono, task);
         self.tickets += 1;
         let rank = Rank::new(until, came_back, self.tickets);
         task.state = TaskState::Queued { rank, since };
@@ -101,6 +114,8 @@ impl Core {
             let wait = task.received.plus_ms(self.config.no_worker_wait_ms);
             let started = Mono::default();
             at = at.min(wait.max(started.plus_ms(self.config.restart_grace_ms)));
+        } else if has_other_way {
+            at = at.min(self.config.next_look(now));
         } else if pool.subqueues[task.subqueue].is_barred() {
             at = at.min(now.mono.plus_ms(self.config.no_worker_wait_ms));
         }
@@ -318,6 +333,7 @@ impl Core {
         let task = self.tasks.get(key)?;
         let bytes = task.bytes();
         let (spot, since) = match task.state {
+            TaskState::Placing { since } => return Some(since),
             TaskState::Queued { rank, since } => (task.spot(rank), since),
             TaskState::Delayed { since } => {
                 let pool = self.pools.get_mut(task.pool)?;
@@ -351,7 +367,7 @@ impl Core {
                 pool.delayed.bytes -= by;
                 self.delayed.of(pool.is_shadow).bytes -= by;
             }
-            TaskState::Running(_) | TaskState::Ending(_) => {}
+            TaskState::Placing { .. } | TaskState::Running(_) | TaskState::Ending(_) => {}
         }
     }
 

@@ -3,15 +3,17 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 use mcp_proto::{
-    Cancel, CancelReason, ContextTrace, Deliver, EncodedFrame, ErrorCode, ErrorInfo, Executed, Hop,
-    HopEvent, Message, Outcome, ResultHeaders,
+    ActionName, Cancel, CancelReason, ContextTrace, Deliver, EncodedFrame, ErrorCode, ErrorInfo,
+    Executed, Hop, HopEvent, Message, Outcome, ResultHeaders,
 };
 
+use super::fallback::Detour;
 use super::family::ends_children;
 use super::finished::Kept;
 use super::health::barred;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
 use super::mirror::{Finding, Half};
+use super::pool::Pool;
 use super::{Core, Mono, Now, Timer};
 
 /// How a task ends.
@@ -53,19 +55,27 @@ impl Core {
                 self.end(now, key, End::without_result(Outcome::Expired, Executed::Maybe, error));
             }
             TaskState::Queued { rank, .. } => match self.no_worker(now.mono, key) {
-                Some(error) => {
-                    let executed = self.executed_so_far(key);
-                    let end = End::without_result(Outcome::Rejected, executed, error);
-                    self.end(now, key, end);
-                }
+                Some(error) => self.give_up(now, key, error),
                 None if is_expired => self.expire_queued(now, key),
                 None if now.mono >= rank.until() => self.has_waited_too_long(now, key),
-                None => self.set_task_timer(key, rank.until()),
+                None => self.wait_on(now, key, rank.until()),
             },
             TaskState::Delayed { .. } if is_expired => self.expire_delayed(now, key),
             TaskState::Delayed { .. } => self.place(now, key, true),
             TaskState::Running(_) => self.look_at_attempts(now, key),
-            TaskState::Ending(_) => {}
+            TaskState::Placing { .. } | TaskState::Ending(_) => {}
+        }
+    }
+
+    /// A task waits for a worker until then, unless there is another way and no worker any more.
+    fn wait_on(&mut self, now: Now, key: TaskKey, until: Mono) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(pool) = self.pools.get(task.pool) else { return };
+        if !pool.has_other_way && task.detour().is_none() {
+            return self.set_task_timer(key, until);
+        }
+        if !self.sidestep(now, key) {
+            self.set_task_timer(key, self.config.next_look(now).min(until));
         }
     }
 
@@ -89,8 +99,7 @@ impl Core {
         );
         let error = ErrorInfo::new(ErrorCode::AllBusy, message);
         let error = error.retry_after_ms(pool.retry_after_ms());
-        let executed = self.executed_so_far(key);
-        self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
+        self.give_up(now, key, error);
     }
 
     /// Why a task is still in its queue, as a part of a sentence.
@@ -150,6 +159,18 @@ impl Core {
             ErrorInfo::new(ErrorCode::NoWorker, message)
         };
         Some(error.retry_after_ms(wait_ms))
+    }
+
+    fn pool_of(&self, key: TaskKey) -> Option<&Pool> {
+        self.pools.get(self.tasks.get(key)?.pool)
+    }
+
+    /// What a task's client asked for, whoever is to do it.
+    pub(super) fn action_of<'a>(&'a self, task: &'a Task) -> Option<&'a ActionName> {
+        match task.detour() {
+            Some(detour) => Some(&detour.action),
+            None => Some(&self.pools.get(task.pool)?.action),
+        }
     }
 
     /// Whether an earlier attempt of a queued task may have run.
@@ -246,10 +267,7 @@ impl Core {
         hops: Vec<Hop>,
     ) -> Option<Deliver> {
         let task = self.tasks.get(key)?;
-        let waited_us = match task.state {
-            TaskState::Queued { since, .. } | TaskState::Delayed { since } => now.mono.since(since),
-            TaskState::Running(_) | TaskState::Ending(_) => 0,
-        };
+        let waited_us = task.state.waits_since().map_or(0, |since| now.mono.since(since));
         let (chunks, attempt) = self.streams.chunks(task.stream);
         let mut error = end.error;
         if let Some(error) = &mut error {
@@ -270,26 +288,44 @@ impl Core {
             .into(),
             chunks,
             attempt,
+            fallback: task.detour().and_then(Detour::told),
             ..Deliver::new(task.id.clone(), end.outcome, end.executed)
         })
     }
 
     /// Tells an outcome to all who wait for it, and keeps it for a while.
     pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
+        let keeps_answers = deliver.outcome == Outcome::Ok
+            && self.pool_of(key).is_some_and(|pool| pool.keeps_answers);
+        if keeps_answers {
+            self.keep_answer(now, key, &deliver, &body);
+        }
         let Some(task) = self.tasks.get_mut(key) else { return };
         let waiters = std::mem::take(&mut task.waiters);
-        let extras = task.extras.take();
+        let mut extras = task.extras.take();
         let Task { identity, name_hash, fingerprint, received, stream, .. } = *task;
         let Task { priority, tenant, attempts, subqueue, pool: pool_key, .. } = *task;
         self.tasks.remove(key);
         let Some(pool) = self.pools.get_mut(pool_key) else { return };
-        let (action, slot) = (pool.action.clone(), pool.slot);
         pool.tasks -= 1;
         pool.subqueues[subqueue].tasks -= 1;
         let is_open = pool.subqueues[subqueue].without_arm.is_none();
         pool.tenants.leave(tenant);
         pool.note_end(now.mono);
         let is_shadow = pool.is_shadow;
+        // Where it was in the end, and what its client asked for.
+        let (placed, placed_slot) = (pool.action.clone(), pool.slot);
+        let detour = extras.as_mut().and_then(|extras| extras.detour.take());
+        let (action, slot) = match detour {
+            None => (placed.clone(), placed_slot),
+            Some(detour) => {
+                if let Some(kind) = detour.kind() {
+                    self.stats.degraded += 1;
+                    self.measured.degraded(detour.slot, kind);
+                }
+                (detour.action, detour.slot)
+            }
+        };
         self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));
         self.shadow.tasks -= usize::from(is_shadow);
         self.drop_pool_if_unused(pool_key);
@@ -304,7 +340,7 @@ impl Core {
             half = extras.mirrored.map(|mirrored| {
                 let parts = stream.and_then(|stream| self.streams.digest(stream));
                 let finding = Finding::of(parts, &deliver, &body);
-                Half { mirrored, action: action.clone(), slot, finding }
+                Half { mirrored, action: placed, slot: placed_slot, finding }
             });
         }
         if let Some(stream) = stream {

@@ -191,8 +191,12 @@ impl Core {
 
     /// Puts the traces of a task's children into its own, and that into its parent's.
     pub(super) fn join_traces(&mut self, key: TaskKey, deliver: &mut Deliver) {
+        let Some(action) = self.tasks.get(key).and_then(|task| self.action_of(task)).cloned()
+        else {
+            return;
+        };
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let (pool, received) = (task.pool, task.received);
+        let received = task.received;
         let Some(kin) = &mut task.kin else { return };
         let ended = mem::take(&mut kin.ended);
         // Made here, and not encoded yet.
@@ -203,11 +207,10 @@ impl Core {
         if let Some(root) = root.and_then(|root| self.tasks.get_mut(root)) {
             root.kin.get_or_insert_default().members -= 1;
         }
-        let Some(pool) = self.pools.get(pool) else { return };
         if let Some(parent) = parent.and_then(|parent| self.tasks.get_mut(parent)) {
             parent.kin.get_or_insert_default().ended.add_child(Child {
                 task_id: deliver.task_id.clone(),
-                action: pool.action.clone(),
+                action,
                 sent_us: received.since(parent.received),
                 outcome: deliver.outcome,
                 trace: trace.clone(),
@@ -218,7 +221,9 @@ impl Core {
     /// Cancels a task for all who wait for it, unless its end is decided already.
     pub(super) fn cancel_task(&mut self, now: Now, key: TaskKey, cause: CancelCause) -> bool {
         match self.tasks.get(key).map(|task| &task.state) {
-            Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => {
+            Some(
+                TaskState::Placing { .. } | TaskState::Queued { .. } | TaskState::Delayed { .. },
+            ) => {
                 let executed = self.executed_so_far(key);
                 self.end(now, key, cause.end(executed));
             }

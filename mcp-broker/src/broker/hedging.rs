@@ -111,8 +111,8 @@ impl Pool {
         (rng, registry): (&mut Rng, &Registry),
         others: &[Member],
     ) -> Option<Choice> {
-        let is_last_resort = self.subqueues[subqueue].is_last_resort();
-        let hedging = self.hedging.as_mut().filter(|_| !is_last_resort)?;
+        let may_be = !self.is_degraded && !self.subqueues[subqueue].is_last_resort();
+        let hedging = self.hedging.as_mut().filter(|_| may_be)?;
         if !hedging.budget.take(now, hedging.ok) {
             return None;
         }
@@ -191,7 +191,10 @@ impl Task {
     pub(super) fn live_attempts(&self) -> impl Iterator<Item = AttemptKey> + use<> {
         let first = match self.state {
             TaskState::Running(attempt) => Some(attempt),
-            TaskState::Queued { .. } | TaskState::Delayed { .. } | TaskState::Ending(_) => None,
+            TaskState::Placing { .. }
+            | TaskState::Queued { .. }
+            | TaskState::Delayed { .. }
+            | TaskState::Ending(_) => None,
         };
         first.into_iter().chain(first.and(self.second_attempt()))
     }

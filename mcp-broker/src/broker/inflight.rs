@@ -38,6 +38,7 @@ use smallvec::SmallVec;
 
 use super::arrivals::{Arrivals, Links};
 use super::balancer::{Ask, Member, Policy};
+use super::fallback::Detour;
 use super::family::Kin;
 use super::health::Faults;
 use super::hedging::Hedge;
@@ -100,6 +101,10 @@ pub(super) struct Task {
 
 #[derive(Debug)]
 pub(super) enum TaskState {
+    /// It is in no queue: within one step, until it has a place or an end.
+    Placing {
+        since: Mono,
+    },
     Queued {
         rank: Rank,
         since: Mono,
@@ -111,6 +116,18 @@ pub(super) enum TaskState {
     /// A worker has it. While it is hedged, the first one of two attempts; see [`Hedge`].
     Running(AttemptKey),
     Ending(Box<(Deliver, Bytes)>),
+}
+
+impl TaskState {
+    /// Since when it waits, if no worker has it and its end is not decided.
+    pub(super) fn waits_since(&self) -> Option<Mono> {
+        match self {
+            TaskState::Placing { since }
+            | TaskState::Queued { since, .. }
+            | TaskState::Delayed { since } => Some(*since),
+            TaskState::Running(_) | TaskState::Ending(_) => None,
+        }
+    }
 }
 
 /// What most tasks have nothing of.
@@ -139,6 +156,8 @@ pub(super) struct Extras {
     pub(super) arm: Option<Assigned>,
     /// The worker in whose lines it waits, if it waits in one's.
     pub(super) pinned: Option<Member>,
+    /// Set when a step of its fallback chain has it, or has answered it.
+    pub(super) detour: Option<Box<Detour>>,
 }
 
 impl Task {

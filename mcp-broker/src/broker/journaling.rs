@@ -121,8 +121,8 @@ impl Core {
                 self.end_attempts(now, key, HopEvent::Cancelled, why, CancelReason::Superseded);
                 Executed::Maybe
             }
-            Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => self.executed_so_far(key),
             Some(TaskState::Ending(_)) | None => return,
+            Some(_) => self.executed_so_far(key),
         };
         let error = ErrorInfo::new(
             ErrorCode::DurableUnavailable,

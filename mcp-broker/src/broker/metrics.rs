@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, ActionRef, ContextTrace, Deliver, ErrorCode, HopEvent, Outcome};
 
+use super::fallback::StepKind;
 use super::health::Breakers;
 use super::histogram::Histogram;
 use super::mirror::MirrorCounts;
@@ -62,6 +63,8 @@ pub(super) struct Entry {
 pub struct TaskCounts {
     /// In the order of [`TaskCounts::OUTCOMES`].
     ended: [u64; TaskCounts::OUTCOMES.len()],
+    /// In the order of [`StepKind::ALL`].
+    degraded: [u64; StepKind::ALL.len()],
     /// From SEND to DELIVER, of all tasks that were taken.
     pub total: Histogram,
     /// In the broker's queue, of all tasks that were taken.
@@ -90,6 +93,12 @@ impl TaskCounts {
         if let Some(hop) = hops.last().filter(|hop| hop.event == HopEvent::Completed) {
             self.worked.record(hop.work_us);
         }
+    }
+
+    /// Those of them whose outcome is of a step of the fallback chain, by its kind: `"cached"`,
+    /// `"action"`, `"default"`.
+    pub fn degraded(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        StepKind::ALL.into_iter().map(StepKind::name).zip(self.degraded)
     }
 
     fn count(&mut self, outcome: Outcome) {
@@ -217,6 +226,11 @@ impl Measured {
         arms.push(ArmMetrics { name: name.clone(), counts: TaskCounts::default(), moved: 0 });
         let last = arms.len() - 1;
         &mut arms[last]
+    }
+
+    /// The outcome of a task is of such a step.
+    pub(super) fn degraded(&mut self, slot: Slot, kind: StepKind) {
+        self.actions[usize::from(slot.0)].counts.degraded[kind as usize] += 1;
     }
 
     /// A task ended without having been placed.

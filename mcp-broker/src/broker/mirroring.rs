@@ -16,7 +16,6 @@ use super::family::{NOT_NEEDED, WITH_BROKER};
 use super::inflight::{Extras, Task, TaskKey, TaskState};
 use super::mirror::{Comparison, Half, Mirrored, Place};
 use super::pool::{Choice, PoolKey};
-use super::queue::Rank;
 use super::sessions::Sessions;
 use super::{Core, Now, shadow};
 
@@ -130,7 +129,7 @@ impl Core {
             received: now.mono,
             deadline,
             timer: None,
-            state: TaskState::Queued { rank: Rank::of_newcomer(deadline), since: now.mono },
+            state: TaskState::Placing { since: now.mono },
             attempts: 0,
             nacks: 0,
             avoid: None,

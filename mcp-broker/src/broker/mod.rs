@@ -12,7 +12,7 @@
 //! A task's way through the files: `submission` takes it, if `admission` lets it (`rates`), `dispatch`
 //! places it (`pool`, `queue`, `balancer`), `uploading` passes on what follows of its input (`uploads`), `streaming` what comes of
 //! its result before the end (`streams`), `results` takes what its worker made of it, `retries` says
-//! whether it is tried again (`budget`), `hedging` whether another attempt begins beside a slow one
+//! whether it is tried again (`budget`), `fallback` what answers when there is no worker, `hedging` whether another attempt begins beside a slow one
 //! (`p95`), `ending` tells its outcome. `inflight` has the states of tasks and attempts, `family` ties
 //! tasks to those that sent them (`parking` frees their slots meanwhile), `registry` has the states of
 //! workers (which `registration` and `liveness` change), `sessions` those of clients (`clients`),
@@ -30,6 +30,7 @@ mod digest;
 mod dispatch;
 mod ending;
 mod experiments;
+mod fallback;
 mod family;
 mod finished;
 mod hash;
@@ -83,6 +84,7 @@ use mcp_proto::{ActionName, Message};
 pub use balancer::{Affinity, Policy};
 pub use config::CoreConfig;
 pub use experiments::{ArmView, Durations, Experiments, MirrorView};
+pub use fallback::{CachedBy, FallbackStep};
 pub use health::{ActionHealth, BreakerRules, Breakers, OutlierRules};
 pub use hedging::HedgeRule;
 pub use histogram::Histogram;
@@ -100,6 +102,7 @@ pub use time::{Mono, Now};
 
 use balancer::Member;
 use budget::Budget;
+use fallback::{Answers, Degraded};
 use finished::Finished;
 use health::Memory;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
@@ -134,6 +137,7 @@ pub struct Core {
     attempt_ids: AttemptIds,
     sessions: Sessions,
     finished: Finished,
+    answers: Answers,
     streams: Streams,
     uploads: Uploads,
     journaling: Journaling,
@@ -151,6 +155,10 @@ pub struct Core {
     rules: Rules,
     /// Of workers that failed.
     memory: Memory,
+    /// Actions that an operator keeps from their workers.
+    degraded: HashMap<ActionName, Degraded, FixedState>,
+    /// Tasks of actions that are not core are refused.
+    is_shedding: bool,
     outputs: VecDeque<Output>,
     /// Where outcomes are encoded that are not kept.
     arena: BytesMut,
@@ -170,6 +178,7 @@ enum Timer {
     Session(SessionKey),
     Health(PoolKey, Member),
     Outage(PoolKey),
+    SendOn(PoolKey),
     Drain,
 }
 
@@ -186,12 +195,15 @@ impl Core {
             pools: Slab::default(),
             mirrors: Mirrors::new(seed()),
             shadow: Shadow::new(config.retry_budget_percent, hasher.clone()),
-            pool_names: HashMap::with_hasher(hasher),
+            pool_names: HashMap::with_hasher(hasher.clone()),
+            degraded: HashMap::with_hasher(hasher),
+            is_shedding: false,
             tasks: Tasks::new(seed()),
             attempts: Slab::default(),
             attempt_ids: AttemptIds::new(config.epoch),
             sessions: Sessions::new(seed()),
             finished: Finished::new(config.kept_results, config.kept_result_bytes),
+            answers: Answers::new(config.cached_answers, config.cached_answer_bytes, seed()),
             streams: Streams::new(config.stream_bytes, config.kept_results),
             uploads: Uploads::new(config.max_upload_bytes),
             journaling: Journaling::default(),
@@ -239,6 +251,7 @@ impl Core {
                 Timer::Session(session) => self.end_session(now, session),
                 Timer::Health(pool, member) => self.health_is_due(now, pool, member),
                 Timer::Outage(pool) => self.outage_lasts(now, pool),
+                Timer::SendOn(pool) => self.send_on(now, pool),
                 Timer::Drain => self.drain_is_over(now),
             }
         }

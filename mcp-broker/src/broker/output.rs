@@ -197,6 +197,31 @@ pub enum Event {
         /// The operator's identity.
         by: String,
     },
+    /// An operator keeps an action's tasks from its workers.
+    ActionDegraded {
+        /// Which.
+        action: ActionName,
+        /// The operator's identity.
+        by: String,
+        /// What the operator says; may be empty.
+        why: String,
+    },
+    /// An operator gives an action's tasks to its workers again.
+    ActionRestored {
+        /// Which.
+        action: ActionName,
+        /// The operator's identity.
+        by: String,
+    },
+    /// Tasks of actions that are not core are refused, or take their fallbacks.
+    SheddingBegan {
+        /// What is mostly used up.
+        of: &'static str,
+        /// To so much.
+        percent: usize,
+    },
+    /// They are taken again.
+    SheddingEnded,
     /// A worker did not confirm a CANCEL in time.
     CancelUnconfirmed {
         /// Its own name.
@@ -224,6 +249,8 @@ impl Event {
             | Event::BreakerClosed { .. }
             | Event::WorkerReturned { .. }
             | Event::TaskCancelled { .. }
+            | Event::ActionRestored { .. }
+            | Event::SheddingEnded
             | Event::ShuttingDown { .. } => Level::Info,
             Event::SessionDetached { .. } => Level::Debug,
             Event::AgentLost { .. }
@@ -232,6 +259,8 @@ impl Event {
             | Event::BreakerOpened { .. }
             | Event::WorkerEjected { .. }
             | Event::TaskPoisoned { .. }
+            | Event::ActionDegraded { .. }
+            | Event::SheddingBegan { .. }
             | Event::CancelUnconfirmed { .. } => Level::Warn,
             Event::JournalFailed { .. } => Level::Error,
         }
@@ -285,6 +314,20 @@ impl fmt::Display for Event {
             Event::TaskCancelled { task_id, by } => {
                 write!(f, "task {task_id} was cancelled by an operator, {by}")
             }
+            Event::ActionDegraded { action, by, why } => {
+                write!(f, "action {action} was degraded by an operator, {by}")?;
+                if why.is_empty() { Ok(()) } else { write!(f, ": {why}") }
+            }
+            Event::ActionRestored { action, by } => {
+                write!(f, "action {action} was restored by an operator, {by}")
+            }
+            Event::SheddingBegan { of, percent } => {
+                write!(
+                    f,
+                    "{percent} % of the {of} there may be: tasks of actions that are not core are shed"
+                )
+            }
+            Event::SheddingEnded => write!(f, "there is room again for actions that are not core"),
             Event::CancelUnconfirmed { agent_id } => {
                 write!(f, "agent {agent_id} did not confirm a cancel in time")
             }

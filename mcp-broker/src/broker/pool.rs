@@ -66,6 +66,14 @@ pub(super) struct Pool {
     pub(super) standing: Standing,
     /// Where its tasks are hedged.
     pub(super) hedging: Option<Box<Hedging>>,
+    /// An operator keeps its tasks from its workers.
+    pub(super) is_degraded: bool,
+    /// A new task may have to be refused though there is room.
+    pub(super) is_restricted: bool,
+    /// A task without a worker does not just wait.
+    pub(super) has_other_way: bool,
+    /// Good answers are kept for tasks without a worker.
+    pub(super) keeps_answers: bool,
 }
 
 #[derive(Debug)]
@@ -128,7 +136,7 @@ impl Pool {
     ) -> Self {
         let subqueues = vec![SubQueue::new(Labels::default(), None, rules.policy)];
         let hedging = Hedging::of(&rules);
-        Self {
+        let mut pool = Self {
             action,
             is_shadow,
             slot,
@@ -151,7 +159,13 @@ impl Pool {
             last_end: Mono::default(),
             standing: Standing::default(),
             hedging,
-        }
+            is_degraded: false,
+            is_restricted: false,
+            has_other_way: false,
+            keeps_answers: false,
+        };
+        pool.look_at_rules();
+        pool
     }
 
     pub(super) fn is_unused(&self) -> bool {
@@ -161,6 +175,13 @@ impl Pool {
     /// Workers registered for it.
     pub(super) fn workers(&self) -> usize {
         self.members.len() - self.free.len()
+    }
+
+    /// Whether a worker takes tasks of a sub-queue, now or when it has room. One whose breaker is
+    /// half-open only while it takes a probe: who knows how long that has to be waited for.
+    pub(super) fn has_worker(&self, subqueue: usize) -> bool {
+        let subqueue = &self.subqueues[subqueue];
+        subqueue.ready > subqueue.half_open() || subqueue.balancer.len() > 0
     }
 
     /// Those of them that take tasks: all may serve the tasks without required labels.

@@ -204,8 +204,7 @@ impl Core {
             error.message = format!("it was handed back, and {INPUT_GONE}: {}", error.message);
         }
         error.node_id = Some(node_id);
-        let executed = self.executed_so_far(key);
-        self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
+        self.give_up(now, key, error);
     }
 
     /// The attempt of an id, if this worker holds it.

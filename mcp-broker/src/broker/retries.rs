@@ -236,7 +236,7 @@ impl Core {
         let asked = task.extras.as_ref().map(|extras| &extras.put_off_by[..]).unwrap_or_default();
         let asked: SmallVec<[_; MAX_ASKED_AT_ONCE]> =
             asked.iter().filter_map(|agent| self.registry.member(*agent, task.pool)).collect();
-        let pool = self.pools.get_mut(task.pool)?;
+        let pool = self.pools.get_mut(task.pool).filter(|pool| !pool.is_degraded)?;
         pool.pick_none_of(task.subqueue, &mut self.rng, task.affinity, &asked)
     }
 

@@ -10,6 +10,7 @@ use mcp_proto::ActionName;
 use serde::{Deserialize, Serialize};
 
 use super::balancer::{Affinity, Policy};
+use super::fallback::{self, FallbackStep, StepKind};
 use super::health::{BreakerRules, MAX_POISON_AFTER, OutlierRules};
 use super::hedging::{HedgeRule, Hedging};
 use super::mirror::MirrorRule;
@@ -68,6 +69,14 @@ pub struct ActionRules {
     pub mirror: Option<MirrorRule>,
     /// Among which arms the tasks are divided, for an A/B test; at most 8. None.
     pub split: Vec<Arm>,
+    /// What answers a task that would be refused for want of a worker or of room, or whose action an
+    /// operator has degraded: at most 4 steps, tried in order. Where there are any, a task that no
+    /// worker could take uses them at once, without waiting for one. None.
+    pub fallback: Vec<FallbackStep>,
+    /// Whether its tasks are taken as long as there is room. Those of the other actions take their
+    /// fallbacks, or are refused, from the time on that a bound of the broker (tasks, bytes that
+    /// wait, room for streams or inputs) is used to 80 %, until all are below 60 %. Yes.
+    pub core: bool,
 }
 
 impl Default for ActionRules {
@@ -89,6 +98,8 @@ impl Default for ActionRules {
             hedge: None,
             mirror: None,
             split: Vec::new(),
+            fallback: Vec::new(),
+            core: true,
         }
     }
 }
@@ -102,7 +113,7 @@ impl ActionRules {
     /// # Errors
     /// The key of the first value that is not allowed, and what is wrong with it.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let Self { rate_limit, tenant_rate_limit, hedge, .. } = self;
+        let Self { rate_limit, tenant_rate_limit, hedge, fallback, .. } = self;
         rate_limit.check().map_err(|problem| ("rate_limit.per_s", problem))?;
         tenant_rate_limit.check().map_err(|problem| ("tenant_rate_limit.per_s", problem))?;
         self.breaker.check()?;
@@ -111,7 +122,25 @@ impl ActionRules {
         within("poison_after", self.poison_after, 0..=MAX_POISON_AFTER)?;
         hedge.as_ref().map_or(Ok(()), HedgeRule::check)?;
         self.mirror.map_or(Ok(()), |mirror| mirror.check())?;
-        split::check(&self.split)
+        split::check(&self.split)?;
+        fallback::check(fallback).map_err(|problem| ("fallback", problem))
+    }
+
+    /// Checks what depends on the action that they are for.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_of(&self, action: &ActionName) -> Result<(), (&'static str, String)> {
+        let is_itself =
+            |step: &FallbackStep| matches!(step, FallbackStep::Action(it) if it == action);
+        if self.fallback.iter().any(is_itself) {
+            return Err(("fallback", "names the action that it is for".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn has_cached_step(&self) -> bool {
+        self.fallback.iter().any(|step| step.kind() == StepKind::Cached)
     }
 }
 
@@ -202,5 +231,21 @@ impl Pool {
             self.hedging = Hedging::of(&rules);
         }
         self.rules = rules;
+        self.look_at_rules();
+    }
+
+    /// Whether its tasks are kept from its workers.
+    pub(super) fn set_degraded(&mut self, is_degraded: bool) {
+        self.is_degraded = is_degraded;
+        self.look_at_rules();
+    }
+
+    /// Notes what is asked with every task, of which most have nothing.
+    pub(super) fn look_at_rules(&mut self) {
+        // Shadow tasks are there to try the workers.
+        let is_live = !self.is_shadow;
+        self.is_restricted = self.is_degraded || is_live && !self.rules.core;
+        self.has_other_way = self.is_degraded || is_live && !self.rules.fallback.is_empty();
+        self.keeps_answers = is_live && self.rules.has_cached_step();
     }
 }

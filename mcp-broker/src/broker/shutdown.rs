@@ -27,7 +27,7 @@ impl Core {
         self.end_copies(now);
         for key in self.tasks.keys() {
             let state = self.tasks.get(key).map(|task| &task.state);
-            if let Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) = state {
+            if state.is_some_and(|state| state.waits_since().is_some()) {
                 self.end_for_shutdown(now, key);
             }
         }

@@ -21,6 +21,10 @@ pub struct Stats {
     pub cancelled: u64,
     /// Tasks that were refused.
     pub rejected: u64,
+    /// Tasks whose outcome is of a step of their action's fallback chain.
+    pub degraded: u64,
+    /// Times that an action that is not core took no task because the broker ran full.
+    pub shed: u64,
     /// SENDs of a task that was known already.
     pub duplicates: u64,
     /// Those of them that joined the task in flight.

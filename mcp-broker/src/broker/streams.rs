@@ -296,6 +296,18 @@ impl Streams {
         self.slab.get(key)?.digest.as_deref()
     }
 
+    /// The result is of no attempt: what came of those before it is void, as if this one had begun.
+    pub(super) fn void(&mut self, key: StreamKey, attempt: u32) {
+        let Some(stream) = self.slab.get_mut(key).filter(|stream| stream.next_seq > 0) else {
+            return;
+        };
+        self.kept_bytes -= stream.kept_bytes;
+        stream.kept.clear();
+        stream.kept_bytes = 0;
+        (stream.attempt, stream.source) = (attempt, None);
+        (stream.next_seq, stream.done_seq, stream.received_bytes) = (0, 0, 0);
+    }
+
     /// Keeps a chunk, and forgets others when there is no room for it.
     pub(super) fn take(
         &mut self,

@@ -10,10 +10,10 @@ use smallvec::smallvec;
 
 use super::admin;
 use super::admission::{Admitted, Newcomer};
+use super::fallback::Seeker;
 use super::family::BY_CLIENT;
 use super::hash::fnv1a;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
-use super::queue::Rank;
 use super::sessions::{IdentityKey, SessionKey};
 use super::uploads::Upload;
 use super::{ConnectionId, Core, Now, shadow};
@@ -183,10 +183,31 @@ impl Core {
             bytes: payload.len() + room_bytes,
             deadline,
         };
-        let Admitted { pool, subqueue, tenant, arm } =
-            self.admit(now, &newcomer).inspect_err(|_| {
-                self.measured.ended_at_once(spec.action, is_shadow, Outcome::Rejected);
-            })?;
+        let (Admitted { pool, subqueue, tenant, arm }, step) = match self.admit(now, &newcomer) {
+            Ok(admitted) => (admitted, None),
+            Err(mut error) => {
+                let seeker = Seeker {
+                    identity,
+                    fingerprint,
+                    payload: payload.clone(),
+                    required,
+                    affinity,
+                    deadline,
+                    needs_place: is_durable,
+                    upload_room_bytes: arrival.input_follows.map(|_| room_bytes),
+                    can_run: true,
+                };
+                let step = match is_shadow {
+                    true => None,
+                    false => self.step_for_new(now, spec.action, &seeker, &mut error),
+                };
+                let Some(step) = step else {
+                    self.measured.ended_at_once(spec.action, is_shadow, Outcome::Rejected);
+                    return Err(error);
+                };
+                (self.enter_anyway(now, spec.action, spec.tenant), Some(step))
+            }
+        };
 
         let stream = (arrival.stream_window_bytes > 0).then(|| {
             let name = Name { identity, id: &spec.id, hash: name_hash };
@@ -220,7 +241,7 @@ impl Core {
             received: now.mono,
             deadline,
             timer: None,
-            state: TaskState::Queued { rank: Rank::of_newcomer(deadline), since: now.mono },
+            state: TaskState::Placing { since: now.mono },
             attempts: 0,
             nacks: 0,
             avoid: None,
@@ -254,7 +275,10 @@ impl Core {
         if room_bytes > 0 {
             self.begin_upload(key, room_bytes);
         }
-        self.place(now, key, false);
+        match step {
+            None => self.place(now, key, false),
+            Some(step) => self.take_step(now, key, step),
+        }
         Ok(())
     }
 
@@ -324,8 +348,8 @@ impl Core {
         let state = match found {
             Some(key) => match self.join(session, key) {
                 Ok(()) => match self.tasks.get(key).map(|task| &task.state) {
-                    Some(TaskState::Queued { .. } | TaskState::Delayed { .. }) => Reported::Queued,
                     Some(TaskState::Running(_) | TaskState::Ending(_)) => Reported::Running,
+                    Some(_) => Reported::Queued,
                     None => Reported::Unknown,
                 },
                 Err(error) => return self.reject(session, id, error),

@@ -5,6 +5,7 @@
 
 mod admission;
 mod cancel;
+mod degrade;
 mod duplicates;
 mod durable;
 mod family;

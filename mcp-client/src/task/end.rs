@@ -24,6 +24,9 @@ pub struct TaskEnd {
     pub content_type: ByteString,
     /// Of the result, such as usage numbers.
     pub headers: BTreeMap<String, String>,
+    /// Set when it got no worker of its action, or not at first: the step of the action's fallback
+    /// chain that this is of, `"cached"`, `"action:NAME"` or `"default"`.
+    pub fallback: Option<Box<str>>,
     /// Why, for all but `ok`.
     pub error: Option<Box<ErrorInfo>>,
     /// What happened on its way. Empty when the broker did not answer.
@@ -39,6 +42,10 @@ pub struct Reply {
     pub content_type: ByteString,
     /// Of the result, such as usage numbers.
     pub headers: BTreeMap<String, String>,
+    /// Set when it is not of a worker of the action: the step of the action's fallback chain that gave
+    /// it, `"cached"` (an earlier answer), `"action:NAME"` (a worker of another action) or
+    /// `"default"`.
+    pub fallback: Option<Box<str>>,
     /// What happened on its way.
     pub trace: LazyTrace,
 }
@@ -52,10 +59,10 @@ pub(crate) struct Delivered {
 
 impl From<Delivered> for TaskEnd {
     fn from(Delivered { deliver, body }: Delivered) -> Self {
-        let Deliver { task_id, outcome, executed, content_type, error, trace, headers, .. } =
-            *deliver;
-        let headers = headers.map(|headers| *headers).unwrap_or_default();
-        Self { task_id, outcome, executed, body, content_type, headers, error, trace }
+        let Deliver { task_id, outcome, executed, content_type, error, trace, .. } = *deliver;
+        let headers = deliver.headers.map(|headers| *headers).unwrap_or_default();
+        let fallback = deliver.fallback;
+        Self { task_id, outcome, executed, body, content_type, headers, fallback, error, trace }
     }
 }
 
@@ -64,8 +71,8 @@ impl TaskEnd {
     pub fn into_reply(self) -> Result<Reply, CallError> {
         match self.outcome {
             Outcome::Ok => {
-                let Self { body, content_type, headers, trace, .. } = self;
-                Ok(Reply { body, content_type, headers, trace })
+                let Self { body, content_type, headers, fallback, trace, .. } = self;
+                Ok(Reply { body, content_type, headers, fallback, trace })
             }
             Outcome::Failed
             | Outcome::Expired

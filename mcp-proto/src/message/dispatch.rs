@@ -376,6 +376,9 @@ pub struct Deliver {
     pub attempt: u32,
     /// Of the result.
     pub headers: ResultHeaders,
+    /// The step of its action's fallback chain that this is of: `"cached"`, `"action:NAME"` or
+    /// `"default"`; none: the action's own workers.
+    pub fallback: Option<Box<str>>,
 }
 
 impl Deliver {
@@ -391,6 +394,7 @@ impl Deliver {
             chunks: 0,
             attempt: 0,
             headers: None,
+            fallback: None,
         }
     }
 
@@ -398,6 +402,7 @@ impl Deliver {
         let (mut id, mut outcome, mut executed, mut content_type) = (&[][..], 0, 0, &[][..]);
         let (mut error, mut trace) = (None, LazyTrace::default());
         let (mut chunks, mut attempt, mut headers) = (0, 0, Vec::new());
+        let mut fallback = &[][..];
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -410,6 +415,7 @@ impl Deliver {
                 7 => chunks = field.uint()? as u32,
                 8 => attempt = field.uint()? as u32,
                 9 => headers.push(entry(field.bytes()?)?),
+                10 => fallback = field.bytes()?,
                 _ => {}
             }
         }
@@ -425,6 +431,10 @@ impl Deliver {
             chunks,
             attempt,
             headers: parse_headers(&at, &headers)?,
+            fallback: match fallback.is_empty() {
+                true => None,
+                false => Some((*at.text("fallback", part(frame, fallback))?).into()),
+            },
             task_id,
         })
     }
@@ -441,6 +451,9 @@ impl Deliver {
         to.uint(7, self.chunks.into());
         to.uint(8, self.attempt.into());
         write_headers(to, 9, &self.headers);
+        if let Some(fallback) = &self.fallback {
+            to.bytes(10, fallback.as_bytes());
+        }
     }
 }
 

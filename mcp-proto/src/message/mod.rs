@@ -29,6 +29,7 @@ pub use retry::Retry;
 pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
 pub use stream::{Chunk, Credit, Park, Progress, Resume, Subject};
 pub use task::{Delivery, EncodedTask, Labels, Priority, Task, TaskExtras, TaskHead};
+pub(crate) use task::{head, write_with_action};
 pub use trace::{Child, ContextTrace, Hop, HopEvent, LazyTrace};
 
 /// What a frame says, apart from its body.

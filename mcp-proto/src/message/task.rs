@@ -425,7 +425,7 @@ impl EncodedTask {
     /// # Errors
     /// The first field that is missing or wrong.
     pub fn decode(&self) -> Result<Task, InvalidMessage> {
-        Task::from_fields(&self.0, self.fields()?)
+        Task::from_fields(&self.0, fields(&self.0)?)
     }
 
     /// Checks all of it, and parses what a broker needs.
@@ -433,12 +433,37 @@ impl EncodedTask {
     /// # Errors
     /// The first field that is missing or wrong.
     pub fn head(&self) -> Result<TaskHead<'_>, InvalidMessage> {
-        TaskHead::from_fields(self.0.len(), &self.fields()?)
+        head(&self.0)
     }
+}
 
-    #[inline(always)]
-    fn fields(&self) -> Result<Fields<'_>, InvalidMessage> {
-        Fields::read(&self.0).map_err(|error| In::new(MessageKind::Send).invalid("task", error))
+#[inline(always)]
+fn fields(task: &[u8]) -> Result<Fields<'_>, InvalidMessage> {
+    Fields::read(task).map_err(|error| In::new(MessageKind::Send).invalid("task", error))
+}
+
+/// As [`EncodedTask::head`].
+#[inline]
+pub(crate) fn head(task: &[u8]) -> Result<TaskHead<'_>, InvalidMessage> {
+    TaskHead::from_fields(task.len(), &fields(task)?)
+}
+
+/// Appends a task that asks for another action, and is the same otherwise: also what is not known
+/// here. Returns whether it could be read, and is not too long then.
+pub(crate) fn write_with_action(task: &[u8], action: ActionRef<'_>, to: &mut BytesMut) -> bool {
+    const ACTION: u32 = 2;
+    let start = to.len();
+    let mut fields = Reader(task);
+    loop {
+        let before = fields.0;
+        match fields.next() {
+            Ok(Some(field)) if field.number == ACTION => {
+                Writer(to).bytes(ACTION, action.as_str().as_bytes());
+            }
+            Ok(Some(_)) => to.extend_from_slice(&before[..before.len() - fields.0.len()]),
+            Ok(None) => return to.len() - start <= MAX_TASK_BYTES,
+            Err(_) => return false,
+        }
     }
 }
 

@@ -114,9 +114,8 @@ impl Core {
             return (Vec::new(), false);
         }
         let is_asked_for = |task: &&Task| {
-            let is_action = |action: &String| {
-                self.pools.get(task.pool).is_some_and(|pool| pool.action.as_str() == action)
-            };
+            let is_action =
+                |action: &String| self.action_of(task).is_some_and(|it| it.as_str() == action);
             filter.action.as_ref().is_none_or(is_action)
                 && filter.status.is_none_or(|status| status == Status::of(task))
         };

@@ -55,7 +55,8 @@ impl SubQueue {
         self.unwell.open
     }
 
-    pub(super) fn half_open(&self) -> u32 {
+    /// Those of the ready ones that are being probed, or about to be.
+    pub(in crate::broker) fn half_open(&self) -> u32 {
         self.unwell.half_open
     }
 

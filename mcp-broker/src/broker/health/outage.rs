@@ -1,9 +1,8 @@
 //! Tasks that wait while the breakers of all their workers are open. They are refused after as long
 //! as tasks wait that have no worker at all; also those for which there was one before.
 
-use mcp_proto::{ErrorCode, ErrorInfo, Outcome};
+use mcp_proto::{ErrorCode, ErrorInfo};
 
-use crate::broker::ending::End;
 use crate::broker::inflight::{Task, TaskKey};
 use crate::broker::pool::{Pool, PoolKey};
 use crate::broker::queue::SubQueue;
@@ -42,8 +41,7 @@ impl Core {
         }
         for task in stranded {
             if let Some(error) = self.no_worker(now.mono, task) {
-                let executed = self.executed_so_far(task);
-                self.end(now, task, End::without_result(Outcome::Rejected, executed, error));
+                self.give_up(now, task, error);
             }
         }
         if let (Some(at), Some(pool)) = (next, self.pools.get_mut(key)) {

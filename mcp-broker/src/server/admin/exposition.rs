@@ -47,6 +47,13 @@ impl Metrics {
         let live = || all.iter().map(|it| ([("action", it.action.as_str())], &it.counts));
         let help = "Tasks by how they ended, refused by a full queue included";
         to.counters("tasks_ended", help, live().flat_map(by_outcome))?;
+        let help = "Tasks whose outcome is of a step of their action's fallback chain";
+        let by_step = all.iter().flat_map(|it| {
+            // Most actions have no chain.
+            let steps = it.counts.degraded().filter(|(_, count)| *count > 0);
+            steps.map(|(step, count)| ([("action", it.action.as_str()), ("step", step)], count))
+        });
+        to.counters("tasks_degraded", help, by_step)?;
         let help = "From taking a task to delivering its outcome";
         to.histograms("task_duration", help, live().map(|(of, it)| (of, &it.total)))?;
         let help = "In the broker's queue, over all attempts at a task";
@@ -118,6 +125,8 @@ impl Metrics {
             expired: _,
             cancelled: _,
             rejected: _,
+            degraded: _,
+            shed,
             duplicates,
             joined,
             attempts,
@@ -159,6 +168,7 @@ impl Metrics {
         for (name, help, value) in [
             ("tasks_accepted", "Tasks taken", accepted),
             ("shadow_tasks_accepted", "Shadow tasks taken", &shadow.accepted),
+            ("tasks_shed", "Refusals by actions that are not core, to keep room", shed),
             ("tasks_duplicate", "SENDs of a task that was known already", duplicates),
             ("tasks_joined", "SENDs that joined a task in flight", joined),
             ("attempts", "Attempts routed to workers", attempts),

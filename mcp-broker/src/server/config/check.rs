@@ -48,6 +48,7 @@ impl Config {
         at_least("limits.max_session_tasks", limits.max_session_tasks as usize, 1)?;
         at_least("limits.max_tasks", limits.max_tasks, 1)?;
         at_least("limits.max_queue_tasks", limits.max_queue_tasks, 1)?;
+        at_least("limits.max_waiting_bytes", limits.max_waiting_bytes, 1)?;
         at_least("limits.max_agents", limits.max_agents, 1)?;
         at_least("limits.max_sessions", limits.max_sessions, 1)?;
         at_least("limits.max_waiters", limits.max_waiters, 1)?;
@@ -90,6 +91,7 @@ impl Config {
         for (action, rules) in &self.actions {
             rules
                 .check()
+                .and_then(|()| rules.check_of(action))
                 .map_err(|(key, problem)| wrong(format!("actions.\"{action}\".{key}"), problem))?;
         }
 
@@ -165,6 +167,14 @@ mod tests {
             (
                 "[actions.a.hedge]\nmin_samples = 0",
                 "actions.\"a\".hedge.min_samples is 0; allowed are 1 to 1000000",
+            ),
+            (
+                "[scheduling]\nfallback = [{ cached = { max_age_ms = 0 } }]",
+                "scheduling.fallback step 1: max_age_ms is 0",
+            ),
+            (
+                "[actions.a]\nfallback = [{ action = 'a' }]",
+                "actions.\"a\".fallback names the action that it is for",
             ),
             ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
             ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),

@@ -45,6 +45,7 @@ impl Default for LimitsConfig {
             max_tasks: 4_000_000,
             max_queue_tasks: 1_000_000,
             max_queue_bytes: 1024 * 1024 * 1024,
+            max_waiting_bytes: 2 * 1024 * 1024 * 1024,
             max_agents: 100_000,
             max_sessions: 100_000,
             max_waiters: 8,
@@ -53,6 +54,8 @@ impl Default for LimitsConfig {
             kept_results: 10_000,
             kept_result_bytes: 64 * 1024 * 1024,
             max_upload_bytes: 64 * 1024 * 1024,
+            cached_answers: 10_000,
+            cached_answer_bytes: 32 * 1024 * 1024,
             max_nacks: 8,
             retry_budget_percent: 20,
         }

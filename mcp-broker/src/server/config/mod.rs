@@ -125,6 +125,8 @@ pub struct LimitsConfig {
     pub max_queue_tasks: usize,
     /// Bytes of the tasks waiting in one action's queue; beyond them, QUEUE_FULL.
     pub max_queue_bytes: usize,
+    /// Bytes of the tasks waiting in all queues together; beyond them, QUEUE_FULL. 2 GiB.
+    pub max_waiting_bytes: usize,
     /// Registered workers, lost ones included.
     pub max_agents: usize,
     /// Client sessions, detached ones included.
@@ -143,6 +145,11 @@ pub struct LimitsConfig {
     /// waits for a worker or runs, and 256 KiB while less than half is taken. Beyond them, QUEUE_FULL.
     /// 64 MiB.
     pub max_upload_bytes: usize,
+    /// Last good answers kept for actions whose rules have a cached fallback, of all together; the
+    /// oldest go. 10,000.
+    pub cached_answers: usize,
+    /// Bytes of those. 32 MiB.
+    pub cached_answer_bytes: usize,
     /// How often workers may hand a task back before it fails.
     pub max_nacks: u32,
     /// The retry budget: attempts after a failure or a time-out, in percent of the tasks taken
@@ -287,6 +294,7 @@ impl Config {
             max_tasks: limits.max_tasks,
             max_queue_tasks: limits.max_queue_tasks,
             max_queue_bytes: limits.max_queue_bytes,
+            max_waiting_bytes: limits.max_waiting_bytes,
             max_agents: limits.max_agents,
             max_sessions: limits.max_sessions,
             max_waiters: limits.max_waiters,
@@ -295,6 +303,8 @@ impl Config {
             kept_results: limits.kept_results,
             kept_result_bytes: limits.kept_result_bytes,
             max_upload_bytes: limits.max_upload_bytes,
+            cached_answers: limits.cached_answers,
+            cached_answer_bytes: limits.cached_answer_bytes,
             max_nacks: limits.max_nacks,
             retry_budget_percent: limits.retry_budget_percent,
             ..CoreConfig::new(broker_id, epoch, seed)

@@ -223,6 +223,7 @@ impl World {
         let code = deliver.error.as_ref().map(|error| error.code);
         assert_ne!(code, Some(ErrorCode::LimitExceeded), "{deliver:?}");
         self.check_trace(deliver);
+        self.check_step(deliver);
         if let Some(reading) = self.clients[index].readings.get_mut(id) {
             reading.ends(deliver.attempt, deliver.chunks);
             self.check_whole(index, deliver);

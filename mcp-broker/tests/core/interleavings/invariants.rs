@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::client::Reading;
 use super::sent::Sent;
-use super::world::World;
+use super::world::{WORK, World};
 use super::{CLIENTS, MAX_COPIES, SHADOW_WORKER, WORKERS};
 
 impl World {
@@ -27,10 +27,11 @@ impl World {
         }
         let stats = self.it.core.stats();
         assert_eq!(charged[0] + charged[1], stats.in_flight);
-        assert!(charged.iter().all(|it| *it <= self.max_running), "{charged:?}");
-        for (is_shadow, queued) in [(false, stats.queued), (true, stats.shadow.queued)] {
+        let max_running = self.max_running.saturating_mul(self.actions);
+        assert!(charged.iter().all(|it| *it <= max_running), "{charged:?}");
+        for is_shadow in [false, true] {
             if charged[usize::from(is_shadow)] < self.max_running {
-                self.check_nobody_waits_in_vain(is_shadow, queued);
+                self.check_nobody_waits_in_vain(is_shadow);
             }
         }
         assert!(stats.stream_bytes <= self.stream_bytes as u64, "{}", stats.stream_bytes);
@@ -63,25 +64,39 @@ impl World {
         }
     }
 
-    /// No task waits while a worker that is well could take it, but for those that had one: they may
-    /// wait for another. Where keys are hard, tasks wait for a worker of theirs, which is busy; with a
-    /// split, for those of one arm.
-    fn check_nobody_waits_in_vain(&self, is_shadow: bool, queued: u64) {
+    /// No task of an action waits while a worker that is well could take it, but for those that had
+    /// one: they may wait for another. Where keys are hard, tasks wait for a worker of theirs, which is
+    /// busy; with a split, for those of one arm.
+    fn check_nobody_waits_in_vain(&self, is_shadow: bool) {
+        let shadow = [(WORK.to_owned(), self.it.core.stats().shadow.queued)];
+        let live = self.it.core.metrics(self.it.now).actions;
+        let live: Vec<_> = live.into_iter().map(|it| (it.action, it.queued)).collect();
         let had_one =
             self.sent.iter().filter(|it| !it.has_ended && !it.attempts.is_empty()).count();
-        if queued <= had_one as u64 {
-            return;
+        for (action, queued) in if is_shadow { &shadow[..] } else { &live } {
+            if *queued > had_one as u64 {
+                self.check_nobody_has_room(is_shadow, action, *queued);
+            }
         }
-        let mut ready = self.it.core.agents(self.it.now, false);
-        ready.retain(|agent| agent.readiness == Readiness::Ready);
+    }
+
+    fn check_nobody_has_room(&self, is_shadow: bool, action: &str, queued: u64) {
+        let is_asked = |index: usize| {
+            is_shadow == (index == SHADOW_WORKER) && self.workers[index].actions.contains(&action)
+        };
         let index_of = |agent: &AgentView| agent.agent_id.as_str()[1..].parse::<usize>().unwrap();
-        ready.retain(|agent| is_shadow == (index_of(agent) == SHADOW_WORKER));
-        let is_last_resort =
-            !ready.iter().any(|agent| ["ok", "suspect", "slow start"].contains(&agent.health));
+        let mut ready = self.it.core.agents(self.it.now, false);
+        ready.retain(|it| it.readiness == Readiness::Ready && is_asked(index_of(it)));
+        let health = |agent: &AgentView| {
+            let unwell = agent.unwell.iter().find(|it| it.action.as_str() == action);
+            unwell.map_or("ok", |it| it.health)
+        };
+        let is_last_resort = !ready.iter().any(|it| ["ok", "slow start"].contains(&health(it)));
         let has_room = |agent: &AgentView| {
             let index = index_of(agent);
             let takes = self.workers[index].slots + self.workers[index].prefetch;
-            let gets_tasks = match agent.health {
+            let gets_tasks = match health(agent) {
+                _ if agent.health == "suspect" => false,
                 "ok" | "slow start" | "half-open" => true,
                 "ejected" => is_last_resort,
                 _ => false,
@@ -89,8 +104,9 @@ impl World {
             agent.in_flight < takes && gets_tasks
         };
         let (with_room, busy): (Vec<_>, Vec<_>) = ready.into_iter().partition(has_room);
-        let are_all = !is_shadow && busy.is_empty() && with_room.len() == SHADOW_WORKER;
-        let rules = self.it.core.rules("work");
+        let all = (0..WORKERS).filter(|it| is_asked(*it)).count();
+        let are_all = !is_shadow && busy.is_empty() && with_room.len() == all;
+        let rules = self.it.core.rules(action);
         let is_hard = (rules.policy, rules.affinity) == (Policy::SessionHash, Affinity::Hard);
         let may_wait = with_room.is_empty()
             || is_hard && !busy.is_empty()
@@ -111,7 +127,7 @@ impl World {
         for action in &metrics.actions {
             assert_eq!(action.queued > 0, action.queued_bytes > 0, "{action:?}");
         }
-        assert!(self.compared_now() <= MAX_COPIES as u64);
+        assert!(self.compared_now() <= MAX_COPIES as u64 * self.actions);
     }
 
     /// Copies of which it is not said yet what became of them.
@@ -161,6 +177,24 @@ impl World {
                 let has_waited = next.queue_us >= ms.clamp(10, 60_000) * 1000;
                 assert!(has_waited || next.node_id != hop.node_id, "{trace:?}");
             }
+        }
+    }
+
+    /// What a task's outcome is said to be of is what had it.
+    pub(super) fn check_step(&mut self, deliver: &Deliver) {
+        let sent = self.task(deliver.task_id.as_str());
+        let last = sent.attempts.values().last();
+        match deliver.fallback.as_deref() {
+            Some("cached" | "default") => {
+                assert_eq!((deliver.outcome, deliver.chunks), (Outcome::Ok, 0));
+                assert_ne!(deliver.executed, Executed::Yes);
+            }
+            Some(step) => assert_eq!(step, "action:spare"),
+            // Unless its ROUTE was lost with its connection.
+            None if deliver.outcome == Outcome::Ok => {
+                assert!(last.is_none_or(|attempt| !attempt.is_spare), "{deliver:?}");
+            }
+            None => {}
         }
     }
 

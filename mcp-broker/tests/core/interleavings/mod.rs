@@ -7,7 +7,8 @@
 //! reaches its reader in order, once, and whole, unless it is told what is missing; and its worker
 //! never waits for credit in vain. An input in chunks reaches each attempt in order, from its beginning,
 //! within bounds. No task is sent to a worker of the other kind, live or shadow, and copies of tasks
-//! change nothing of it.
+//! change nothing of it. A task without a worker takes its fallback chain, and none of a degraded action
+//! reaches its workers.
 //!
 //! Clients and workers are models: frames wait unread in their connection, are lost when it breaks,
 //! and a worker lists what it holds when it comes back.
@@ -27,7 +28,7 @@ use proptest::prelude::*;
 use mcp_broker::broker::{Affinity, Policy};
 
 use ops::{Op, op};
-use world::{Health, Setting, World};
+use world::{Chain, Health, Setting, World};
 
 /// The last one gets shadow tasks.
 const WORKERS: usize = 4;
@@ -56,6 +57,7 @@ fn setting() -> impl Strategy<Value = Setting> {
         prop_oneof![2 => Just(0u64), 1 => Just(500)],
         prop_oneof![Just(0.0), Just(30.0), Just(100.0)],
         any::<bool>(),
+        prop_oneof![Just(Chain::None), Just(Chain::Spare), Just(Chain::Whole)],
     )
         .prop_map(|it| Setting {
             policy: it.0.0,
@@ -69,6 +71,7 @@ fn setting() -> impl Strategy<Value = Setting> {
             max_queue_wait_ms: it.7,
             mirror_percent: it.8,
             is_split: it.9,
+            chain: it.10,
         })
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Attempt {
     pub(super) emitted: Vec<Bytes>,
     /// Its reader and that one's connection, if chunks reached it from the first on.
     pub(super) read_on: Option<(usize, ConnectionId)>,
+    /// Whether it was one of the other action.
+    pub(super) is_spare: bool,
 }
 
 impl Sent {

@@ -22,6 +22,7 @@ pub(super) struct Worker {
     pub(super) process: u32,
     pub(super) slots: u32,
     pub(super) prefetch: u32,
+    pub(super) actions: Vec<&'static str>,
     pub(super) unread: VecDeque<Message>,
     pub(super) routes: u64,
     pub(super) held: BTreeMap<AttemptId, Held>,
@@ -55,6 +56,7 @@ impl Worker {
         WorkerHello {
             instance_id: format!("process-{}", self.process).try_into().unwrap(),
             prefetch: self.prefetch,
+            actions: self.actions.iter().map(|it| (*it).try_into().unwrap()).collect(),
             held: self.held.keys().copied().collect(),
             labels: match index {
                 SHADOW_WORKER => labels("shadow", "true"),

@@ -1,7 +1,9 @@
 //! A core with its workers and clients, to which things happen.
 
-use mcp_broker::broker::{ActionRules, Affinity, Arm, ConnectionId, HedgeRule, MirrorRule, Policy};
-use mcp_proto::{Deliver, Message, Outcome, Route, TaskState};
+use mcp_broker::broker::{
+    ActionRules, Affinity, Arm, CachedBy, ConnectionId, FallbackStep, HedgeRule, MirrorRule, Policy,
+};
+use mcp_proto::{Deliver, Message, Outcome, Route, Send, Task, TaskState};
 
 use super::client::Client;
 use super::ops::{Asks, Op};
@@ -27,6 +29,7 @@ pub(super) struct Setting {
     /// Attempts that may run at once; 0: any number.
     pub(super) max_running: u32,
     pub(super) max_queue_wait_ms: u64,
+    pub(super) chain: Chain,
 }
 
 /// How soon workers are judged, and tasks.
@@ -59,26 +62,67 @@ impl Health {
     }
 }
 
+/// What there is for a task without a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Chain {
+    None,
+    /// Another action.
+    Spare,
+    /// The last good answer, another action, and then what the workers would say.
+    Whole,
+}
+
+impl Chain {
+    fn steps(self) -> Vec<FallbackStep> {
+        let cached = FallbackStep::Cached { max_age_ms: 1_000, by: CachedBy::Action };
+        let spare = FallbackStep::Action(SPARE.try_into().unwrap());
+        let default = FallbackStep::Default { body: "output".into(), content_type: "".into() };
+        match self {
+            Chain::None => Vec::new(),
+            Chain::Spare => vec![spare],
+            Chain::Whole => vec![cached, spare, default],
+        }
+    }
+
+    /// The actions of a worker: where there is a chain, one has only the other action, and one both.
+    fn actions(self, worker: usize) -> Vec<&'static str> {
+        match (self, worker) {
+            (Chain::None, _) | (_, 1) => vec![WORK],
+            (_, 0) => vec![SPARE],
+            (_, _) => vec![WORK, SPARE],
+        }
+    }
+}
+
+/// What all tasks ask for.
+pub(super) const WORK: &str = "work";
+/// What does it when nobody else does.
+const SPARE: &str = "spare";
+
 pub(super) struct World {
     pub(super) it: Fixture,
     pub(super) stream_bytes: usize,
-    /// Attempts that may run at once.
+    /// Attempts of an action that may run at once.
     pub(super) max_running: u64,
     pub(super) hedges: bool,
     pub(super) is_split: bool,
+    /// Actions that workers serve.
+    pub(super) actions: u64,
     pub(super) workers: Vec<Worker>,
     pub(super) clients: Vec<Client>,
     /// Asks for tasks that must have ended, and for where the others are.
     pub(super) observer: ConnectionId,
     /// All tasks; each is named by its place.
     pub(super) sent: Vec<Sent>,
+    /// An operator keeps the tasks from their workers.
+    is_degraded: bool,
 }
 
 impl World {
     pub(super) fn new(setting: Setting) -> Self {
         let Setting { policy, affinity, health, .. } = setting;
         let Setting { retry_budget_percent, stream_bytes, upload_bytes, .. } = setting;
-        let Setting { max_running, max_queue_wait_ms, hedges, .. } = setting;
+        let Setting { max_running, max_queue_wait_ms, hedges, chain, .. } = setting;
         let mut it = Fixture::with(|config| {
             config.rules.policy = policy;
             config.rules.mirror =
@@ -103,6 +147,9 @@ impl World {
             config.retry_budget_percent = retry_budget_percent;
             config.stream_bytes = stream_bytes;
             config.max_upload_bytes = upload_bytes;
+            let mut rules = config.rules.clone();
+            rules.fallback = chain.steps();
+            config.actions.insert(WORK.try_into().unwrap(), rules);
         });
         let mut world = World {
             observer: it.client(),
@@ -111,13 +158,16 @@ impl World {
             is_split: setting.is_split,
             max_running: if max_running > 0 { max_running.into() } else { u64::MAX },
             hedges,
+            actions: if chain == Chain::None { 1 } else { 2 },
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             sent: Vec::new(),
+            is_degraded: false,
         };
         for index in 0..WORKERS {
             let (slots, prefetch) = (index as u32 + 1, index as u32 % 2);
-            world.workers.push(Worker { slots, prefetch, ..Default::default() });
+            let actions = chain.actions(index);
+            world.workers.push(Worker { slots, prefetch, actions, ..Default::default() });
             world.connect_worker(index, false);
         }
         (0..CLIENTS).for_each(|index| world.connect_client(index, false));
@@ -204,6 +254,7 @@ impl World {
             Op::Leave { worker } => self.worker_leaves(worker),
             Op::Connect { worker, is_new_process } => self.connect_worker(worker, is_new_process),
             Op::ChangePolicy { policy, affinity } => self.change_policy(policy, affinity),
+            Op::Degrade { is_degraded } => self.degrade(is_degraded),
             Op::AllRead => self.all_read(),
             Op::AllComeBack => self.all_come_back(),
             Op::Advance { ms } => self.it.advance(ms),
@@ -254,11 +305,29 @@ impl World {
         cut_short.iter().for_each(|parent| self.check_no_child_is_left(parent));
     }
 
+    /// An operator degrades the action of all tasks, or restores it.
+    fn degrade(&mut self, is_degraded: bool) {
+        let act = if is_degraded { "degrade" } else { "restore" };
+        let task = Task {
+            action: format!("mcp.admin.actions.{act}").try_into().unwrap(),
+            ..task("operator")
+        };
+        let send = Message::Send(Send::new(task.encode(), 1_000));
+        self.it.give_body(self.observer, send, format!(r#"{{"action":"{WORK}"}}"#));
+        match self.it.next_for(self.observer) {
+            Some((Message::Deliver(it), _)) => assert_eq!(it.outcome, Outcome::Ok, "{it:?}"),
+            other => panic!("{other:?}"),
+        }
+        self.is_degraded = is_degraded;
+    }
+
     fn note_route(&mut self, worker: usize, route: &Route) {
         let task = route.task.decode().unwrap();
         let id = task.id.to_string();
         let is_shadow = self.known(&id).is_none_or(|sent| sent.asks.is_shadow);
         assert_eq!((is_shadow, task.shadow), (worker == SHADOW_WORKER, is_shadow), "{id}");
+        let is_spare = task.action.as_str() == SPARE;
+        assert!(is_spare || is_shadow || !self.is_degraded, "{id}");
         if self.known(&id).is_none() {
             assert_eq!(route.attempt, 1);
             return;
@@ -274,7 +343,7 @@ impl World {
         let at_most = sent.deadline.max(routed.plus_ms(1));
         assert!(routed.plus_ms(route.ttl_ms) <= at_most, "{id}");
         assert_eq!(route.stream_window_bytes > 0, sent.asks.window_bytes > 0);
-        let attempt = Attempt { routed, put_off: None, emitted: Vec::new(), read_on };
+        let attempt = Attempt { routed, put_off: None, emitted: Vec::new(), read_on, is_spare };
         assert!(sent.attempts.insert(route.attempt, attempt).is_none(), "{id}");
     }
 

@@ -33,7 +33,9 @@ Examples:
 /// Send one task and print its result
 ///
 /// The result goes to stdout as it comes, and nothing else does. With `-o json`, one object goes
-/// there instead: {task_id, outcome, executed, body, headers, error, context_trace}.
+/// there instead: {task_id, outcome, executed, body, headers, fallback, error, context_trace}.
+/// Where no worker of the action gave it, but a step of the action's fallback chain, `fallback`, or a
+/// line on stderr, says which.
 ///
 /// Ctrl-C cancels the task, at the worker too; a second one does not wait for that.
 #[derive(Debug, Args)]
@@ -160,6 +162,11 @@ impl Call {
         let exit = if interrupted.is_cancelled() { Exit::Cancelled } else { Exit::of(end.outcome) };
         if parts == Parts::Collected {
             print(&end, global.output)?;
+        }
+        if global.output == Output::Table
+            && let Some(step) = &end.fallback
+        {
+            writeln!(io::stderr(), "mcpctl: {}", report::fallback(step))?;
         }
         if let Some(action) = traced {
             trace::print(&action, &end);

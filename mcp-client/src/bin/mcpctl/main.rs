@@ -1,6 +1,7 @@
 //! `mcpctl`: the command line of MCP, the Model Communication Protocol. Sends tasks, serves
 //! actions with programs and servers, and looks at the broker's agents and tasks. One file a command.
 
+mod actions;
 mod agents;
 mod bench;
 mod call;
@@ -57,6 +58,7 @@ enum Command {
     Send(send::Send),
     #[cfg(unix)]
     Worker(worker::WorkerArgs),
+    Actions(actions::Actions),
     Agents(agents::Agents),
     Tasks(tasks::Tasks),
     Bench(bench::Bench),
@@ -69,6 +71,7 @@ impl Cli {
             Command::Send(command) => command.run(&self.global).await,
             #[cfg(unix)]
             Command::Worker(command) => command.run(&self.global).await,
+            Command::Actions(command) => command.run(&self.global).await,
             Command::Agents(command) => command.run(&self.global).await,
             Command::Tasks(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
@@ -160,6 +163,8 @@ mod tests {
             ("tasks ls --limit 1001", "1..=1000"),
             ("tasks show", "<TASK_ID>"),
             ("tasks cancel", "<TASK_ID>..."),
+            ("actions degrade", "<ACTION>..."),
+            ("actions restore no*", "no*"),
             ("bench up --rate 0", "0"),
             ("bench up --secs 0", "0"),
             ("bench up --payload 65537", "65537"),
@@ -174,7 +179,8 @@ mod tests {
     fn help_tells_the_exit_statuses() {
         let tasks = ["tasks ls ", "tasks show ", "tasks cancel "];
         let others = ["", "call ", "send ", "worker ", "agents ls ", "bench "];
-        for command in tasks.into_iter().chain(others) {
+        let actions = ["actions degrade ", "actions restore "];
+        for command in tasks.into_iter().chain(actions).chain(others) {
             let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();
             assert!(help.contains("Exit status:\n    0  "), "{command}");
         }

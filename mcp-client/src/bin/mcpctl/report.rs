@@ -21,6 +21,8 @@ struct Report<'a> {
     body_base64: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     headers: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<&'a str>,
     error: Option<&'a ErrorInfo>,
     context_trace: Cow<'a, ContextTrace>,
 }
@@ -35,12 +37,24 @@ pub(crate) fn json_line(end: &TaskEnd, to: &mut Vec<u8>) {
         body,
         body_base64: body.is_none().then(|| STANDARD.encode(&end.body)),
         headers: &end.headers,
+        fallback: end.fallback.as_deref(),
         error: end.error.as_deref(),
         context_trace: end.trace.decode(),
     };
     // Neither the values above nor a Vec can fail.
     let _ = serde_json::to_writer(&mut *to, &report);
     to.push(b'\n');
+}
+
+/// What to say of a result that is not of a worker of the action.
+pub(crate) fn fallback(step: &str) -> String {
+    match step {
+        "cached" => "no worker did it: this is an earlier answer (fallback: cached)".to_owned(),
+        "default" => {
+            "no worker did it: this is the action's default (fallback: default)".to_owned()
+        }
+        step => format!("not of a worker of the action (fallback: {step})"),
+    }
 }
 
 /// Why a task did not end `ok`, and what to do about it. `worker` are the options of a worker that
@@ -81,6 +95,7 @@ mod tests {
             body: body.into(),
             content_type: Default::default(),
             headers: Default::default(),
+            fallback: None,
             error: None,
             trace: Default::default(),
         }
@@ -105,6 +120,14 @@ mod tests {
         assert_eq!(value["executed"], "yes");
         assert_eq!(value["body"], "HELLO\n");
         assert!(value["error"].is_null());
+    }
+
+    #[test]
+    fn an_answer_of_a_fallback_says_so() {
+        let mut end = end(Outcome::Ok, Executed::No, b"sorry");
+        end.fallback = Some("action:small".into());
+        assert_eq!(json(&end)["fallback"], "action:small");
+        assert!(fallback("action:small").contains("action:small"));
     }
 
     #[test]

@@ -42,7 +42,8 @@ enum Command {
 /// Show one task: where it is or how it ended, why, and its way there
 ///
 /// What is in it is not shown, and neither is its result. With `-o json`, one object with what `ls`
-/// has, and {delivery, idempotent, required_labels, waiters, chunks, executed, error, context_trace};
+/// has, and {delivery, idempotent, required_labels, waiters, chunks, fallback, executed, error,
+/// context_trace};
 /// what does not apply is left out.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = SHOW_EXAMPLES, after_long_help = format!("{SHOW_EXAMPLES}\n\n{}", exit::HELP))]

@@ -7,6 +7,7 @@ use mcp_proto::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::broker::fallback::Detour;
 use crate::broker::finished::Kept;
 use crate::broker::inflight::{Task, TaskState};
 use crate::broker::sessions::IdentityKey;
@@ -39,7 +40,7 @@ impl Status {
 
     pub(super) fn of(task: &Task) -> Self {
         match &task.state {
-            TaskState::Queued { .. } => Status::Queued,
+            TaskState::Placing { .. } | TaskState::Queued { .. } => Status::Queued,
             TaskState::Delayed { .. } => Status::Delayed,
             TaskState::Running(_) => Status::Running,
             // Decided, and told as soon as it is journalled.
@@ -92,6 +93,9 @@ pub(super) struct View<'a> {
     #[serde(flatten)]
     asked: Option<Asked<'a>>,
     chunks: u32,
+    /// The step of the fallback chain that has it, or answered it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<Box<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     executed: Option<Executed>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,14 +124,13 @@ impl Core {
         };
         let agent = running.and_then(|attempt| self.registry.get(attempt.agent));
         let since = match (&task.state, running) {
-            (TaskState::Queued { since, .. } | TaskState::Delayed { since }, _) => *since,
+            (state, None) => state.waits_since().unwrap_or(now.mono),
             (_, Some(attempt)) => attempt.routed,
-            (_, None) => now.mono,
         };
         Some(Row {
             task_id: &task.id,
             identity: self.identity_name(task.identity),
-            action: &self.pools.get(task.pool)?.action,
+            action: self.action_of(task)?,
             status: Status::of(task),
             priority: task.priority,
             age_ms: now.mono.since(task.received) / 1000,
@@ -159,11 +162,8 @@ impl Core {
 
     pub(super) fn view_of<'a>(&'a self, now: Now, task: &'a Task) -> Option<View<'a>> {
         let queue_us = match &task.state {
-            TaskState::Queued { since, .. } | TaskState::Delayed { since } => {
-                now.mono.since(*since)
-            }
             TaskState::Running(attempt) => self.attempts.get(*attempt)?.queue_us,
-            TaskState::Ending(_) => 0,
+            state => state.waits_since().map_or(0, |since| now.mono.since(since)),
         };
         let hedge = task.second_attempt().and_then(|hedge| self.attempts.get(hedge));
         let hedge_agent = hedge.and_then(|hedge| self.registry.get(hedge.agent));
@@ -178,6 +178,7 @@ impl Core {
                 hedge_agent_id: hedge_agent.map(|agent| &agent.id),
             }),
             chunks: self.streams.chunks(task.stream).0,
+            fallback: task.detour().and_then(Detour::told),
             executed: None,
             error: None,
             context_trace: ContextTrace {
@@ -196,11 +197,12 @@ impl Core {
         now: Now,
         kept: &'a Kept,
     ) -> Result<View<'a>, ErrorInfo> {
-        let Deliver { executed, error, trace, chunks, .. } = told(kept)?;
+        let Deliver { executed, error, trace, chunks, fallback, .. } = told(kept)?;
         Ok(View {
             row: self.row_of_ended(now, kept),
             asked: None,
             chunks,
+            fallback,
             executed: Some(executed),
             error,
             context_trace: trace.into_decoded(),

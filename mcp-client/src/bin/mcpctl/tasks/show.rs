@@ -23,6 +23,9 @@ pub(super) fn text(info: &TaskInfo) -> String {
         None => format!("for {}", ms(it.status_ms)),
     };
     line("status", format!("{} {ended}", it.status));
+    if let Some(step) = &info.fallback {
+        line("fallback", step.to_string());
+    }
     if let Some(error) = &info.error {
         line("error", error.to_string());
     }
@@ -119,6 +122,7 @@ mod tests {
             waiters: Some(2),
             hedge_agent_id: Some("upper-2".try_into().unwrap()),
             chunks: 5,
+            fallback: None,
             executed: None,
             error: None,
             context_trace: ContextTrace { hops: vec![hop(1)], ..ContextTrace::default() },
@@ -151,6 +155,7 @@ attempts  2
             waiters: None,
             hedge_agent_id: None,
             chunks: 0,
+            fallback: Some("action:small".into()),
             executed: Some(Executed::Maybe),
             error: Some(ErrorInfo::new(ErrorCode::WorkerLost, "its worker was lost")),
             context_trace: ContextTrace { truncated: true, ..ContextTrace::default() },
@@ -159,6 +164,7 @@ attempts  2
 task      t-1, of anonymous
 action    upper, priority high
 status    failed 250 ms ago, executed: maybe
+fallback  action:small
 error     WORKER_LOST: its worker was lost
 age       3.00 s
 agent     gone, node n-1

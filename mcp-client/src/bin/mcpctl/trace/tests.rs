@@ -48,6 +48,7 @@ fn end(outcome: Outcome, trace: ContextTrace) -> TaskEnd {
         body: Default::default(),
         content_type: Default::default(),
         headers: Default::default(),
+        fallback: None,
         error: None,
         trace: trace.into(),
     }

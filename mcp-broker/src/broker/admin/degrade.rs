@@ -1,0 +1,81 @@
+//! How operators keep an action from its workers, and give it back.
+
+use mcp_proto::limits::MAX_TEXT_BYTES;
+use mcp_proto::{ActionName, ErrorCode, ErrorInfo};
+use serde::{Deserialize, Serialize};
+
+use super::{is_builtin, json};
+use crate::broker::fallback::Degraded;
+use crate::broker::sessions::SessionKey;
+use crate::broker::{Core, Now};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Degrade {
+    action: String,
+    #[serde(default)]
+    why: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Restore {
+    action: String,
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    action: &'a ActionName,
+    /// Whether this changed anything.
+    changed: bool,
+    degraded: Option<&'a Degraded>,
+}
+
+impl Core {
+    pub(super) fn degrade_for_operator(
+        &mut self,
+        now: Now,
+        session: SessionKey,
+        asked: Degrade,
+    ) -> Result<Vec<u8>, ErrorInfo> {
+        let action = named(&asked.action)?;
+        if asked.why.len() > MAX_TEXT_BYTES {
+            let message =
+                format!("why has {} bytes; at most {MAX_TEXT_BYTES} are allowed", asked.why.len());
+            return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
+        }
+        let by = self.operator(session);
+        let changed = self.degrade(now, &action, by, asked.why)?;
+        self.told(&action, changed)
+    }
+
+    pub(super) fn restore_for_operator(
+        &mut self,
+        session: SessionKey,
+        asked: &Restore,
+    ) -> Result<Vec<u8>, ErrorInfo> {
+        let action = named(&asked.action)?;
+        let by = self.operator(session);
+        let changed = self.restore(&action, by);
+        self.told(&action, changed)
+    }
+
+    fn told(&self, action: &ActionName, changed: bool) -> Result<Vec<u8>, ErrorInfo> {
+        json(&Changed { action, changed, degraded: self.degraded.get(action) })
+    }
+
+    fn operator(&self, session: SessionKey) -> String {
+        let session = self.sessions.get(session);
+        session.map_or_else(String::new, |it| self.sessions.identity_of(it.identity).to_string())
+    }
+}
+
+fn named(action: &str) -> Result<ActionName, ErrorInfo> {
+    let wrong = |problem: String| ErrorInfo::new(ErrorCode::InvalidTask, problem);
+    let action =
+        ActionName::try_from(action).map_err(|problem| wrong(format!("action {problem}")))?;
+    match is_builtin((&action).into()) {
+        true => Err(wrong(format!("action {action} is the broker's own"))),
+        false => Ok(action),
+    }
+}
