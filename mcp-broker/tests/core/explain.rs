@@ -468,6 +468,7 @@ fn what_gets_no_worker_tells_its_fallback_chain() {
         (Decision::Refuse, Some(ErrorCode::Degraded))
     );
     assert_eq!(degraded.fallback, ["action:light", "default"]);
+    assert_eq!(worker(&degraded, "w").probability, 0.0);
     let listed = operator.answer(&mut it, "mcp.admin.actions.list", &json!({}));
     assert_eq!(listed["actions"][0]["degraded"]["why"], "wrong answers");
 }

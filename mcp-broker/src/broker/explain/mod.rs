@@ -131,12 +131,15 @@ impl Core {
         if it.decision != Decision::Refuse {
             it.why = format!("{}{}", by_split(&branches), it.why);
         }
+        let nobody = Odds::default();
         let views = branches.iter().map(|branch| {
+            let odds = if it.decision == Decision::Route { &branch.odds } else { &nobody };
             let (subqueue, registry) = (branch.queue.it(), &self.registry);
             let view = View { now, pool, subqueue, registry, ask, passed_over: &[] };
-            (view, &branch.odds, branch.share)
+            (view, odds, branch.share)
         });
-        view::list(&mut it, &views.collect::<Vec<_>>(), &FOR_OPERATORS);
+        let views: Vec<_> = views.collect();
+        view::list(&mut it, &views, &FOR_OPERATORS);
         it
     }
 

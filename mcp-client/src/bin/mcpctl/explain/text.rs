@@ -23,7 +23,7 @@ pub(super) fn of_question(it: &Explanation) -> String {
     let mut text = format!("{sentence}: {}{}\n", it.why, wait.unwrap_or_default());
     if !it.fallback.is_empty() {
         text.push_str(&format!(
-            "its fallback chain is asked instead: {}\n",
+            "unless its fallback chain answers it: {}\n",
             it.fallback.join(", ")
         ));
     }
