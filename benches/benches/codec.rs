@@ -47,6 +47,7 @@ fn deliver(task_id: TaskId) -> Deliver {
         candidates: 10,
         reason: Default::default(),
         began_us: 0,
+        explanation: None,
     };
     Deliver {
         trace: ContextTrace {

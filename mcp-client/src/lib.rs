@@ -55,12 +55,16 @@ mod connect;
 mod connection;
 pub mod conversation;
 mod error;
+pub mod explain;
 pub mod pool;
 mod task;
 pub mod tasks;
 pub mod worker;
 
-pub use actions::{ActionDegraded, Degraded};
+pub use actions::{
+    ActionDegraded, ActionInfo, ActionList, ActionQueue, ActionRules, ActionSummary, Breakers,
+    Degraded, RulesFrom,
+};
 pub use agents::AgentInfo;
 pub use client::{Client, ClientBuilder};
 pub use connect::Endpoint;
@@ -75,6 +79,7 @@ pub use worker::{
 };
 
 pub use mcp_proto::{
-    ActionName, AgentId, ByteString, Bytes, Child, ContextTrace, Delivery, ErrorCode, ErrorInfo,
-    Executed, Hop, HopEvent, Labels, LazyTrace, NodeId, Outcome, Priority, Retry, Task, TaskId,
+    ActionName, AgentId, ByteString, Bytes, Child, ContextTrace, Decision, Delivery, ErrorCode,
+    ErrorInfo, Executed, ExplainedWorker, Explanation, Hop, HopEvent, Labels, LazyTrace, NodeId,
+    Outcome, Priority, Retry, Task, TaskId,
 };

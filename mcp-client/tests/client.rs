@@ -7,9 +7,11 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mcp_client::actions::ActionFilter;
+use mcp_client::explain::Question;
 use mcp_client::{
-    CallError, Client, ErrorCode, ErrorInfo, Executed, Outcome, Retry, TaskFilter, TaskHandle,
-    TaskId, TaskStatus,
+    ActionName, CallError, Client, Decision, ErrorCode, ErrorInfo, Executed, Outcome, Retry,
+    RulesFrom, TaskFilter, TaskHandle, TaskId, TaskStatus,
 };
 use mcp_proto::{Ack, Cancel, Limits, Message, TaskState};
 use support::{FakeBroker, Peer, ack, close_code, deliver, soon};
@@ -42,6 +44,7 @@ async fn a_call_goes_there_and_back() {
         .retry(Retry { max_attempts: 7, ..Retry::default() })
         .attempt_timeout(Duration::from_micros(1_500))
         .cancel_on_disconnect(true)
+        .explain(true)
         .call();
     let serve = async {
         let (task, ttl_ms, body) = peer.recv_task().await;
@@ -55,6 +58,7 @@ async fn a_call_goes_there_and_back() {
         assert_eq!(task.traceparent, "00-a-b-01");
         assert_eq!(task.retry.map(|retry| retry.max_attempts), Some(7));
         assert_eq!((task.attempt_timeout_ms, task.cancel_on_disconnect), (2, true));
+        assert!(task.explain);
         assert_eq!(task.id.as_str().len(), 36);
         peer.deliver_ok(&task.id, "HELLO").await;
     };
@@ -660,6 +664,63 @@ async fn tasks_are_listed_shown_and_cancelled() {
         assert_eq!(client.task_info(&id, Some("alice")).await.unwrap(), None);
         let done = client.cancel_task(&id, None).await.unwrap().unwrap();
         assert_eq!((done.cancelled, done.status), (false, TaskStatus::Unknown));
+    };
+    soon(async { tokio::join!(calls, serve) }).await;
+}
+
+#[tokio::test]
+async fn actions_are_listed_shown_changed_and_explained() {
+    let broker = FakeBroker::start();
+    let (client, mut peer) = broker.client().await;
+    let summary = r#""action":"upper","workers":3,"ready":2,"slots":8,"running":1,"queued":0,
+        "delayed":0,"policy":"dice","rules_from":"moon","later":true"#;
+    let expected = [
+        ("actions.list", r#"{"prefix":"up","limit":7}"#),
+        ("actions.show", r#"{"action":"upper"}"#),
+        ("actions.show", r#"{"action":"upper"}"#),
+        ("actions.set", r#"{"action":"upper","rules":{"policy":"dice"}}"#),
+        ("actions.reset", r#"{"action":"upper"}"#),
+        ("explain", r#"{"action":"upper","labels":{"gpu":"a100"}}"#),
+    ];
+    let queue = r#"{"required_labels":{},"queued":0,"workers":3,"ready":2,"with_room":1}"#;
+    let rules = r#""action":"upper","rules":{"policy":"dice"}"#;
+    let answers = [
+        format!(r#"{{"actions":[{{{summary}}}],"more":true}}"#),
+        format!(
+            r#"{{{summary},"rules":{{"a":{{"b":1}}}},"queues":[{queue}],"more_queues":false}}"#
+        ),
+        "null".to_owned(),
+        format!(r#"{{{rules},"rules_from":"operator","toml":"[actions]"}}"#),
+        format!(r#"{{{rules},"rules_from":"file"}}"#),
+        r#"{"decision":"wait","why":"w","error_code":"NO_WORKER"}"#.to_owned(),
+    ];
+    let serve = async {
+        for ((action, arguments), answer) in expected.into_iter().zip(answers) {
+            let (task, _, body) = peer.recv_task().await;
+            assert_eq!(task.action.as_str(), format!("mcp.admin.{action}"));
+            assert_eq!(body, arguments);
+            peer.deliver_ok(&task.id, answer).await;
+        }
+    };
+    let calls = async {
+        let action = ActionName::try_from("upper").unwrap();
+        let filter = ActionFilter { prefix: "up".to_owned(), limit: Some(7) };
+        let list = client.actions(&filter).await.unwrap();
+        assert!(list.more && list.actions[0].rules_from == RulesFrom::Unknown);
+        let info = client.action_info(&action).await.unwrap().unwrap();
+        assert_eq!((&info.summary, info.queues.len()), (&list.actions[0], 1));
+        assert_eq!(info.rules["a"]["b"], 1);
+        assert_eq!(client.action_info(&action).await.unwrap(), None);
+        let rules = [("policy".to_owned(), "dice".into())].into_iter().collect();
+        let changed = client.set_action_rules(&action, &rules).await.unwrap();
+        assert_eq!((changed.rules, changed.toml.as_deref()), (rules, Some("[actions]")));
+        let reset = client.reset_action_rules(&action).await.unwrap();
+        assert_eq!((reset.rules_from, reset.toml), (RulesFrom::File, None));
+        let mut question = Question::new(action);
+        question.labels.insert("gpu".to_owned(), "a100".to_owned());
+        let explanation = client.explain(&question).await.unwrap();
+        assert_eq!(explanation.decision, Decision::Wait);
+        assert_eq!(explanation.error_code, Some(ErrorCode::NoWorker));
     };
     soon(async { tokio::join!(calls, serve) }).await;
 }

@@ -23,7 +23,7 @@
 //! | `traceparent`, `tracestate` | | string, W3C Trace Context |
 //! | `retry` | | object of integers, each optional: `max_attempts` (1 to 100; 3), `initial_ms` (1 to 3600000; 100), `coefficient_percent` (100 to 10000; 200), `cap_ms` (1 to 3600000; 1000) |
 //! | `attempt_timeout_ms` | | integer, 0 (when absent) to 3600000 |
-//! | `cancel_on_disconnect` | | `true` or `false` (when absent) |
+//! | `cancel_on_disconnect`, `explain` | | `true` or `false` (when absent) |
 //!
 //! Strings are at most 1024 bytes where nothing else is said. A field is given once. A field that
 //! is not in this table is an error, so that a typo is not ignored, unless its name begins with
@@ -128,8 +128,9 @@ mod field {
     pub(super) const RETRY: &str = "retry";
     pub(super) const ATTEMPT_TIMEOUT_MS: &str = "attempt_timeout_ms";
     pub(super) const CANCEL_ON_DISCONNECT: &str = "cancel_on_disconnect";
+    pub(super) const EXPLAIN: &str = "explain";
 
-    pub(super) const ALL: [&str; 21] = [
+    pub(super) const ALL: [&str; 22] = [
         MCP_VERSION,
         TASK_ID,
         ACTION,
@@ -151,6 +152,7 @@ mod field {
         RETRY,
         ATTEMPT_TIMEOUT_MS,
         CANCEL_ON_DISCONNECT,
+        EXPLAIN,
     ];
 }
 

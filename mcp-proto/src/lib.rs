@@ -40,11 +40,11 @@ pub use error::{Cause, DecodeError, ErrorCode, ErrorInfo, InvalidMessage, Unexpe
 pub use id::{ActionName, ActionRef, AgentId, AttemptId, InstanceId, NodeId, SessionId, TaskId};
 pub use limits::Limits;
 pub use message::{
-    Ack, Cancel, CancelReason, Child, Chunk, ContextTrace, Credit, Deliver, Delivery, EncodedTask,
-    Executed, Goaway, Hello, Hop, HopEvent, InputLength, Labels, LazyTrace, Message, MessageKind,
-    Nack, Outcome, Park, Ping, Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Role,
-    Roles, Route, RouteHead, Send, Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState,
-    WorkerHello,
+    Ack, Cancel, CancelReason, Child, Chunk, ContextTrace, Credit, Decision, Deliver, Delivery,
+    EncodedTask, Executed, ExplainedWorker, Explanation, Goaway, Hello, Hop, HopEvent, InputLength,
+    Labels, LazyTrace, Message, MessageKind, Nack, Outcome, Park, Ping, Priority, Progress,
+    Readiness, ResultHeaders, Resume, Retry, Role, Roles, Route, RouteHead, Score, Send, Subject,
+    Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
 };
 pub use session::{Session, Side};
 

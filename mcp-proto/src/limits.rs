@@ -80,6 +80,9 @@ pub const MAX_HOPS: usize = 64;
 /// Most bytes of hops and children in a trace.
 pub const MAX_TRACE_BYTES: usize = 16 * 1024;
 
+/// Longest explanation of one attempt, so that a trace has room for some of them beside its hops.
+pub const MAX_EXPLANATION_BYTES: usize = 4 * 1024;
+
 /// What a broker accepts on a connection, as told in ACK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {

@@ -14,11 +14,11 @@ use mcp_proto::limits::{
 };
 use mcp_proto::{
     Ack, ActionName, AgentId, AttemptId, ByteString, Cancel, CancelReason, Cause, Child, Chunk,
-    ContextTrace, Credit, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed, Frame,
-    FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming, InputLength, InstanceId, Labels, Limits,
-    Message, Nack, NodeId, Outcome, Park, Payload, Ping, Priority, Progress, Readiness,
-    ResultHeaders, Resume, Retry, Route, Send, SessionId, Subject, Task, TaskId, TaskResult,
-    TaskState, WorkerHello,
+    ContextTrace, Credit, Decision, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed,
+    ExplainedWorker, Explanation, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming,
+    InputLength, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome, Park, Payload, Ping,
+    Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Route, Score, Send, SessionId,
+    Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -184,6 +184,7 @@ fn the_longest_outcome_fits_into_a_frame() {
         candidates: u32::MAX,
         reason: "r".repeat(20).into(),
         began_us: u64::MAX,
+        explanation: None,
     };
     let trace = ContextTrace {
         broker_id: Some(node),
@@ -558,8 +559,9 @@ fn hop() -> impl Strategy<Value = Hop> {
         (node_id(), select(HopEvent::ALL), any::<u32>()),
         any::<[u64; 5]>(),
         (text(), any::<u32>(), text()),
+        option::of(explanation().prop_map(Box::new)),
     );
-    hop.prop_map(|((node_id, event, attempt), us, (policy, candidates, reason))| Hop {
+    hop.prop_map(|((node_id, event, attempt), us, (policy, candidates, reason), explanation)| Hop {
         node_id,
         event,
         attempt,
@@ -571,7 +573,50 @@ fn hop() -> impl Strategy<Value = Hop> {
         candidates,
         reason,
         began_us: us[4],
+        explanation,
     })
+}
+
+fn explanation() -> impl Strategy<Value = Explanation> {
+    let agent = id().prop_map(|id| AgentId::try_from(id).unwrap());
+    let worker =
+        (agent, node_id(), (0..=8u8), option::of("[a-z ]{1,9}"), labels(), any::<[u32; 3]>());
+    let worker =
+        worker.prop_map(|(agent_id, node_id, eighths, ruled_out, missing_labels, numbers)| {
+            ExplainedWorker {
+                agent_id,
+                node_id,
+                probability: f64::from(eighths) / 8.0,
+                score: ruled_out.is_none().then(|| Score { value: -0.5, text: "s".to_owned() }),
+                ruled_out,
+                missing_labels,
+                presence: "online".to_owned(),
+                readiness: "ready".to_owned(),
+                health: "ok".to_owned(),
+                in_flight: numbers[0],
+                slots: numbers[1],
+                prefetch: numbers[2],
+                service_us: Some(numbers[0].into()),
+            }
+        });
+    ("[a-z \"]{0,40}", any::<[u32; 3]>(), option::of(code()), vec(worker, 0..3)).prop_map(
+        |(why, numbers, error_code, workers)| {
+            let mut it = Explanation {
+                decision: Decision::Route,
+                why,
+                policy: "p".to_owned(),
+                error_code,
+                fallback: vec!["cached".to_owned()],
+                queued: numbers[0].into(),
+                predicted_wait_ms: Some(numbers[1].into()),
+                candidates: numbers[2],
+                workers,
+                left_out: 1,
+            };
+            it.cut(limits::MAX_EXPLANATION_BYTES);
+            it
+        },
+    )
 }
 
 /// A trace that is within the limits.
@@ -622,6 +667,7 @@ fn any_tree() -> BoxedStrategy<Child> {
             candidates: 1,
             reason: reason.into(),
             began_us: 0,
+            explanation: None,
         };
         let trace = ContextTrace { hops: vec![hop; hops.len()], ..ContextTrace::default() };
         Child { trace, ..child("leaf") }
@@ -664,7 +710,7 @@ fn task() -> BoxedStrategy<Task> {
         (text(), text(), labels(), select(Delivery::ALL)),
         (any::<bool>(), any::<bool>(), labels(), option::of(task_id())),
         (0..=16u8, text(), text()),
-        (option::of(retry()), 0..=MAX_RETRY_WAIT_MS, any::<bool>()),
+        (option::of(retry()), 0..=MAX_RETRY_WAIT_MS, any::<bool>(), any::<bool>()),
     )
         .prop_map(|(a, b, c, d, e)| Task {
             id: a.0,
@@ -685,6 +731,7 @@ fn task() -> BoxedStrategy<Task> {
             retry: e.0,
             attempt_timeout_ms: e.1,
             cancel_on_disconnect: e.2,
+            explain: e.3,
         })
         .boxed()
 }

@@ -155,6 +155,7 @@ fn the_limits_table_has_exactly_the_limits() {
         ("MAX_AGENT_ATTEMPTS", u64::from(limits::MAX_AGENT_ATTEMPTS)),
         ("MAX_HOPS", limits::MAX_HOPS as u64),
         ("MAX_TRACE_BYTES", limits::MAX_TRACE_BYTES as u64),
+        ("MAX_EXPLANATION_BYTES", limits::MAX_EXPLANATION_BYTES as u64),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
@@ -344,6 +345,7 @@ fn expected() -> Vec<Frame> {
                         candidates: 2,
                         reason: "".into(),
                         began_us: 0,
+                        explanation: None,
                     }],
                     ..ContextTrace::default()
                 }
@@ -421,6 +423,7 @@ fn with_a_child(id: TaskId, child: TaskId) -> Deliver {
         candidates: 0,
         reason: "".into(),
         began_us: 0,
+        explanation: None,
     };
     let below = ContextTrace {
         total_us: 600,

@@ -296,3 +296,52 @@ async fn an_operator_finds_a_task_sees_where_it_is_and_ends_it() {
     assert_eq!((code(&output), &output.stdout[..7]), (Some(0), &b"runs: h"[..]), "{output:?}");
     assert_eq!(code(&run(&broker, &["tasks", "show", "nothing"]).await), Some(1));
 }
+
+#[tokio::test]
+async fn an_operator_changes_the_rules_of_an_action_and_asks_who_would_get_a_task() {
+    let broker = BrokerProcess::start().await;
+    let _workers = [
+        broker.worker("a", 1, &["tr", "a-z", "A-Z"]).await,
+        broker.worker("b", 1, &["tr", "a-z", "A-Z"]).await,
+    ];
+    let listed = json(&run(&broker, &["actions", "ls", "-o", "json"]).await);
+    assert_eq!((&listed["actions"][0]["action"], &listed["more"]), (&"work".into(), &false.into()));
+    assert_eq!(listed["actions"][0]["ready"], 2);
+
+    let output = run(&broker, &["actions", "set", "work", "policy=round_robin"]).await;
+    let toml = "[actions.work]\npolicy = \"round_robin\"\n";
+    assert_eq!((code(&output), &*String::from_utf8_lossy(&output.stdout)), (Some(0), toml));
+    assert!(stderr(&output).contains("configuration file"), "{output:?}");
+    let output = run(&broker, &["actions", "set", "work", "policy=dice"]).await;
+    assert_eq!(code(&output), Some(1));
+    assert!(stderr(&output).contains("round_robin"), "{output:?}");
+    let shown = String::from_utf8(run(&broker, &["actions", "show", "work"]).await.stdout).unwrap();
+    assert!(shown.contains("\n  policy=\"round_robin\""), "{shown}");
+
+    let told = json(&run(&broker, &["explain", "work", "-o", "json"]).await);
+    let next = told["workers"][0]["agent_id"].as_str().unwrap();
+    assert_eq!(
+        (&told["decision"], &told["workers"][0]["probability"]),
+        (&"route".into(), &1.0.into())
+    );
+    let output = run(&broker, &["call", "work", "--data", "hello", "--explain"]).await;
+    assert_eq!((code(&output), &output.stdout[..]), (Some(0), &b"HELLO"[..]));
+    let why =
+        format!("attempt 1 went to {next}: it is its turn, of 2 workers with room; completed\n");
+    assert!(stderr(&output).starts_with(&why), "{output:?}");
+    let output = run(&broker, &["explain", "work", "--label", "gpu=a100"]).await;
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        told.starts_with("it would wait (NO_WORKER): ") && told.contains("lacks gpu=a100"),
+        "{told}"
+    );
+
+    let output = run(&broker, &["actions", "reset", "work"]).await;
+    assert_eq!(code(&output), Some(0), "{output:?}");
+    let shown = json(&run(&broker, &["actions", "show", "work", "-o", "json"]).await);
+    assert_eq!(
+        (&shown["policy"], &shown["rules_from"]),
+        (&"least_loaded".into(), &"common".into())
+    );
+    assert_eq!(code(&run(&broker, &["actions", "show", "nothing"]).await), Some(1));
+}

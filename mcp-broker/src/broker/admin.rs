@@ -1,5 +1,6 @@
 //! Queries and operator acts: tasks for the built-in actions `mcp.admin.*`, answered by the broker.
 
+mod actions;
 mod degrade;
 mod tasks;
 
@@ -10,14 +11,22 @@ use mcp_proto::{
 
 use super::registry::Presence;
 use super::sessions::SessionKey;
-use super::{AgentView, Core, Now};
+use super::{AgentView, Core, Now, Question};
 
 /// Actions of this prefix are the broker's own; no worker is asked.
 const PREFIX: &str = "mcp.admin.";
 
-const ALL: &str = "mcp.admin.actions.degrade, mcp.admin.actions.restore, \
-                   mcp.admin.agents.list, mcp.admin.stats, mcp.admin.tasks.list, \
-                   mcp.admin.tasks.show, mcp.admin.tasks.cancel";
+const ALL: &str = "mcp.admin.actions.list, mcp.admin.actions.show, mcp.admin.actions.set, \
+                   mcp.admin.actions.reset, mcp.admin.actions.degrade, \
+                   mcp.admin.actions.restore, mcp.admin.agents.list, mcp.admin.explain, \
+                   mcp.admin.stats, mcp.admin.tasks.list, mcp.admin.tasks.show, \
+                   mcp.admin.tasks.cancel";
+
+const DEFAULT_LISTED: usize = 100;
+const MAX_LISTED: usize = 1_000;
+
+/// For what a list has besides its rows.
+const LIST_OVERHEAD_BYTES: usize = 64;
 
 pub(super) fn is_builtin(action: ActionRef<'_>) -> bool {
     action.as_str().starts_with(PREFIX)
@@ -40,10 +49,7 @@ impl Core {
             .map(|(agent, (health, unwell))| AgentView {
                 node_id: agent.node_id.clone(),
                 agent_id: agent.id.clone(),
-                presence: match agent.presence {
-                    Presence::Online => "online",
-                    Presence::Lost { .. } => "lost",
-                },
+                presence: agent.presence.name(),
                 readiness: agent.readiness,
                 health,
                 unwell,
@@ -80,6 +86,19 @@ impl Core {
             }
             "mcp.admin.agents.list" => arguments::<ListAgents>(body)
                 .and_then(|arguments| json(&self.agents(now, arguments.all))),
+            "mcp.admin.actions.list" => {
+                arguments(body).and_then(|filter| self.list_actions(&filter))
+            }
+            "mcp.admin.actions.show" => arguments(body).and_then(|named| self.show_action(&named)),
+            "mcp.admin.actions.set" => {
+                arguments(body).and_then(|set| self.set_rules_for_operator(now, session, set))
+            }
+            "mcp.admin.actions.reset" => {
+                arguments(body).and_then(|named| self.reset_rules_for_operator(now, session, named))
+            }
+            "mcp.admin.explain" => {
+                arguments(body).and_then(|asked| self.answer_explain(now, &asked))
+            }
             "mcp.admin.stats" => json(&self.stats()),
             "mcp.admin.tasks.list" => {
                 arguments(body).and_then(|filter| self.list_tasks(now, &filter))
@@ -114,6 +133,46 @@ impl Core {
         self.tell(session, &deliver, body);
     }
 
+    fn answer_explain(&self, now: Now, asked: &Question) -> Result<Vec<u8>, ErrorInfo> {
+        let mut explanation = self.explain(now, asked);
+        explanation.cut(self.config.limits.max_body_bytes as usize);
+        json(&explanation)
+    }
+
+    /// Who asks.
+    fn operator(&self, session: SessionKey) -> String {
+        let operator = self.sessions.get(session);
+        operator.map_or_else(String::new, |it| self.sessions.identity_of(it.identity).to_string())
+    }
+
+    /// `{NAME: […], "more": …}` with so many rows, or as many as a frame has room for; and whether
+    /// there may be more.
+    fn list<T: serde::Serialize>(
+        &self,
+        name: &str,
+        rows: impl Iterator<Item = T>,
+        limit: usize,
+        mut more: bool,
+    ) -> Result<Vec<u8>, ErrorInfo> {
+        let max_bytes = self.config.limits.max_body_bytes as usize;
+        let max_bytes = max_bytes.saturating_sub(LIST_OVERHEAD_BYTES);
+        let mut listed = format!(r#"{{"{name}":["#).into_bytes();
+        for (index, row) in rows.enumerate() {
+            let before = listed.len();
+            if index > 0 {
+                listed.push(b',');
+            }
+            listed.append(&mut json(&row)?);
+            if index == limit || listed.len() > max_bytes {
+                listed.truncate(before);
+                more = true;
+                break;
+            }
+        }
+        listed.extend_from_slice(format!(r#"],"more":{more}}}"#).as_bytes());
+        Ok(listed)
+    }
+
     fn within_a_frame(&self, json: Vec<u8>) -> Result<Vec<u8>, ErrorInfo> {
         let max = self.config.limits.max_body_bytes as usize;
         if json.len() > max {
@@ -122,6 +181,16 @@ impl Core {
         }
         Ok(json)
     }
+}
+
+/// How many rows a list may have.
+fn limit(asked: Option<usize>) -> Result<usize, ErrorInfo> {
+    let limit = asked.unwrap_or(DEFAULT_LISTED);
+    if limit == 0 || limit > MAX_LISTED {
+        let message = format!("limit is {limit}; 1 to {MAX_LISTED} are allowed");
+        return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
+    }
+    Ok(limit)
 }
 
 /// The arguments in a body; the defaults in an empty one.

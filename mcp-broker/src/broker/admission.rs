@@ -9,7 +9,8 @@ use super::balancer::Member;
 use super::config::CoreConfig;
 use super::inflight::Task;
 use super::pool::{MAX_SUBQUEUES, Pool, PoolKey};
-use super::queue::{Rank, Spot, Tenant, Total};
+use super::queue::{Rank, Spot, SubQueue, Tenant, Total};
+use super::rates::Bucket;
 use super::rules::ActionRules;
 use super::split::Assigned;
 use super::{Core, Mono, Now, shadow};
@@ -53,16 +54,7 @@ impl Core {
         now: Now,
         newcomer: &Newcomer<'_>,
     ) -> Result<Admitted, ErrorInfo> {
-        let (kind, tasks, max_tasks) = if newcomer.is_shadow {
-            let max_tasks = self.config.max_tasks / shadow::LIVE_TASKS_FOR_EACH;
-            ("shadow tasks", self.shadow.tasks, max_tasks.max(1))
-        } else {
-            ("tasks", self.tasks.len() - self.shadow.tasks, self.config.max_tasks)
-        };
-        if tasks >= max_tasks {
-            let message = format!("the broker has {tasks} {kind}, its limit");
-            return Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000));
-        }
+        self.room_for_task(newcomer.is_shadow)?;
         let key = self.pool(newcomer.action, newcomer.is_shadow);
         if self.pools.get(key).is_some_and(|pool| pool.is_restricted)
             && let Some(error) = self.restriction(key)
@@ -71,8 +63,7 @@ impl Core {
             return Err(error);
         }
         let arm = self.assign_arm(key, newcomer.required, newcomer.affinity);
-        let waiting = self.waiting.of(newcomer.is_shadow).bytes;
-        let left_bytes = self.config.max_waiting_bytes.saturating_sub(waiting);
+        let left_bytes = self.left_waiting_bytes(newcomer.is_shadow);
         let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
         let tenant = pool.tenants.enter(now.mono, newcomer.tenant);
         match pool.admit(now.mono, tenant, newcomer, arm.as_ref(), left_bytes, &self.config) {
@@ -98,6 +89,27 @@ impl Core {
         let tenant = pool.map_or(Tenant::NONE, |pool| pool.tenants.enter(now.mono, tenant));
         Admitted { pool: key, subqueue: 0, tenant, arm: None }
     }
+
+    /// How many bytes more of tasks of a kind may wait.
+    pub(super) fn left_waiting_bytes(&self, is_shadow: bool) -> usize {
+        let waiting = if is_shadow { self.waiting.shadow } else { self.waiting.live };
+        self.config.max_waiting_bytes.saturating_sub(waiting.bytes)
+    }
+
+    /// Refuses a task when there are as many of its kind as may be.
+    pub(super) fn room_for_task(&self, is_shadow: bool) -> Result<(), ErrorInfo> {
+        let (kind, tasks, max_tasks) = if is_shadow {
+            let max_tasks = self.config.max_tasks / shadow::LIVE_TASKS_FOR_EACH;
+            ("shadow tasks", self.shadow.tasks, max_tasks.max(1))
+        } else {
+            ("tasks", self.tasks.len() - self.shadow.tasks, self.config.max_tasks)
+        };
+        if tasks < max_tasks {
+            return Ok(());
+        }
+        let message = format!("the broker has {tasks} {kind}, its limit");
+        Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000))
+    }
 }
 
 impl Pool {
@@ -112,20 +124,35 @@ impl Pool {
         config: &CoreConfig,
     ) -> Result<usize, ErrorInfo> {
         let required = newcomer.required;
-        let subqueue = match arm {
+        let index = match arm {
             Some(arm) => self.subqueue(&arm.labels(required), Some(required)),
             None => self.subqueue(required, None),
         };
-        let Some(subqueue) = subqueue else {
-            let message = format!(
-                "tasks with {MAX_SUBQUEUES} different sets of required labels are in flight for {}, \
-                 the limit",
-                newcomer.action
-            );
-            return Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000));
+        let Some(index) = index else {
+            return Err(self.too_many_subqueues());
         };
-        let home = self.home(subqueue, newcomer.affinity);
-        if !self.has_room_at(home, subqueue) {
+        let at = (self.home(index, newcomer.affinity), &self.subqueues[index]);
+        let buckets = self.check(now, at, tenant, newcomer, left_bytes, config)?;
+        if let Some([of_action, of_tenant]) = buckets {
+            self.bucket = of_action;
+            *self.tenants.bucket_mut(tenant) = of_tenant;
+        }
+        Ok(index)
+    }
+
+    /// Whether a task can be taken that is for a worker alone, or for any of a sub-queue, where so
+    /// many bytes more may wait; and if its rates are limited, the buckets of its action and its
+    /// tenant once it is.
+    pub(super) fn check(
+        &self,
+        now: Mono,
+        at: (Option<Member>, &SubQueue),
+        tenant: Tenant,
+        newcomer: &Newcomer<'_>,
+        left_bytes: usize,
+        config: &CoreConfig,
+    ) -> Result<Option<[Bucket; 2]>, ErrorInfo> {
+        if !self.has_room_at(at.0, at.1) {
             if newcomer.bytes > left_bytes {
                 let message = format!(
                     "{} bytes of tasks wait for workers, and the broker keeps no more",
@@ -135,12 +162,22 @@ impl Pool {
                 return Err(error.retry_after_ms(self.retry_after_ms()));
             }
             self.check_bounds(tenant, newcomer.bytes, config)?;
-            self.check_wait(now, (home, subqueue), tenant, newcomer)?;
+            self.check_wait(now, at, tenant, newcomer)?;
         }
-        if !self.rules.rate_limit.is_off() || !self.rules.tenant_rate_limit.is_off() {
-            self.take_from_buckets(now, tenant)?;
+        if self.rules.rate_limit.is_off() && self.rules.tenant_rate_limit.is_off() {
+            return Ok(None);
         }
-        Ok(subqueue)
+        self.taken_from_buckets(now, tenant).map(Some)
+    }
+
+    /// Refuses a task with yet another set of required labels.
+    pub(super) fn too_many_subqueues(&self) -> ErrorInfo {
+        let message = format!(
+            "tasks with {MAX_SUBQUEUES} different sets of required labels are in flight for {}, \
+             the limit",
+            self.action
+        );
+        ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000)
     }
 
     /// One more task of this tenant has room in the queue.
@@ -174,13 +211,12 @@ impl Pool {
     fn check_wait(
         &self,
         now: Mono,
-        at: (Option<Member>, usize),
+        at: (Option<Member>, &SubQueue),
         tenant: Tenant,
         newcomer: &Newcomer<'_>,
     ) -> Result<(), ErrorInfo> {
         let (max_wait_ms, deadline) = (self.rules.max_queue_wait_ms, newcomer.deadline);
-        let rank = Rank::of_newcomer(self.rules.first_wait_until(now, deadline));
-        let spot = Spot { priority: newcomer.priority, tenant, rank };
+        let spot = self.spot_of(now, tenant, newcomer);
         let Some((wait_us, service_us)) = self.predict(at, spot) else { return Ok(()) };
         // The mean that it is made of may be some percent too small.
         let at_most_us = wait_us.saturating_add(wait_us / 8);
@@ -212,13 +248,23 @@ impl Pool {
         Err(ErrorInfo::new(ErrorCode::Overloaded, message).retry_after_ms(after_ms))
     }
 
+    /// Where a new task would wait.
+    pub(super) fn spot_of(&self, now: Mono, tenant: Tenant, newcomer: &Newcomer<'_>) -> Spot {
+        let rank = Rank::of_newcomer(self.rules.first_wait_until(now, newcomer.deadline));
+        Spot { priority: newcomer.priority, tenant, rank }
+    }
+
     /// How long a new task waits there as things are, and how long tasks take, in µs; none while too
     /// little is known.
     ///
     /// Slots that are all busy become free every service time ÷ slots (Little's law, which holds
     /// whatever the distribution), as if its workers served nothing else; and tasks that come later
     /// and go first are not foreseen.
-    fn predict(&self, (home, subqueue): (Option<Member>, usize), spot: Spot) -> Option<(u64, u64)> {
+    pub(super) fn predict(
+        &self,
+        (home, subqueue): (Option<Member>, &SubQueue),
+        spot: Spot,
+    ) -> Option<(u64, u64)> {
         let service_us = self.service.known_us()?;
         let wait_us = |tasks: u64, slots: u64| {
             let slots = match self.rules.max_running {
@@ -227,7 +273,6 @@ impl Pool {
             };
             tasks.saturating_mul(service_us).checked_div(slots)
         };
-        let subqueue = &self.subqueues[subqueue];
         let (ahead, slots) = (subqueue.lines.ahead_of(spot) as u64, subqueue.ready_slots);
         let wait_us = match home {
             None => wait_us(ahead + 1, slots)?,
@@ -241,14 +286,14 @@ impl Pool {
         Some((wait_us, service_us))
     }
 
-    /// Takes a task from both buckets that it needs one of, or from neither.
-    fn take_from_buckets(&mut self, now: Mono, tenant: Tenant) -> Result<(), ErrorInfo> {
+    /// Both buckets once a task is taken from those that it needs one of.
+    fn taken_from_buckets(&self, now: Mono, tenant: Tenant) -> Result<[Bucket; 2], ErrorInfo> {
         let (rules, action) = (&self.rules, &self.action);
         let refused = |whose: &str, per_s, after_ms| {
             let message = format!("{whose} may send {per_s} tasks of {action} a second");
             ErrorInfo::new(ErrorCode::RateLimited, message).retry_after_ms(after_ms)
         };
-        let (mut of_action, of_tenant) = (self.bucket, self.tenants.bucket_mut(tenant));
+        let (mut of_action, mut of_tenant) = (self.bucket, self.tenants.bucket(tenant));
         let limit = &rules.rate_limit;
         if !limit.is_off() {
             let taken = of_action.take(now, limit);
@@ -257,10 +302,9 @@ impl Pool {
         let limit = &rules.tenant_rate_limit;
         if !limit.is_off() {
             let taken = of_tenant.take(now, limit);
-            *of_tenant = taken.map_err(|after_ms| refused("a tenant", limit.per_s, after_ms))?;
+            of_tenant = taken.map_err(|after_ms| refused("a tenant", limit.per_s, after_ms))?;
         }
-        self.bucket = of_action;
-        Ok(())
+        Ok([of_action, of_tenant])
     }
 }
 

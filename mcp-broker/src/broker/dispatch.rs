@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, ActionRef, RouteHead};
 
+use super::explain::Found;
 use super::inflight::{Attempt, Task, TaskKey, TaskState};
 use super::pool::{Choice, Pool, PoolKey};
 use super::queue::{Rank, Turn};
@@ -54,11 +55,11 @@ impl Core {
     /// Gives a task that is new, or came back, to a worker, or queues it. One that came back goes
     /// before the others.
     pub(super) fn place(&mut self, now: Now, key: TaskKey, came_back: bool) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
-        let Some(pool) = self.pools.get_mut(task.pool) else { return };
         if self.is_shutting_down {
             return self.end_for_shutdown(now, key);
         }
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Some(pool) = self.pools.get_mut(task.pool) else { return };
         if came_back {
             pool.open_if_deserted(task.subqueue);
         }
@@ -66,6 +67,7 @@ impl Core {
         if has_other_way && self.sidestep(now, key) {
             return;
         }
+        self.explain_if_asked(now, key, Found::ByPolicy);
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(pool) = self.pools.get_mut(task.pool) else { return };
         let bytes = task.bytes();
@@ -119,7 +121,7 @@ impl Core {
         } else if pool.subqueues[task.subqueue].is_barred() {
             at = at.min(now.mono.plus_ms(self.config.no_worker_wait_ms));
         }
-        let has_room = pool.has_room(task.subqueue);
+        let has_room = pool.has_room(&pool.subqueues[task.subqueue]);
         self.tasks.waits(key, &mut pool.waiting);
         if is_expired && has_room {
             return self.expire_queued(now, key);
@@ -236,6 +238,7 @@ impl Core {
     /// Gives a worker waiting tasks for as long as it has room.
     pub(super) fn fill(&mut self, now: Now, agent: AgentKey) {
         while let Some((task, choice)) = self.next_for(now, agent) {
+            self.explain_if_asked(now, task, Found::WithRoom(agent));
             self.take_turn(now, task, choice);
         }
         self.fill_below_caps(now);
@@ -266,11 +269,13 @@ impl Core {
         while let Some(pool) = self.pools.get_mut(key)
             && pool.queued > 0
         {
-            let with_room = |index: &usize| pool.has_room(*index);
+            let with_room = |index: &usize| pool.has_room(&pool.subqueues[*index]);
             let with_room =
                 (0..pool.subqueues.len()).filter(with_room).fold(0, |it, i| it | 1 << i);
             let first = pool.first_in_line(now.mono, with_room, |_| true);
             let Some((_, task, subqueue)) = first else { break };
+            self.explain_if_asked(now, task, Found::ByPolicy);
+            let Some(pool) = self.pools.get_mut(key) else { return };
             let ask = self.tasks.get(task).map(|task| task.ask(&self.registry)).unwrap_or_default();
             let Some(choice) = pool.pick(subqueue, &mut self.rng, ask) else { break };
             self.take_turn(now, task, choice);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use mcp_proto::{
     ActionName, Cancel, CancelReason, ContextTrace, Deliver, EncodedFrame, ErrorCode, ErrorInfo,
-    Executed, Hop, HopEvent, Message, Outcome, ResultHeaders,
+    Executed, Hop, HopEvent, Labels, Message, Outcome, ResultHeaders,
 };
 
 use super::fallback::Detour;
@@ -137,11 +137,21 @@ impl Core {
         if subqueue.is_barred() {
             return Some(barred(now, pool, subqueue));
         }
-        let (action, required) = (&pool.action, &subqueue.required);
-        let error = if subqueue.eligible > 0 {
+        let error = self.nobody_for(&pool.action, &subqueue.required, subqueue.eligible);
+        Some(error.retry_after_ms(wait_ms))
+    }
+
+    /// Why no worker takes the tasks of an action that require these labels, of those so many that
+    /// have them.
+    pub(super) fn nobody_for(
+        &self,
+        action: &ActionName,
+        required: &Labels,
+        eligible: u32,
+    ) -> ErrorInfo {
+        if eligible > 0 {
             let message = format!(
-                "{} workers serve {action}, but none is ready: standby, draining or lost",
-                subqueue.eligible
+                "{eligible} workers serve {action}, but none is ready: standby, draining or lost"
             );
             ErrorInfo::new(ErrorCode::AllUnhealthy, message)
         } else if required.is_empty() {
@@ -157,8 +167,7 @@ impl Core {
             let labels = labels.join(", ");
             let message = format!("no worker serves {action} with the labels {labels}");
             ErrorInfo::new(ErrorCode::NoWorker, message)
-        };
-        Some(error.retry_after_ms(wait_ms))
+        }
     }
 
     fn pool_of(&self, key: TaskKey) -> Option<&Pool> {

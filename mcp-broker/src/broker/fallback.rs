@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use answers::Answers;
 pub(super) use detour::Detour;
 pub(super) use operator::Degraded;
-pub(super) use search::Seeker;
+pub(super) use search::{Seeker, is_want_of_worker};
 
 /// Steps of one chain: more than there are kinds of them.
 const MAX_STEPS: usize = 4;
@@ -98,7 +98,7 @@ impl FallbackStep {
     }
 
     /// What a DELIVER says that is of this step.
-    fn told(&self) -> Box<str> {
+    pub(super) fn told(&self) -> Box<str> {
         match self {
             FallbackStep::Action(action) => format!("action:{action}").into(),
             step => step.kind().name().into(),

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::balancer::Member;
 use super::budget::Budget;
+use super::explain::Found;
 use super::inflight::{Attempt, AttemptKey, Extras, Task, TaskKey, TaskState};
 use super::p95::P95;
 use super::pool::{Choice, Pool};
@@ -269,11 +270,18 @@ impl Core {
         let is_parent = first.is_parked || task.kin.as_ref().is_some_and(|kin| kin.has_children());
         let may_be = !is_parent && !self.is_shutting_down;
         // Its rule may be gone by now.
-        let pool = self.pools.get_mut(task.pool).filter(|pool| may_be && pool.hedging.is_some());
-        let Some(pool) = pool else { return self.look_again(key) };
+        let hedges = self.pools.get(task.pool).is_some_and(|pool| pool.hedging.is_some());
+        if !may_be || !hedges {
+            return self.look_again(key);
+        }
         let member_of = |agent| self.registry.member(agent, task.pool);
         let others: SmallVec<[_; 2]> =
             [first.agent].into_iter().chain(task.avoid).filter_map(member_of).collect();
+        if task.is_explained() {
+            self.explain_attempt(now, key, Found::Except(&others));
+        }
+        let Some(task) = self.tasks.get(key) else { return };
+        let Some(pool) = self.pools.get_mut(task.pool) else { return };
         let (place, by) = ((task.subqueue, task.affinity), (&mut self.rng, &self.registry));
         match pool.pick_hedge(now.mono, place, by, &others) {
             Some(choice) => {

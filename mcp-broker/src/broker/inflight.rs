@@ -32,7 +32,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use mcp_proto::limits::MAX_HOPS;
 use mcp_proto::{
-    AttemptId, Deliver, Hop, HopEvent, InputLength, NodeId, Payload, Priority, TaskExtras, TaskId,
+    AttemptId, Deliver, Explanation, Hop, HopEvent, InputLength, NodeId, Payload, Priority,
+    TaskExtras, TaskId,
 };
 use smallvec::SmallVec;
 
@@ -158,7 +159,12 @@ pub(super) struct Extras {
     pub(super) pinned: Option<Member>,
     /// Set when a step of its fallback chain has it, or has answered it.
     pub(super) detour: Option<Box<Detour>>,
+    /// Why attempts went where they went, by their numbers, of those that are no hop yet.
+    pub(super) explanations: Vec<(u32, Box<Explanation>)>,
 }
+
+/// Explanations in all hops of a task: with them, a trace has room for as many hops as it may have.
+const MAX_EXPLANATIONS_BYTES: usize = 6 * 1024;
 
 impl Task {
     /// Whether it does no harm when another attempt follows one that possibly started.
@@ -215,7 +221,22 @@ impl Task {
         self.extras.get_or_insert_default()
     }
 
-    pub(super) fn add_hop(&mut self, hop: Hop) {
+    /// Whether its trace tells why its attempts went where they went.
+    pub(super) fn is_explained(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.asked.explain)
+    }
+
+    /// Notes why an attempt goes where it goes.
+    pub(super) fn explain(&mut self, attempt: u32, explanation: Explanation) {
+        let explanations = &mut self.extras_mut().explanations;
+        explanations.retain(|(other, _)| *other != attempt);
+        explanations.push((attempt, Box::new(explanation)));
+    }
+
+    pub(super) fn add_hop(&mut self, mut hop: Hop) {
+        if self.is_explained() {
+            self.add_explanation(&mut hop);
+        }
         // One more than a trace has is left, so that it says that some are missing.
         if self.hops.len() > 2 * MAX_HOPS {
             self.hops.drain(..MAX_HOPS);
@@ -225,6 +246,21 @@ impl Task {
             self.hops = vec![hop];
         } else {
             self.hops.push(hop);
+        }
+    }
+
+    #[cold]
+    fn add_explanation(&mut self, hop: &mut Hop) {
+        let explanations = &mut self.extras_mut().explanations;
+        let Some(index) = explanations.iter().position(|it| it.0 == hop.attempt) else { return };
+        let explanation = explanations.swap_remove(index).1;
+        let mut bytes = explanation.json_bytes();
+        hop.explanation = Some(explanation);
+        for older in self.hops.iter_mut().rev() {
+            bytes += older.explanation.as_ref().map_or(0, |it| it.json_bytes());
+            if bytes > MAX_EXPLANATIONS_BYTES {
+                older.explanation = None;
+            }
         }
     }
 
@@ -330,6 +366,7 @@ impl Attempt {
                 true => self.routed.since(task.received).max(1),
                 false => 0,
             },
+            explanation: None,
         }
     }
 }

@@ -62,7 +62,7 @@ impl Core {
     /// What a copy of a task would be, and who would get it; none when nobody has room for it.
     fn copy_of(&mut self, action: &ActionName, original: TaskKey) -> Option<Copied> {
         let key = *self.shadow.pool_names.get(action)?;
-        let pool = self.pools.get_mut(key).filter(|pool| pool.has_room(0))?;
+        let pool = self.pools.get_mut(key).filter(|pool| pool.has_room(&pool.subqueues[0]))?;
         let original = self.tasks.get(original)?;
         let task = EncodedTask(Bytes::copy_from_slice(original.payload.task())).decode().ok()?;
         let mut required_labels = task.required_labels;

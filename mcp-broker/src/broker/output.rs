@@ -222,6 +222,15 @@ pub enum Event {
     },
     /// They are taken again.
     SheddingEnded,
+    /// An operator changed the rules of an action.
+    RulesChanged {
+        /// Whose.
+        action: ActionName,
+        /// What was changed, as JSON; none: the rules are those of the configuration again.
+        change: Option<String>,
+        /// The operator's identity.
+        by: String,
+    },
     /// A worker did not confirm a CANCEL in time.
     CancelUnconfirmed {
         /// Its own name.
@@ -251,6 +260,7 @@ impl Event {
             | Event::TaskCancelled { .. }
             | Event::ActionRestored { .. }
             | Event::SheddingEnded
+            | Event::RulesChanged { .. }
             | Event::ShuttingDown { .. } => Level::Info,
             Event::SessionDetached { .. } => Level::Debug,
             Event::AgentLost { .. }
@@ -328,6 +338,12 @@ impl fmt::Display for Event {
                 )
             }
             Event::SheddingEnded => write!(f, "there is room again for actions that are not core"),
+            Event::RulesChanged { action, change: Some(change), by } => {
+                write!(f, "the rules of {action} were changed by an operator, {by}: {change}")
+            }
+            Event::RulesChanged { action, change: None, by } => {
+                write!(f, "the rules of {action} were reset by an operator, {by}")
+            }
             Event::CancelUnconfirmed { agent_id } => {
                 write!(f, "agent {agent_id} did not confirm a cancel in time")
             }

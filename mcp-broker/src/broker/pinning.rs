@@ -6,9 +6,10 @@
 //! the action's run as may.
 
 use super::balancer::{Affinity, Member, Policy};
+use super::explain::Found;
 use super::inflight::{Task, TaskKey, TaskState};
 use super::pool::{Choice, Pool, PoolKey};
-use super::queue::{Lines, Turn};
+use super::queue::{Lines, SubQueue, Turn};
 use super::rules::ActionRules;
 use super::{Core, Mono, Now};
 
@@ -42,15 +43,20 @@ impl Pool {
         }
     }
 
+    /// The same, without noting that it was asked.
+    pub(super) fn home_of(&self, subqueue: &SubQueue, key: u64) -> Option<Member> {
+        if key != 0 && self.rules.pins() { subqueue.balancer.home_of(key) } else { None }
+    }
+
     /// The tasks that wait for a worker alone, if there were any.
     pub(super) fn pinned_lines(&self, index: Member) -> Option<&Lines> {
         self.members[index as usize].as_ref()?.pinned.as_deref()
     }
 
     /// Whether a task can go to this worker, or to any of a sub-queue.
-    pub(super) fn has_room_at(&self, home: Option<Member>, subqueue: usize) -> bool {
+    pub(super) fn has_room_at(&self, home: Option<Member>, subqueue: &SubQueue) -> bool {
         let Some(home) = home else { return self.has_room(subqueue) };
-        let is_last_resort = self.subqueues[subqueue].is_last_resort();
+        let is_last_resort = subqueue.is_last_resort();
         let member = self.members[home as usize].as_ref();
         self.may_run() && member.is_some_and(|it| it.offered(is_last_resort).is_some())
     }
@@ -98,7 +104,8 @@ impl Pool {
 
     /// The choice of a worker for a task of a sub-queue with this key, if it has room.
     pub(super) fn choose(&self, index: Member, subqueue: usize, key: u64) -> Option<Choice> {
-        self.has_room_at(Some(index), subqueue).then(|| self.choice(index, 1, key)).flatten()
+        let has_room = self.has_room_at(Some(index), &self.subqueues[subqueue]);
+        if has_room { self.choice(index, 1, key) } else { None }
     }
 }
 
@@ -112,8 +119,11 @@ impl Core {
         let home = pool.home(task.subqueue, task.affinity);
         if let Some(choice) = home.and_then(|home| pool.choose(home, task.subqueue, task.affinity))
         {
+            self.explain_if_asked(now, key, Found::WithRoom(choice.agent));
             return self.take_turn(now, key, choice);
         }
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let Some(pool) = self.pools.get_mut(task.pool) else { return };
         let spot = task.spot(rank);
         pool.lines_mut(task.pinned(), task.subqueue).remove(spot);
         task.set_pinned(home);
@@ -161,6 +171,7 @@ impl Core {
                 && let Some(Task { subqueue, affinity, .. }) = self.tasks.get(task)
                 && let Some(choice) = pool.choose(member, *subqueue, *affinity)
             {
+                self.explain_if_asked(now, task, Found::WithRoom(choice.agent));
                 self.take_turn(now, task, choice);
             }
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use mcp_proto::{ActionName, Labels};
+use mcp_proto::{ActionName, Labels, Score};
 
 use super::arrivals::Arrivals;
-use super::balancer::{Ask, Balancer, Estimate, Load, Member, Policy, Seat};
+use super::balancer::{Ask, Balancer, Estimate, Load, Member, Odds, Policy, Seat};
 use super::health::{Condition, Health, PoolHealth};
 use super::hedging::Hedging;
 use super::mean::Mean;
@@ -116,6 +116,19 @@ impl PoolMember {
     }
 }
 
+/// A worker of a pool, as it is told to who asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MemberView<'a> {
+    pub(super) member: Member,
+    pub(super) agent: AgentKey,
+    pub(super) labels: &'a Labels,
+    /// It has room and is ready.
+    pub(super) has_room: bool,
+    /// It may be given a task of the sub-queue that is asked about, if it has the labels.
+    pub(super) is_offered: bool,
+    pub(super) standing: Standing,
+}
+
 /// A worker that was chosen, and from how many.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Choice {
@@ -180,13 +193,34 @@ impl Pool {
     /// Whether a worker takes tasks of a sub-queue, now or when it has room. One whose breaker is
     /// half-open only while it takes a probe: who knows how long that has to be waited for.
     pub(super) fn has_worker(&self, subqueue: usize) -> bool {
-        let subqueue = &self.subqueues[subqueue];
-        subqueue.ready > subqueue.half_open() || subqueue.balancer.len() > 0
+        self.subqueues[subqueue].has_worker()
     }
 
     /// Those of them that take tasks: all may serve the tasks without required labels.
     pub(super) fn ready_workers(&self) -> usize {
         self.subqueues[0].ready as usize
+    }
+
+    /// The workers.
+    pub(super) fn agents(&self) -> impl Iterator<Item = AgentKey> {
+        self.members.iter().flatten().map(|member| member.agent)
+    }
+
+    /// The workers, as they are for a sub-queue.
+    pub(super) fn views(&self, subqueue: &SubQueue) -> impl Iterator<Item = MemberView<'_>> {
+        (0..self.members.len()).filter_map(|index| self.view(subqueue, index as Member))
+    }
+
+    pub(super) fn view(&self, subqueue: &SubQueue, index: Member) -> Option<MemberView<'_>> {
+        let member = self.members.get(index as usize)?.as_ref()?;
+        Some(MemberView {
+            member: index,
+            agent: member.agent,
+            labels: &member.labels,
+            has_room: member.room.is_some(),
+            is_offered: member.offered(subqueue.is_last_resort()).is_some(),
+            standing: member.standing,
+        })
     }
 
     /// Adds a worker: not ready, without room.
@@ -253,12 +287,7 @@ impl Pool {
         required: &Labels,
         without_arm: Option<&Labels>,
     ) -> Option<usize> {
-        if required.is_empty() {
-            return Some(0);
-        }
-        let is_it =
-            |it: &SubQueue| it.required == *required && it.without_arm.as_ref() == without_arm;
-        if let Some(index) = self.subqueues.iter().position(is_it) {
+        if let Some(index) = self.find_subqueue(required, without_arm) {
             return Some(index);
         }
         let new = SubQueue::new(required.clone(), without_arm.cloned(), self.rules.policy);
@@ -292,12 +321,39 @@ impl Pool {
     fn find_workers(&mut self, index: usize) {
         let required = &self.subqueues[index].required;
         for member in self.members.iter_mut().flatten() {
-            member.eligible &= !(1 << index);
-            if member.labels.satisfy(required) {
-                member.eligible |= 1 << index;
-            }
+            let is_eligible = u64::from(member.labels.satisfy(required));
+            member.eligible = member.eligible & !(1 << index) | is_eligible << index;
         }
         self.count_all(index);
+    }
+
+    /// The same, if there is one.
+    pub(super) fn find_subqueue(
+        &self,
+        required: &Labels,
+        without_arm: Option<&Labels>,
+    ) -> Option<usize> {
+        if required.is_empty() {
+            return Some(0);
+        }
+        let is_it =
+            |it: &SubQueue| it.required == *required && it.without_arm.as_ref() == without_arm;
+        self.subqueues.iter().position(is_it)
+    }
+
+    /// The same as it would be made; none when there are too many.
+    pub(super) fn new_subqueue(&self, required: &Labels) -> Option<SubQueue> {
+        let has_place = self.subqueues.len() < MAX_SUBQUEUES
+            || self.subqueues[1..].iter().any(|it| it.tasks == 0);
+        if !has_place {
+            return None;
+        }
+        let mut subqueue = SubQueue::new(required.clone(), None, self.rules.policy);
+        let members = self.members.iter().enumerate();
+        let members =
+            members.filter_map(|(index, member)| Some((index as Member, member.as_ref()?)));
+        subqueue.take_in(members.filter(|(_, member)| member.labels.satisfy(required)));
+        Some(subqueue)
     }
 
     /// Whether one more attempt may run, wherever.
@@ -307,8 +363,37 @@ impl Pool {
     }
 
     /// Whether a task of a sub-queue can go to a worker.
-    pub(super) fn has_room(&self, subqueue: usize) -> bool {
-        self.subqueues[subqueue].balancer.len() > 0 && self.may_run()
+    pub(super) fn has_room(&self, subqueue: &SubQueue) -> bool {
+        subqueue.balancer.len() > 0 && self.may_run()
+    }
+
+    /// Whom [`pick`](Self::pick) would choose if some had no room, without choosing.
+    pub(super) fn odds(
+        &self,
+        subqueue: &SubQueue,
+        ask: Ask,
+        is_out: impl Fn(Member) -> bool,
+    ) -> Odds {
+        if !self.may_run() {
+            return Odds::default();
+        }
+        match self.home_of(subqueue, ask.key) {
+            None => subqueue.balancer.odds(ask, is_out, |member| self.estimate(member)),
+            Some(home) => {
+                let has_room = !is_out(home) && self.has_room_at(Some(home), subqueue);
+                Odds::certain(has_room.then_some(home), "its key is this worker's alone")
+            }
+        }
+    }
+
+    /// What the policy goes by for a worker and a task with this key.
+    pub(super) fn score(&self, subqueue: &SubQueue, member: Member, key: u64) -> Option<Score> {
+        subqueue.balancer.score(member, key, self.estimate(member))
+    }
+
+    fn estimate(&self, index: Member) -> Estimate {
+        let member = self.members[index as usize].as_ref();
+        member.map(|it| it.estimate(&self.standing, self.workers())).unwrap_or_default()
     }
 
     /// Chooses a worker for a task of a sub-queue. None while as many attempts run as may.

@@ -79,9 +79,24 @@ pub(super) struct Membership {
     pub(super) member: Member,
 }
 
+impl Presence {
+    /// Its name in JSON.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Presence::Online => "online",
+            Presence::Lost { .. } => "lost",
+        }
+    }
+}
+
 impl Agent {
     pub(super) fn is_ready(&self) -> bool {
         self.presence == Presence::Online && self.readiness == Readiness::Ready
+    }
+
+    /// Its slots while it is online.
+    pub(super) fn online_slots(&self) -> u64 {
+        self.counts_as().1
     }
 
     /// Workers and slots online.

@@ -6,6 +6,7 @@ use mcp_proto::{
 use smallvec::SmallVec;
 
 use super::ending::End;
+use super::explain::Found;
 use super::hedging::another_goes_on;
 use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
 use super::pool::Choice;
@@ -221,7 +222,7 @@ impl Core {
         if self.is_shutting_down {
             return self.end_for_shutdown(now, key);
         }
-        let choice = (asked < MAX_ASKED_AT_ONCE).then(|| self.pick_another(key)).flatten();
+        let choice = (asked < MAX_ASKED_AT_ONCE).then(|| self.pick_another(now, key)).flatten();
         if let Some(choice) = choice {
             return self.route(now, key, choice, now.mono);
         }
@@ -231,11 +232,15 @@ impl Core {
     }
 
     /// Chooses a worker that has not put a task off since it last waited.
-    fn pick_another(&mut self, key: TaskKey) -> Option<Choice> {
+    fn pick_another(&mut self, now: Now, key: TaskKey) -> Option<Choice> {
         let task = self.tasks.get(key)?;
         let asked = task.extras.as_ref().map(|extras| &extras.put_off_by[..]).unwrap_or_default();
         let asked: SmallVec<[_; MAX_ASKED_AT_ONCE]> =
             asked.iter().filter_map(|agent| self.registry.member(*agent, task.pool)).collect();
+        if task.is_explained() {
+            self.explain_attempt(now, key, Found::Except(&asked));
+        }
+        let task = self.tasks.get(key)?;
         let pool = self.pools.get_mut(task.pool).filter(|pool| !pool.is_degraded)?;
         pool.pick_none_of(task.subqueue, &mut self.rng, task.affinity, &asked)
     }

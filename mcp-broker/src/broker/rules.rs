@@ -8,6 +8,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use mcp_proto::ActionName;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::balancer::{Affinity, Policy};
 use super::fallback::{self, FallbackStep, StepKind};
@@ -142,6 +143,36 @@ impl ActionRules {
     fn has_cached_step(&self) -> bool {
         self.fallback.iter().any(|step| step.kind() == StepKind::Cached)
     }
+
+    /// These rules with a part of them replaced, which is not checked: what it says takes precedence,
+    /// key by key, also within tables, and a key that is null has its default again (RFC 7396, JSON
+    /// Merge Patch).
+    ///
+    /// # Errors
+    /// A key that does not exist, or a value of a wrong type.
+    pub fn merged(&self, part: Value) -> Result<Self, serde_json::Error> {
+        let mut whole = serde_json::to_value(self)?;
+        merge(&mut whole, part);
+        serde_json::from_value(whole)
+    }
+}
+
+fn merge(into: &mut Value, part: Value) {
+    let Value::Object(part) = part else {
+        *into = part;
+        return;
+    };
+    if !into.is_object() {
+        *into = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(into) = into else { return };
+    for (key, value) in part {
+        if value.is_null() {
+            into.remove(&key);
+        } else {
+            merge(into.entry(key).or_insert(Value::Null), value);
+        }
+    }
 }
 
 /// Checks the bounds of a key's value.
@@ -192,15 +223,51 @@ impl Rules {
     pub(super) fn of(&self, action: &str) -> Arc<ActionRules> {
         self.actions.get(action).unwrap_or(&self.others).clone()
     }
+
+    /// The actions with rules of their own, in no order.
+    pub(super) fn actions(&self) -> impl Iterator<Item = &ActionName> {
+        self.actions.keys()
+    }
+
+    pub(super) fn has(&self, action: &str) -> bool {
+        self.actions.contains_key(action)
+    }
+
+    /// How many actions have rules of their own.
+    pub(super) fn len(&self) -> usize {
+        self.actions.len()
+    }
 }
 
 impl Core {
     /// Changes the rules of an action, for what waits and for what comes; what runs goes on. They
     /// hold until they are changed again, also while the action has neither workers nor tasks.
     pub fn set_rules(&mut self, now: Now, action: ActionName, rules: ActionRules) {
-        let rules = Arc::new(rules);
-        let pools = [&self.pool_names, &self.shadow.pool_names].map(|it| it.get(&action).copied());
-        self.rules.actions.insert(action, rules.clone());
+        self.rules.actions.insert(action.clone(), Arc::new(rules));
+        self.rules_changed(now, &action);
+    }
+
+    /// Gives an action the rules back that the configuration has for it.
+    pub fn reset_rules(&mut self, now: Now, action: &ActionName) {
+        match self.config.actions.get(action) {
+            Some(rules) => {
+                self.rules.actions.insert(action.clone(), Arc::new(rules.clone()));
+            }
+            None => {
+                self.rules.actions.remove(action);
+            }
+        }
+        self.rules_changed(now, action);
+    }
+
+    /// The rules that the configuration has for an action.
+    pub(super) fn configured_rules(&self, action: &str) -> &ActionRules {
+        self.config.actions.get(action).unwrap_or(&self.config.rules)
+    }
+
+    fn rules_changed(&mut self, now: Now, action: &ActionName) {
+        let rules = self.rules.of(action.as_str());
+        let pools = [&self.pool_names, &self.shadow.pool_names].map(|it| it.get(action).copied());
         self.rules.changed();
         for key in pools.into_iter().flatten() {
             if let Some(pool) = self.pools.get_mut(key) {
@@ -247,5 +314,50 @@ impl Pool {
         self.is_restricted = self.is_degraded || is_live && !self.rules.core;
         self.has_other_way = self.is_degraded || is_live && !self.rules.fallback.is_empty();
         self.keeps_answers = is_live && self.rules.has_cached_step();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_part_replaces_what_it_names_also_within_tables() {
+        let merged = |mut into: Value, part| {
+            merge(&mut into, part);
+            into
+        };
+        let rules =
+            json!({"policy": "p2c", "breaker": {"failures": 5, "open_ms": 30}, "list": [1]});
+        assert_eq!(merged(rules.clone(), json!({})), rules);
+        assert_eq!(
+            merged(rules.clone(), json!({"breaker": {"failures": 3}, "list": [2, 3]})),
+            json!({"policy": "p2c", "breaker": {"failures": 3, "open_ms": 30}, "list": [2, 3]})
+        );
+        assert_eq!(
+            merged(rules, json!({"policy": null, "breaker": {"open_ms": null}, "new": {"a": 1}})),
+            json!({"breaker": {"failures": 5}, "list": [1], "new": {"a": 1}})
+        );
+    }
+
+    #[test]
+    fn merged_rules_are_typed() {
+        let rules = ActionRules { policy: Policy::RoundRobin, age_ms: 7, ..ActionRules::default() };
+        assert_eq!(rules.merged(json!({})).unwrap(), rules);
+        let expected = ActionRules { policy: Policy::default(), ..rules.clone() };
+        assert_eq!(rules.merged(json!({"policy": null})).unwrap(), expected);
+        let limited = rules.merged(json!({"rate_limit": {"per_s": 2.5}})).unwrap();
+        assert_eq!(limited.rate_limit, RateLimit::new(2.5, 0));
+        for (part, named) in [
+            (json!({"polcy": "x"}), "polcy"),
+            (json!({"policy": "dice"}), "dice"),
+            (json!({"policy": 3}), "policy"),
+            (json!("round_robin"), "round_robin"),
+        ] {
+            let error = rules.merged(part).unwrap_err().to_string();
+            assert!(error.contains(named) || error.contains("invalid type"), "{named}: {error}");
+        }
     }
 }

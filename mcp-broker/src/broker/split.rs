@@ -98,7 +98,7 @@ pub(super) struct Assigned {
 }
 
 impl Assigned {
-    fn arm(&self) -> &Arm {
+    pub(super) fn arm(&self) -> &Arm {
         &self.rules.split[self.index]
     }
 
@@ -124,6 +124,17 @@ fn draw(arms: &[Arm], rng: &mut Rng, is_wanted: impl Fn(usize) -> bool) -> Optio
     })
 }
 
+/// Whether a task with these required labels says itself to which workers it goes.
+fn chose_itself(arms: &[Arm], required: &Labels) -> bool {
+    arms.iter().any(|arm| arm.labels.0.keys().any(|key| required.0.contains_key(key)))
+}
+
+/// Draws the same arms for the same affinity key: by action, or a session would be in the same arm of
+/// all.
+fn rng_of_key(pool: &Pool, affinity: u64) -> Rng {
+    Rng::new(avalanche(affinity ^ fnv1a(pool.action.as_str().as_bytes(), 0)))
+}
+
 impl Core {
     /// The arm of a new task with these required labels, if it takes part in a split. The same for
     /// the same affinity key, as long as the weights are the same, and the arm has workers.
@@ -138,16 +149,14 @@ impl Core {
             return None;
         }
         let rules = pool.rules.clone();
-        let chose_itself = |arm: &Arm| arm.labels.0.keys().any(|key| required.0.contains_key(key));
-        if rules.split.iter().any(chose_itself) {
+        if chose_itself(&rules.split, required) {
             return None;
         }
         let mut of_key;
         let rng = if affinity == 0 {
             &mut self.rng
         } else {
-            // By action, or a session would be in the same arm of all.
-            of_key = Rng::new(avalanche(affinity ^ fnv1a(pool.action.as_str().as_bytes(), 0)));
+            of_key = rng_of_key(pool, affinity);
             &mut of_key
         };
         let drawn = draw(&rules.split, rng, |_| true)?;
@@ -159,6 +168,40 @@ impl Core {
             (0..rules.split.len()).map(|it| pool.serves_arm(&assigned(it), required)).collect();
         self.measured.arm(pool.slot, &rules.split, drawn).moved += 1;
         draw(&rules.split, rng, |index| served[index]).map(assigned)
+    }
+
+    /// How likely each arm is that of a new task with these required labels; none when it takes no
+    /// part in a split, or no arm has a worker for it.
+    pub(super) fn arm_odds(
+        &self,
+        pool: &Pool,
+        required: &Labels,
+        affinity: u64,
+    ) -> Vec<(Assigned, f64)> {
+        let arms = &pool.rules.split;
+        if arms.is_empty() || pool.is_shadow || chose_itself(arms, required) {
+            return Vec::new();
+        }
+        let assigned = |index| Assigned { rules: pool.rules.clone(), index };
+        let is_served = |index| pool.would_serve_arm(&assigned(index), required);
+        let served: SmallVec<[bool; MAX_ARMS]> = (0..arms.len()).map(is_served).collect();
+        if affinity != 0 {
+            let mut rng = rng_of_key(pool, affinity);
+            let drawn = draw(arms, &mut rng, |_| true);
+            let drawn = match drawn {
+                Some(drawn) if served[drawn] => Some(drawn),
+                _ => draw(arms, &mut rng, |index| served[index]),
+            };
+            return drawn.into_iter().map(|index| (assigned(index), 1.0)).collect();
+        }
+        // Those that draw an arm without workers draw again.
+        let weights = arms.iter().zip(&served).map(|(arm, is_served)| match is_served {
+            true => f64::from(arm.weight),
+            false => 0.0,
+        });
+        let total: f64 = weights.clone().sum();
+        let odds = weights.enumerate().map(|(index, weight)| (assigned(index), weight / total));
+        odds.filter(|(_, odds)| *odds > 0.0).collect()
     }
 
     /// A task of an arm has ended, on the worker of this node if one had it. `is_open`: it may be
@@ -193,6 +236,15 @@ impl Pool {
     fn serves_arm(&mut self, arm: &Assigned, required: &Labels) -> bool {
         let subqueue = self.subqueue(&arm.labels(required), Some(required));
         subqueue.is_some_and(|index| self.subqueues[index].ready > 0)
+    }
+
+    /// The same without making a sub-queue for it.
+    fn would_serve_arm(&self, arm: &Assigned, required: &Labels) -> bool {
+        let labels = arm.labels(required);
+        match self.find_subqueue(&labels, Some(required)) {
+            Some(index) => self.subqueues[index].ready > 0,
+            None => self.new_subqueue(&labels).is_some_and(|subqueue| subqueue.ready > 0),
+        }
     }
 
     /// Opens the sub-queues of arms that have tasks, and no ready worker. Returns whether there was

@@ -122,6 +122,11 @@ impl Standing {
         (self.service / UNITS_PER_US).max(1)
     }
 
+    /// The same, if there was one yet.
+    pub(super) fn known_service_us(&self) -> Option<u64> {
+        (self.service > 0).then(|| self.service_us())
+    }
+
     /// Smoothed share of the attempts that ended ok, 0 to 1.
     pub(super) fn ok_share(&self) -> f64 {
         f64::from(self.ok_share) / f64::from(ALL)

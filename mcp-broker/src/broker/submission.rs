@@ -365,6 +365,6 @@ impl Core {
 }
 
 /// An affinity key's hash; 0 without one.
-fn affinity(key: &[u8]) -> u64 {
+pub(super) fn affinity(key: &[u8]) -> u64 {
     if key.is_empty() { 0 } else { fnv1a(key, 0).max(1) }
 }

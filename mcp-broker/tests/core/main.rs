@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod actions;
 mod admission;
 mod cancel;
 mod degrade;
 mod duplicates;
 mod durable;
+mod explain;
 mod family;
 mod fixture;
 mod health;
@@ -17,6 +19,7 @@ mod load;
 mod lost;
 mod metrics;
 mod mirror;
+mod operator;
 mod operators;
 mod peers;
 mod policies;

@@ -1,52 +1,21 @@
 //! What operators see of tasks, and how they end one.
 
-use bytes::Bytes;
 use mcp_broker::broker::{ConnectionId, Disconnect, Event, Identity};
 use mcp_proto::limits::MAX_BODY_BYTES;
 use mcp_proto::{
-    ActionName, CancelReason, Chunk, Deliver, ErrorCode, Executed, Labels, Message, Outcome,
-    Priority, Retry, Send, Subject, Task,
+    ActionName, CancelReason, Chunk, ErrorCode, Executed, Labels, Message, Outcome, Priority,
+    Retry, Send, Subject, Task,
 };
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, client_hello, idempotent, task, worker_hello};
+use crate::operator::Operator;
 
 const LIST: &str = "mcp.admin.tasks.list";
 const SHOW: &str = "mcp.admin.tasks.show";
 const CANCEL: &str = "mcp.admin.tasks.cancel";
 
-/// An operator, who has a connection of his own.
-struct Operator(ConnectionId);
-
 impl Operator {
-    fn new(it: &mut Fixture) -> Self {
-        Self(it.client())
-    }
-
-    fn ask(&self, it: &mut Fixture, action: &str, body: &Value) -> (Deliver, Bytes) {
-        let mut task = task("ask");
-        task.action = ActionName::try_from(action).unwrap();
-        let body: &'static str = body.to_string().leak();
-        it.give_body(self.0, Message::Send(Send::new(task.encode(), 1_000)), body);
-        match it.next_for(self.0) {
-            Some((Message::Deliver(deliver), body)) => (*deliver, body),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn answer(&self, it: &mut Fixture, action: &str, body: &Value) -> Value {
-        let (deliver, body) = self.ask(it, action, body);
-        assert_eq!(deliver.outcome, Outcome::Ok, "{deliver:?}");
-        serde_json::from_slice(&body).unwrap()
-    }
-
-    fn refused(&self, it: &mut Fixture, action: &str, body: &Value) -> String {
-        let (deliver, _) = self.ask(it, action, body);
-        let error = deliver.error.unwrap();
-        assert_eq!((deliver.outcome, error.code), (Outcome::Failed, ErrorCode::InvalidTask));
-        error.message
-    }
-
     /// The ids that are listed, and whether there are more.
     fn list(&self, it: &mut Fixture, filter: &Value) -> (Vec<String>, bool) {
         let answer = self.answer(it, LIST, filter);

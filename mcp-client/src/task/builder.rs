@@ -210,6 +210,13 @@ impl TaskBuilder {
         self.with(|task| task.cancel_on_disconnect = cancel)
     }
 
+    /// Whether its context trace tells why each of its workers was chosen, in
+    /// [`Hop::explanation`](crate::Hop::explanation). It costs the broker more than a task does
+    /// otherwise: for looking into single tasks.
+    pub fn explain(self, explain: bool) -> Self {
+        self.with(|task| task.explain = explain)
+    }
+
     /// The task whose handler sends this one. Takes over its trace context, and is refused when
     /// that makes a chain of more than 16. A shadow task's child is one, too. While the parent is in flight, this one is cancelled with
     /// it and ends with it at the latest, and becomes a part of its trace.

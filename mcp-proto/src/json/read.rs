@@ -72,6 +72,7 @@ pub(super) fn task(json: &[u8]) -> Result<JsonTask, JsonError> {
             .optional(field::ATTEMPT_TIMEOUT_MS)
             .map_or(Ok(0), |value| value.integer(MAX_RETRY_WAIT_MS))?,
         cancel_on_disconnect: flag(field::CANCEL_ON_DISCONNECT)?,
+        explain: flag(field::EXPLAIN)?,
         ..Task::new(id, action)
     };
     let bytes = task.encode().0.len();

@@ -85,6 +85,9 @@ fn fields(it: &JsonTask, payload: &RawValue, to: &mut Vec<u8>) -> Result<(), ser
     if task.cancel_on_disconnect {
         map.serialize_entry(field::CANCEL_ON_DISCONNECT, &true)?;
     }
+    if task.explain {
+        map.serialize_entry(field::EXPLAIN, &true)?;
+    }
     map.end()
 }
 

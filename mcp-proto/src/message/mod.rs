@@ -4,6 +4,7 @@
 //! [`InvalidMessage`] that names the field.
 
 mod dispatch;
+mod explanation;
 mod field;
 mod retry;
 mod session;
@@ -25,6 +26,7 @@ pub use dispatch::{
     Cancel, CancelReason, Deliver, Executed, InputLength, Nack, Outcome, ResultHeaders, Route,
     RouteHead, Send, TaskResult, TaskState,
 };
+pub use explanation::{Decision, ExplainedWorker, Explanation, Score};
 pub use retry::Retry;
 pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
 pub use stream::{Chunk, Credit, Park, Progress, Resume, Subject};

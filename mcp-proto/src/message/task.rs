@@ -110,6 +110,8 @@ pub struct Task {
     pub attempt_timeout_ms: u32,
     /// Whether to cancel it when its client's connection is lost.
     pub cancel_on_disconnect: bool,
+    /// Whether its context trace tells why each worker was chosen.
+    pub explain: bool,
 }
 
 impl Task {
@@ -134,6 +136,7 @@ impl Task {
             retry: None,
             attempt_timeout_ms: 0,
             cancel_on_disconnect: false,
+            explain: false,
         }
     }
 
@@ -155,6 +158,7 @@ impl Task {
             retry: extras.retry,
             attempt_timeout_ms: extras.attempt_timeout_ms,
             cancel_on_disconnect: extras.cancel_on_disconnect,
+            explain: extras.explain,
             id: head.id,
             action: at.id("action", ActionName::from_bytes, part(whole, it.action))?,
             priority: head.priority,
@@ -195,6 +199,7 @@ impl Task {
         }
         to.uint(17, self.attempt_timeout_ms.into());
         to.uint(18, self.cancel_on_disconnect.into());
+        to.uint(19, self.explain.into());
         // It is kept for as long as the task is in flight, so no larger than it needs to be.
         EncodedTask(Bytes::copy_from_slice(&bytes))
     }
@@ -254,6 +259,8 @@ pub struct TaskExtras {
     pub attempt_timeout_ms: u32,
     /// See [`Task::cancel_on_disconnect`].
     pub cancel_on_disconnect: bool,
+    /// See [`Task::explain`].
+    pub explain: bool,
 }
 
 impl TaskExtras {
@@ -261,7 +268,8 @@ impl TaskExtras {
         let is_plain = it.parent_task_id.is_empty()
             && it.retry.is_none()
             && it.attempt_timeout_ms == 0
-            && !it.cancel_on_disconnect;
+            && !it.cancel_on_disconnect
+            && !it.explain;
         if is_plain {
             return Ok(None);
         }
@@ -278,6 +286,7 @@ impl TaskExtras {
             retry: it.retry.map(|retry| Retry::parse(retry, at)).transpose()?,
             attempt_timeout_ms,
             cancel_on_disconnect: it.cancel_on_disconnect,
+            explain: it.explain,
         })))
     }
 }
@@ -368,6 +377,7 @@ struct Fields<'a> {
     retry: Option<&'a [u8]>,
     attempt_timeout_ms: u64,
     cancel_on_disconnect: bool,
+    explain: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -395,6 +405,7 @@ impl<'a> Fields<'a> {
                 16 => it.retry = Some(field.bytes()?),
                 17 => it.attempt_timeout_ms = field.uint()?,
                 18 => it.cancel_on_disconnect = field.uint()? != 0,
+                19 => it.explain = field.uint()? != 0,
                 _ => {}
             }
         }

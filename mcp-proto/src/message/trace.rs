@@ -6,8 +6,8 @@ use std::fmt;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::Outcome;
 use super::field::wire_enum;
+use super::{Explanation, Outcome};
 use crate::id::{ActionName, NodeId, TaskId};
 use crate::limits::{MAX_DEPTH, MAX_HOPS, MAX_TRACE_BYTES};
 use crate::wire::{Field, Reader, WireError, Writer, part};
@@ -95,6 +95,10 @@ pub struct Hop {
     /// the queue began when the attempt before it had ended.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub began_us: u64,
+    /// Why this worker was chosen; only of a task that [asked for it](super::Task::explain). Of more
+    /// attempts than there is room for, the newest have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Box<Explanation>>,
 }
 
 /// A context trace as it was made, or as it came: then it is decoded when somebody looks, which for
@@ -386,6 +390,7 @@ impl Hop {
         let (mut node_id, mut event, mut policy, mut reason) = (&[][..], 0, &[][..], &[][..]);
         let (mut attempt, mut candidates, mut queue_us) = (0, 0, 0);
         let (mut network_us, mut worker_queue_us, mut work_us, mut began_us) = (0, 0, 0, 0);
+        let mut explanation = None;
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -400,6 +405,7 @@ impl Hop {
                 9 => candidates = field.uint()? as u32,
                 10 => reason = field.bytes()?,
                 11 => began_us = field.uint()?,
+                12 => explanation = Explanation::from_json(field.bytes()?),
                 _ => {}
             }
         }
@@ -421,6 +427,7 @@ impl Hop {
             candidates,
             reason: text(reason),
             began_us,
+            explanation: explanation.map(Box::new),
         }))
     }
 
@@ -436,11 +443,15 @@ impl Hop {
         to.uint(9, self.candidates.into());
         to.bytes(10, self.reason.as_bytes());
         to.uint(11, self.began_us);
+        if let Some(explanation) = &self.explanation {
+            to.bytes(12, &explanation.to_json());
+        }
     }
 
     /// No more than this on the wire: its texts, and numbers at their longest.
     fn max_bytes(&self) -> usize {
-        91 + self.node_id.as_bytes().len() + self.policy.len() + self.reason.len()
+        let explanation = self.explanation.as_ref().map_or(0, |it| it.to_json().len());
+        95 + self.node_id.as_bytes().len() + self.policy.len() + self.reason.len() + explanation
     }
 }
 
@@ -477,6 +488,7 @@ mod tests {
             candidates: 6,
             reason: ByteString::new(),
             began_us: 0,
+            explanation: Some(Box::default()),
         };
         let trace = ContextTrace { hops: vec![hop], total_us: 14, ..ContextTrace::default() };
         let json = serde_json::to_string(&trace).unwrap();

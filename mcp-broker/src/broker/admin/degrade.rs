@@ -63,11 +63,6 @@ impl Core {
     fn told(&self, action: &ActionName, changed: bool) -> Result<Vec<u8>, ErrorInfo> {
         json(&Changed { action, changed, degraded: self.degraded.get(action) })
     }
-
-    fn operator(&self, session: SessionKey) -> String {
-        let session = self.sessions.get(session);
-        session.map_or_else(String::new, |it| self.sessions.identity_of(it.identity).to_string())
-    }
 }
 
 fn named(action: &str) -> Result<ActionName, ErrorInfo> {

@@ -5,7 +5,7 @@ mod view;
 use mcp_proto::{AgentId, ErrorCode, ErrorInfo, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
-use super::json;
+use super::{MAX_LISTED, json, limit};
 use crate::broker::family::BY_OPERATOR;
 use crate::broker::finished::Kept;
 use crate::broker::inflight::{AttemptKey, Task, TaskKey};
@@ -17,12 +17,6 @@ use view::Status;
 /// Tasks in flight, and as many ended ones, that one list looks at: it takes about a millisecond of
 /// the core, however many there are.
 const LOOKED_AT: usize = 10_000;
-
-const DEFAULT_LISTED: usize = 100;
-const MAX_LISTED: usize = 1_000;
-
-/// For what a list has besides its tasks.
-const LIST_OVERHEAD_BYTES: usize = 64;
 
 /// Which tasks to list: those that are all of what is given.
 #[derive(Debug, Default, Deserialize)]
@@ -74,13 +68,7 @@ struct AskedAgent {
 impl Core {
     /// First what is in flight, then what has ended; in both the newest first.
     pub(super) fn list_tasks(&self, now: Now, filter: &Filter) -> Result<Vec<u8>, ErrorInfo> {
-        let limit = filter.limit.unwrap_or(DEFAULT_LISTED);
-        if limit == 0 || limit > MAX_LISTED {
-            let message = format!("limit is {limit}; 1 to {MAX_LISTED} are allowed");
-            return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
-        }
-        let max_bytes = self.config.limits.max_body_bytes as usize;
-        let max_bytes = max_bytes.saturating_sub(LIST_OVERHEAD_BYTES);
+        let limit = limit(filter.limit)?;
         let agent = filter.agent.as_deref().map(|name| self.asked_agent(name));
         let (tasks, in_flight_left) = self.in_flight(filter, agent.as_ref());
         let (kept, ended_left) = self.ended(filter, agent.as_ref());
@@ -88,23 +76,7 @@ impl Core {
             .iter()
             .filter_map(|task| self.row_of(now, task))
             .chain(kept.iter().map(|kept| self.row_of_ended(now, kept)));
-
-        let mut listed = br#"{"tasks":["#.to_vec();
-        let mut more = in_flight_left || ended_left || tasks.len() + kept.len() > limit;
-        for (index, row) in rows.take(limit).enumerate() {
-            let before = listed.len();
-            if index > 0 {
-                listed.push(b',');
-            }
-            listed.append(&mut json(&row)?);
-            if listed.len() > max_bytes {
-                listed.truncate(before);
-                more = true;
-                break;
-            }
-        }
-        listed.extend_from_slice(format!(r#"],"more":{more}}}"#).as_bytes());
-        Ok(listed)
+        self.list("tasks", rows, limit, in_flight_left || ended_left)
     }
 
     /// What is in flight and asked for, at most one more than may be listed, and whether some was
@@ -208,8 +180,8 @@ impl Core {
                 (cancelled, decided.unwrap_or(Status::Cancelled))
             }
         };
-        if cancelled && let Some(operator) = self.sessions.get(session) {
-            let by = self.sessions.identity_of(operator.identity).to_string();
+        if cancelled {
+            let by = self.operator(session);
             self.event(Event::TaskCancelled { task_id: id.clone(), by });
         }
         json(&Cancelled { task_id: &id, cancelled, status })

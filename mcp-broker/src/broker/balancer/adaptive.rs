@@ -5,10 +5,12 @@
 //! client as well. Now and then any member is taken instead, so that what is learnt stays true and
 //! nobody starves: ε-greedy. Source: Sutton, Barto, "Reinforcement learning", chapter 2.
 
+use mcp_proto::Score;
+
 use super::super::rng::Rng;
 use super::offered::Offered;
 use super::p2c::{self, Cost};
-use super::{Estimate, Member};
+use super::{Estimate, Member, Odds};
 
 /// One choice in so many is made at random: 5 %, so that one slow worker of eight gets 0.6 % of the
 /// tasks, which no p99 shows, and a worker of eight is tried anew with every 160th task.
@@ -29,6 +31,32 @@ pub(super) fn pick(
         return offered.any(rng, avoid);
     }
     p2c::pick(offered, rng, avoid, |member| cost(estimate(member)))
+}
+
+pub(super) fn odds(
+    members: &[Member],
+    avoid: Option<Member>,
+    estimate: impl Fn(Member) -> Estimate,
+) -> Odds {
+    let explores = 1.0 / EXPLORES_ONE_IN as f64;
+    let others = members.iter().filter(|member| Some(**member) != avoid).count();
+    let shares = p2c::shares(members, avoid, |member| cost(estimate(member))).into_iter();
+    let odds = shares.map(|(member, share)| {
+        let any = match others {
+            0 => 1.0,
+            _ if Some(member) == avoid => 0.0,
+            others => 1.0 / others as f64,
+        };
+        (member, (1.0 - explores) * share + explores * any)
+    });
+    let how = format!("the better of two at random, and one time in {EXPLORES_ONE_IN} anyone");
+    Odds::new(odds.collect(), how)
+}
+
+pub(super) fn score(it: Estimate) -> Score {
+    let (value, ok_share) = (cost(it).drain_us(), it.ok_share.max(MIN_OK_SHARE));
+    let text = format!("{}: {} ÷ {ok_share:.2}² ok", p2c::time(value), p2c::terms(it));
+    Score { value, text }
 }
 
 fn cost(it: Estimate) -> Cost {
@@ -63,6 +91,20 @@ mod tests {
             let shares = shares(8, |member| if member == 3 { worst } else { idle(1_000, 1.0) });
             assert!((0.8..1.2).contains(&(shares[3] / floor)), "{shares:?}");
         }
+    }
+
+    #[test]
+    fn the_odds_are_those_of_the_picks() {
+        let estimate = |member: Member| idle([1_000, 1_000, 5_000, 9_000][member as usize], 1.0);
+        let seen = shares(4, estimate);
+        let odds = odds(&[0, 1, 2, 3], None, estimate).members;
+        assert!((odds.iter().map(|(_, odds)| odds).sum::<f64>() - 1.0).abs() < 1e-9);
+        for (member, odds) in odds {
+            assert!((seen[member as usize] - odds).abs() < 0.02, "{seen:?}");
+        }
+        let odds = super::odds(&[0, 1, 2], Some(0), estimate).members;
+        assert_eq!(odds.len(), 2, "the avoided one gets nothing");
+        assert_eq!(score(idle(1_000, 0.5)).text, "4.0 ms: 1 × 1.0 ms ÷ 1 slots ÷ 0.50² ok");
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The member with the smallest in-flight ÷ slots.
 
+use mcp_proto::Score;
+
 use super::super::rng::Rng;
-use super::{Load, Member};
+use super::{Load, Member, Odds};
 
 /// Loads are told apart in steps of 1/64 of a member's slots; a load above 1 (tasks prefetched)
 /// counts up to 2. Members of one step are equals.
@@ -88,6 +90,48 @@ impl LeastLoaded {
     pub(super) fn len(&self) -> usize {
         self.offered
     }
+
+    pub(super) fn score(&self, member: Member) -> Option<Score> {
+        let level = self.places.get(member as usize).copied().flatten()?.level;
+        let percent = u32::from(level) * 100 / STEPS;
+        Some(Score {
+            value: f64::from(level) / f64::from(STEPS),
+            text: format!("{percent} % of its slots in use"),
+        })
+    }
+
+    pub(super) fn odds(&self, avoid: Option<Member>, is_out: impl Fn(Member) -> bool) -> Odds {
+        let mut levels = self.occupied;
+        while levels != 0 {
+            let level = self.levels[levels.trailing_zeros() as usize].iter().copied();
+            let level: Vec<_> = level.filter(|member| !is_out(*member)).collect();
+            let equals = level.iter().filter(|member| Some(**member) != avoid).count();
+            if equals > 0 {
+                let how = match equals {
+                    1 => "it has the smallest part of its slots in use".to_owned(),
+                    _ => format!(
+                        "at random among the {equals} with the smallest part of their slots in use"
+                    ),
+                };
+                // The one behind the avoided one stands in for it.
+                let stands_in = level.iter().position(|member| Some(*member) == avoid);
+                let stands_in = stands_in.map(|avoided| level[(avoided + 1) % level.len()]);
+                let share = 1.0 / level.len() as f64;
+                let odds = |member: Member| match member {
+                    member if Some(member) == avoid => 0.0,
+                    member if Some(member) == stands_in => 2.0 * share,
+                    _ => share,
+                };
+                return Odds::new(
+                    level.iter().map(|member| (*member, odds(*member))).collect(),
+                    how,
+                );
+            }
+            levels &= levels - 1;
+        }
+        let avoided = avoid.filter(|member| self.score(*member).is_some() && !is_out(*member));
+        Odds::certain(avoided, "there is no other")
+    }
 }
 
 #[cfg(test)]
@@ -120,5 +164,29 @@ mod tests {
         let mut seen = [0; 4];
         (0..400).for_each(|_| seen[it.pick(&mut rng, None).unwrap() as usize] += 1);
         assert!(seen.iter().all(|count| (60..140).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn the_odds_are_those_of_the_picks() {
+        let (mut it, mut rng) = (LeastLoaded::default(), Rng::new(1));
+        assert_eq!(it.odds(None, |_| false).members, []);
+        (0..5).for_each(|member| it.offer(member, load(member / 3, 2)));
+        for avoid in [None, Some(1), Some(4)] {
+            let mut seen = [0.0; 5];
+            (0..6_000).for_each(|_| seen[it.pick(&mut rng, avoid).unwrap() as usize] += 1.0 / 6e3);
+            let odds = it.odds(avoid, |_| false).members;
+            assert_eq!(odds.iter().map(|(_, odds)| odds).sum::<f64>(), 1.0);
+            for (member, odds) in odds {
+                assert!((seen[member as usize] - odds).abs() < 0.03, "{avoid:?}: {seen:?}");
+            }
+        }
+        assert_eq!(it.odds(Some(0), |member| member < 3).members, [(3, 0.5), (4, 0.5)]);
+        assert_eq!(it.odds(Some(4), |member| member < 4).members, [(4, 1.0)]);
+        assert_eq!(it.score(3).map(|score| score.value), Some(0.5));
+        assert_eq!(
+            it.score(3).map(|score| score.text),
+            Some("50 % of its slots in use".to_owned())
+        );
+        assert_eq!(it.score(5), None);
     }
 }

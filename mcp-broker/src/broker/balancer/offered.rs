@@ -37,6 +37,11 @@ impl Offered {
         self.members.len()
     }
 
+    /// The members but for some.
+    pub(super) fn without(&self, is_out: impl Fn(Member) -> bool) -> Vec<Member> {
+        self.members.iter().copied().filter(|member| !is_out(*member)).collect()
+    }
+
     /// Any member, other than `avoid` if there is another.
     pub(super) fn any(&self, rng: &mut Rng, avoid: Option<Member>) -> Option<Member> {
         let [first, second] = self.any_two(rng)?;

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::Member;
+use mcp_proto::Score;
+
+use super::{Member, Odds};
 
 /// A ring of members. One that has no room stays in the ring, to be dropped when its turn comes:
 /// so it keeps its place if it has room again by then.
@@ -67,6 +69,22 @@ impl RoundRobin {
     pub(super) fn len(&self) -> usize {
         self.offered
     }
+
+    /// The members with room, in the order of their turns.
+    fn turns(&self) -> impl Iterator<Item = Member> {
+        self.ring.iter().copied().filter(|member| self.members[*member as usize].has_room)
+    }
+
+    pub(super) fn score(&self, member: Member) -> Option<Score> {
+        let turn = 1 + self.turns().position(|it| it == member)?;
+        Some(Score { value: turn as f64, text: format!("turn {turn}") })
+    }
+
+    pub(super) fn odds(&self, avoid: Option<Member>, is_out: impl Fn(Member) -> bool) -> Odds {
+        let next = self.turns().filter(|member| !is_out(*member));
+        let next = next.min_by_key(|member| Some(*member) == avoid);
+        Odds::certain(next, "it is its turn")
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +102,20 @@ mod tests {
         it.withdraw(0);
         it.withdraw(2);
         assert_eq!((it.pick(None), it.len()), (None, 0));
+    }
+
+    #[test]
+    fn whose_turn_it_is_is_told_without_taking_it() {
+        let mut it = RoundRobin::default();
+        (0..4).for_each(|member| it.offer(member));
+        it.pick(None);
+        it.withdraw(1);
+        assert_eq!(it.odds(None, |_| false).members, [(2, 1.0)]);
+        assert_eq!(it.odds(Some(2), |_| false).members, [(3, 1.0)]);
+        assert_eq!(it.odds(Some(2), |member| member != 2).members, [(2, 1.0)]);
+        assert_eq!(it.odds(None, |member| member == 2).members, [(3, 1.0)]);
+        assert_eq!(it.score(0).map(|score| score.text), Some("turn 3".to_owned()));
+        assert_eq!((it.score(1), it.pick(None)), (None, Some(2)));
     }
 
     #[test]

@@ -13,10 +13,12 @@
 //! without any hot key, and a bound of 1.25 on them sends a third of balanced keys elsewhere. Over
 //! some 100 tasks a slot the same bound tells a hot key from chance.
 
+use mcp_proto::Score;
+
 use super::super::hash::avalanche;
 use super::super::rng::Rng;
 use super::least_loaded::LeastLoaded;
-use super::{Load, Member, Seat};
+use super::{Load, Member, Odds, Seat};
 
 /// Largest share of a member among the tasks placed lately, in 1/4 of its share by slots: 1.25, the
 /// lowest that HAProxy calls reasonable for its `hash-balance-factor`.
@@ -236,6 +238,12 @@ impl SessionHash {
         (home != NONE).then_some(home)
     }
 
+    /// The same, remembering nothing.
+    pub(super) fn home_of(&self, key: u64) -> Option<Member> {
+        let [home, ..] = self.first_of(key, |_| true);
+        (home != NONE).then_some(home)
+    }
+
     /// Whether a member comes before another in a key's order.
     pub(super) fn prefers(&self, key: u64, member: Member, other: Member) -> bool {
         let time = |member| {
@@ -243,6 +251,44 @@ impl SessionHash {
             Some(it.time(it.chance(key)))
         };
         time(member).is_some_and(|own| time(other).is_none_or(|other| own < other))
+    }
+
+    pub(super) fn odds(
+        &self,
+        key: u64,
+        avoid: Option<Member>,
+        is_out: impl Fn(Member) -> bool,
+    ) -> Odds {
+        if key == 0 {
+            return self.by_load.odds(avoid, is_out);
+        }
+        let first = |runs: &dyn Fn(&Seated) -> bool| {
+            let [first, ..] = self.first_of(key, runs);
+            (first != NONE).then_some(first)
+        };
+        let has_room = |it: &Seated| it.has_room && !is_out(it.member);
+        let others = |it: &Seated| has_room(it) && Some(it.member) != avoid;
+        if let Some(member) = first(&|it| others(it) && !self.is_above_bound(it)) {
+            let how = match self.home_of(key) == Some(member) {
+                true => "it is the first in the key's order",
+                false => "of the key's order, the first with room and within its bound",
+            };
+            return Odds::certain(Some(member), how);
+        }
+        let member = first(&others).or_else(|| first(&has_room));
+        Odds::certain(member, "of the key's order, the first with room; all are above their bounds")
+    }
+
+    pub(super) fn score(&self, member: Member, key: u64) -> Option<Score> {
+        if key == 0 {
+            return self.by_load.score(member);
+        }
+        let it = self.seated.get(self.position(member)?).filter(|it| it.has_room)?;
+        let share = self.lately as f64 * f64::from(it.slots) / self.slots as f64;
+        let value = it.time(it.chance(key));
+        let of_share = it.lately as f64 / share.max(1.0);
+        let text = format!("{value:.3} in the key's order, {of_share:.2} of its share lately");
+        Some(Score { value, text })
     }
 
     fn halve(&mut self) {
@@ -374,5 +420,25 @@ mod tests {
         it.offer(2, Load { in_flight: 2, slots: 4 });
         assert_eq!(it.pick(&mut rng, 0, None), Some(1));
         assert_eq!(it.pick(&mut rng, 0, Some(1)), Some(0));
+    }
+
+    #[test]
+    fn who_comes_next_is_told_without_choosing() {
+        let (mut it, mut rng) = (with(&[1, 1, 2, 2]), Rng::new(1));
+        it.withdraw(3);
+        for number in 0..2_000 {
+            let key = key(if number % 3 == 0 { number } else { 0 });
+            let avoid = [None, Some(1)][number as usize % 2];
+            let odds = it.odds(key, avoid, |_| false).members;
+            assert_eq!(odds, [(it.pick(&mut rng, key, avoid).unwrap(), 1.0)]);
+        }
+        let odds = it.odds(key(1), None, |member| member != 0);
+        assert_eq!(odds.members, [(0, 1.0)]);
+        assert!(it.odds(key(1), None, |_| true).members.is_empty());
+        let last = it.odds(key(1), Some(0), |member| member != 0).members;
+        assert_eq!(last, [(0, 1.0)]);
+        assert!(it.score(0, key(1)).unwrap().text.ends_with(" of its share lately"));
+        assert_eq!(it.score(3, key(1)), None);
+        assert_eq!(it.odds(0, None, |_| false).members.len(), 3, "without a key by load");
     }
 }

@@ -10,14 +10,16 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::Member;
+use mcp_proto::Score;
+
+use super::{Member, Odds};
 
 /// One round: far more than the weights of any fleet together, and a `u128` has room for 2^88.
 const ROUND: u64 = 1 << 40;
 
 /// The turns of those that have room. One that has none keeps its turn until it comes; then it is
 /// dropped, and what the member missed is not made up for.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct WeightedRoundRobin {
     places: Vec<Place>,
     /// Turns that have begun, by their end.
@@ -148,6 +150,21 @@ impl WeightedRoundRobin {
     pub(super) fn len(&self) -> usize {
         self.offered
     }
+
+    pub(super) fn odds(&self, avoid: Option<Member>, is_out: impl Fn(Member) -> bool) -> Odds {
+        let mut copy = self.clone();
+        let members = 0..self.places.len() as Member;
+        members.filter(|member| is_out(*member)).for_each(|member| copy.withdraw(member));
+        Odds::certain(copy.pick(avoid), "of the turns that have begun, its ends first")
+    }
+
+    pub(super) fn score(&self, member: Member) -> Option<Score> {
+        let place = self.places.get(member as usize).filter(|place| place.has_room)?;
+        let rounds = |at: u128| at.saturating_sub(self.now) as f64 / ROUND as f64;
+        let (begin, end) = (rounds(place.begin), rounds(place.end()));
+        let text = format!("weight {}, turn from {begin:.2} to {end:.2}", place.weight);
+        Some(Score { value: end, text })
+    }
 }
 
 #[cfg(test)]
@@ -242,5 +259,25 @@ mod tests {
         it.withdraw(1);
         assert_eq!((it.pick(Some(0)), it.pick(Some(0))), (Some(0), Some(0)));
         assert_eq!(it.len(), 1);
+    }
+
+    #[test]
+    fn whose_turn_it_is_is_told_without_taking_it() {
+        let mut it = WeightedRoundRobin::default();
+        for (member, weight) in [(0, 5), (1, 1), (2, 1)] {
+            it.join(member, weight);
+            it.offer(member);
+        }
+        for step in 0..40 {
+            let avoid = [None, Some(0), Some(1)][step % 3];
+            let odds = it.odds(avoid, |_| false).members;
+            assert_eq!(odds, [(it.pick(avoid).unwrap(), 1.0)]);
+        }
+        let mut copy = it.clone();
+        copy.withdraw(0);
+        let odds = it.odds(None, |member| member == 0).members;
+        assert_eq!(odds, [(copy.pick(None).unwrap(), 1.0)]);
+        assert!(it.score(0).unwrap().text.starts_with("weight 5, turn from "));
+        assert_eq!((copy.score(0), it.odds(None, |_| true).members), (None, vec![]));
     }
 }

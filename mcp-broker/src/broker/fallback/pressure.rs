@@ -2,7 +2,7 @@
 
 use mcp_proto::{ErrorCode, ErrorInfo};
 
-use crate::broker::pool::PoolKey;
+use crate::broker::pool::{Pool, PoolKey};
 use crate::broker::{Core, Event};
 
 /// Such tasks are shed from this share of a bound on, in percent. A fifth is left for core actions.
@@ -18,25 +18,47 @@ impl Core {
     /// Why an action takes no tasks now, if it is one whose pool says that it may not.
     pub(in crate::broker) fn restriction(&mut self, key: PoolKey) -> Option<ErrorInfo> {
         let pool = self.pools.get(key)?;
+        if !pool.is_degraded && !pool.rules.core {
+            self.note_pressure();
+        }
+        let pool = self.pools.get(key)?;
+        let error = self.restriction_of(pool)?;
+        self.stats.shed += u64::from(!pool.is_degraded);
+        Some(error)
+    }
+
+    /// The same, without noting that a task came.
+    pub(in crate::broker) fn restriction_of(&self, pool: &Pool) -> Option<ErrorInfo> {
         if pool.is_degraded {
             return Some(self.degraded_error(pool.action.as_str()));
         }
-        let (action, is_core) = (pool.action.clone(), pool.rules.core);
-        if is_core || !self.is_under_pressure() {
+        if pool.is_shadow || pool.rules.core || !self.pressure().0 {
             return None;
         }
-        self.stats.shed += 1;
-        let message =
-            format!("{action} is not a core action, and the broker keeps its room for those");
+        let message = format!(
+            "{} is not a core action, and the broker keeps its room for those",
+            pool.action
+        );
         Some(ErrorInfo::new(ErrorCode::Overloaded, message).retry_after_ms(RETRY_AFTER_MS))
     }
 
-    /// Whether what there is to bound is mostly used up. Looked at only when a task comes that would be
-    /// shed.
-    fn is_under_pressure(&mut self) -> bool {
+    /// Tells when pressure begins or ends. Looked at only when a task comes that would be shed.
+    fn note_pressure(&mut self) {
+        let (is_shedding, (percent, of)) = self.pressure();
+        if is_shedding != self.is_shedding {
+            self.is_shedding = is_shedding;
+            self.event(match is_shedding {
+                true => Event::SheddingBegan { of, percent },
+                false => Event::SheddingEnded,
+            });
+        }
+    }
+
+    /// Whether what there is to bound is mostly used up, and what of it to how many percent.
+    fn pressure(&self) -> (bool, (usize, &'static str)) {
         let config = &self.config;
         let tasks = self.tasks.len() - self.shadow.tasks;
-        let waiting_bytes = self.waiting.of(false).bytes + self.delayed.of(false).bytes;
+        let waiting_bytes = self.waiting.live.bytes + self.delayed.live.bytes;
         let shares = [
             ("tasks", tasks, config.max_tasks),
             ("bytes of tasks that wait", waiting_bytes, config.max_waiting_bytes),
@@ -47,15 +69,6 @@ impl Core {
         let shares = shares.map(|(of, used, max)| (percent(used, max), of));
         let fullest = shares.into_iter().max().unwrap_or_default();
         let above = if self.is_shedding { SHED_UNTIL_PERCENT } else { SHED_ABOVE_PERCENT };
-        let is_shedding = fullest.0 >= above;
-        if is_shedding != self.is_shedding {
-            self.is_shedding = is_shedding;
-            let (percent, of) = fullest;
-            self.event(match is_shedding {
-                true => Event::SheddingBegan { of, percent },
-                false => Event::SheddingEnded,
-            });
-        }
-        is_shedding
+        (fullest.0 >= above, fullest)
     }
 }

@@ -170,7 +170,7 @@ impl Core {
 
 /// Whether a task that is refused so is one that found no worker, or no room to wait for one. Other
 /// refusals are the task's or its client's own.
-pub(super) fn is_want_of_worker(code: ErrorCode) -> bool {
+pub(in crate::broker) fn is_want_of_worker(code: ErrorCode) -> bool {
     matches!(
         code,
         ErrorCode::NoWorker

@@ -50,6 +50,11 @@ impl SubQueue {
         self.ready - left_out > 1
     }
 
+    /// Whether it has a worker that takes tasks: one that is probed does when it has room.
+    pub(in crate::broker) fn has_worker(&self) -> bool {
+        self.ready > self.unwell.half_open || self.balancer.len() > 0
+    }
+
     /// Workers that would take tasks, but for their breaker.
     pub(in crate::broker) fn open(&self) -> u32 {
         self.unwell.open
@@ -78,6 +83,23 @@ impl SubQueue {
         let since = self.unwell.outage;
         self.unwell.outage = self.is_barred().then(|| since.unwrap_or(now));
         since.is_none() && self.unwell.outage.is_some()
+    }
+
+    /// Counts and takes in its members, of which it knows nothing.
+    pub(in crate::broker) fn take_in<'a>(
+        &mut self,
+        members: impl Iterator<Item = (Member, &'a PoolMember)> + Clone,
+    ) {
+        for (_, member) in members.clone() {
+            self.eligible += 1;
+            self.count(member.counts_as(), 1);
+        }
+        let half_open_at = members.clone().filter_map(|(_, member)| member.half_open_at());
+        self.unwell.half_open_at = half_open_at.min().unwrap_or(NEVER);
+        for (index, member) in members {
+            self.seat(index, member);
+            self.offer(index, member);
+        }
     }
 
     fn count(&mut self, (condition, slots): (Option<Condition>, u32), by: i32) {
@@ -227,15 +249,13 @@ impl Pool {
         }
     }
 
-    /// Counts the members of a sub-queue that is new.
+    /// Counts the members of a sub-queue that has none.
     pub(in crate::broker) fn count_all(&mut self, queue: usize) {
-        let subqueue = &mut self.subqueues[queue];
-        for member in self.members.iter().flatten().filter(|it| it.eligible >> queue & 1 == 1) {
-            subqueue.eligible += 1;
-            subqueue.count(member.counts_as(), 1);
-        }
-        self.find_first_half_open(queue);
-        self.introduce_all(queue);
+        let members = self.members.iter().enumerate();
+        let members =
+            members.filter_map(|(index, member)| Some((index as Member, member.as_ref()?)));
+        let members = members.filter(|(_, member)| member.eligible >> queue & 1 == 1);
+        self.subqueues[queue].take_in(members);
     }
 
     fn find_first_half_open(&mut self, queue: usize) {

@@ -22,7 +22,7 @@ pub struct ActionHealth {
 }
 
 /// The workers of an action that take tasks, or would, by the state of their breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Breakers {
     /// As they should be.
     pub closed: u64,
@@ -64,7 +64,8 @@ impl Pool {
         member.map_or(Condition::Ok, |it| it.health.condition())
     }
 
-    fn unwell(&self, now: Mono, member: Member) -> Option<ActionHealth> {
+    /// The same, and for how long, where it is not well.
+    pub(in crate::broker) fn unwell(&self, now: Mono, member: Member) -> Option<ActionHealth> {
         let health = &self.members.get(member as usize)?.as_ref()?.health;
         let until = match health.condition {
             Condition::Ok | Condition::HalfOpen | Condition::Probing => None,

@@ -35,6 +35,9 @@ pub(in crate::broker) struct Tenant(u16);
 impl Tenant {
     /// That of tasks which don't say one. It has no name to look up, and is never forgotten.
     pub(in crate::broker) const NONE: Self = Self(0);
+
+    /// One that has no tasks, and no entry.
+    pub(in crate::broker) const STRANGER: Self = Self(u16::MAX);
 }
 
 /// The tenants of an action.
@@ -89,6 +92,16 @@ impl Tenants {
         };
         self.at_mut(tenant).tasks += 1;
         tenant
+    }
+
+    /// The tenant of this name.
+    pub(in crate::broker) fn find(&self, name: &[u8]) -> Tenant {
+        if name.is_empty() {
+            return Tenant::NONE;
+        }
+        let is_it = |tenant: &Tenant| *self.at(*tenant).name == *name;
+        let found = self.names.find(self.hasher.hash_one(name), is_it);
+        found.copied().unwrap_or(Tenant::STRANGER)
     }
 
     /// One of its tasks is over.
@@ -170,11 +183,15 @@ impl Tenants {
 
     /// What of its waits.
     pub(in crate::broker) fn waiting(&self, tenant: Tenant) -> Total {
-        self.at(tenant).waiting
+        if tenant == Tenant::STRANGER { Total::default() } else { self.at(tenant).waiting }
     }
 
     pub(in crate::broker) fn attained_us(&self, tenant: Tenant) -> u64 {
         self.at(tenant).attained_us
+    }
+
+    pub(in crate::broker) fn bucket(&self, tenant: Tenant) -> Bucket {
+        if tenant == Tenant::STRANGER { Bucket::default() } else { self.at(tenant).bucket }
     }
 
     pub(in crate::broker) fn bucket_mut(&mut self, tenant: Tenant) -> &mut Bucket {

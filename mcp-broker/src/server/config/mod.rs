@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use mcp_proto::{ActionName, Limits, NodeId};
 use serde::Deserialize;
-use toml::Value;
+use serde::de::Error as _;
 
 use super::admin::AdminAddr;
 use super::tls::Tls;
@@ -240,19 +240,18 @@ impl Config {
 
     /// Reads a text. Each of its actions has what `scheduling` says where it says nothing itself.
     fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        // As it is first: errors of that name the line.
-        let config: Self = toml::from_str(text)?;
-        let mut whole: toml::Table = toml::from_str(text)?;
-        let Some(Value::Table(common)) = whole.get("scheduling").cloned() else {
-            return Ok(config);
-        };
-        let Some(Value::Table(actions)) = whole.get_mut("actions") else { return Ok(config) };
-        for (_, action) in actions.iter_mut() {
-            if let Value::Table(action) = action {
-                fill(action, &common);
-            }
+        #[derive(Deserialize)]
+        struct Parts {
+            #[serde(default)]
+            actions: BTreeMap<ActionName, toml::Table>,
         }
-        Self::deserialize(whole)
+        // As it is first: errors of that name the line.
+        let mut config: Self = toml::from_str(text)?;
+        for (name, part) in toml::from_str::<Parts>(text)?.actions {
+            let rules = serde_json::to_value(part).and_then(|part| config.scheduling.merged(part));
+            config.actions.insert(name, rules.map_err(toml::de::Error::custom)?);
+        }
+        Ok(config)
     }
 
     /// Where the certificate comes from; `None` when the configuration doesn't say.
@@ -308,19 +307,6 @@ impl Config {
             max_nacks: limits.max_nacks,
             retry_budget_percent: limits.retry_budget_percent,
             ..CoreConfig::new(broker_id, epoch, seed)
-        }
-    }
-}
-
-/// Adds what a table does not have, and so in the tables that both have.
-fn fill(table: &mut toml::Table, from: &toml::Table) {
-    for (key, value) in from {
-        match (table.get_mut(key), value) {
-            (Some(Value::Table(inner)), Value::Table(from)) => fill(inner, from),
-            (Some(_), _) => {}
-            (None, value) => {
-                table.insert(key.clone(), value.clone());
-            }
         }
     }
 }

@@ -10,6 +10,7 @@ use mcp_proto::{
 };
 
 use super::client::Reading;
+use super::expected::Expected;
 use super::ops::Asks;
 use super::sent::Sent;
 use super::uploads::Upload;
@@ -52,7 +53,11 @@ impl World {
             reader: (asks.window_bytes > 0).then_some(client),
             was_taken_over: false,
         });
+        let expected = self.is_asked.then(|| Expected::of(&self.it, &asks));
         self.submit(connection, asks, task, asks.ttl_ms);
+        if let Some(expected) = expected {
+            expected.check(&self.it);
+        }
     }
 
     fn submit(&mut self, connection: ConnectionId, asks: Asks, task: Task, ttl_ms: u64) {

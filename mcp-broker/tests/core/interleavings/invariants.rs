@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use mcp_broker::broker::{ActionMetrics, Affinity, AgentView, Policy};
-use mcp_proto::{ContextTrace, Deliver, Executed, Hop, HopEvent, Outcome, Readiness};
+use mcp_proto::{
+    ContextTrace, Deliver, Executed, ExplainedWorker, Hop, HopEvent, Outcome, Readiness,
+};
 use serde_json::json;
 
 use super::client::Reading;
@@ -149,6 +151,10 @@ impl World {
         let sent = &*self.task(deliver.task_id.as_str());
         if trace.truncated || deliver.executed == Executed::No && trace.hops.is_empty() {
             return;
+        }
+        // Older ones may have none any more.
+        for hop in trace.hops.iter().rev().take(3) {
+            check_explanation(hop, sent.asks.is_explained);
         }
         if hedges && sent.asks.may_be_hedged() {
             return check_hedged_trace(&trace, sent);
@@ -313,4 +319,12 @@ fn check_hedged_trace(trace: &ContextTrace, sent: &Sent) {
     }
     // Two may have been stopped at the end.
     assert!(sent.asks.retry.is_none_or(|retry| tries <= retry.max_attempts + 1), "{trace:?}");
+}
+
+/// An attempt went to a worker that may have got it by what was told of the choice.
+fn check_explanation(hop: &Hop, is_explained: bool) {
+    let Some(explanation) = &hop.explanation else { return assert!(!is_explained, "{hop:?}") };
+    let is_it = |worker: &&ExplainedWorker| worker.node_id == hop.node_id;
+    let worker = explanation.workers.iter().find(is_it);
+    assert!(is_explained && worker.is_some_and(|it| it.probability > 0.0), "{hop:?}");
 }

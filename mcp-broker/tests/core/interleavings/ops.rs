@@ -60,6 +60,8 @@ pub(super) struct Asks {
     pub(super) is_upload: bool,
     pub(super) is_shadow: bool,
     pub(super) affinity_key: &'static str,
+    /// Its trace tells why its workers were chosen.
+    pub(super) is_explained: bool,
 }
 
 impl Asks {
@@ -81,6 +83,7 @@ impl Asks {
             cancel_on_disconnect: self.ends_with_connection,
             shadow: self.is_shadow,
             affinity_key: self.affinity_key.into(),
+            explain: self.is_explained,
             parent: parent.map(task_id),
             ..task(id)
         }
@@ -135,6 +138,7 @@ fn any_asks() -> impl Strategy<Value = Asks> {
         prop::bool::weighted(0.3),
         prop::bool::weighted(0.15),
         prop::sample::select(&["", "a", "b", "c"][..]),
+        prop::bool::weighted(0.2),
     )
         .prop_map(
             |(
@@ -148,6 +152,7 @@ fn any_asks() -> impl Strategy<Value = Asks> {
                 is_upload,
                 is_shadow,
                 affinity_key,
+                is_explained,
             )| {
                 Asks {
                     is_idempotent,
@@ -161,6 +166,7 @@ fn any_asks() -> impl Strategy<Value = Asks> {
                     is_upload,
                     is_shadow,
                     affinity_key,
+                    is_explained,
                 }
             },
         )

@@ -112,6 +112,8 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     /// Asks for tasks that must have ended, and for where the others are.
     pub(super) observer: ConnectionId,
+    /// Whether the core is asked what becomes of a task before it comes.
+    pub(super) is_asked: bool,
     /// All tasks; each is named by its place.
     pub(super) sent: Vec<Sent>,
     /// An operator keeps the tasks from their workers.
@@ -159,6 +161,7 @@ impl World {
             max_running: if max_running > 0 { max_running.into() } else { u64::MAX },
             hedges,
             actions: if chain == Chain::None { 1 } else { 2 },
+            is_asked: true,
             workers: Vec::new(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             sent: Vec::new(),

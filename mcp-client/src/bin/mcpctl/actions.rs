@@ -1,6 +1,10 @@
-//! `mcpctl actions`: what tasks ask for.
+//! `mcpctl actions`: the actions that the broker knows, and the rules of each, which can be changed.
 
 mod degrade;
+mod ls;
+mod rules;
+mod set;
+mod show;
 
 use clap::{Args, Subcommand};
 
@@ -8,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::global::Global;
 use crate::{connect, signals};
 
-/// Change how the broker deals with actions
+/// Look at actions, and change how the broker deals with them while it runs
 #[derive(Debug, Args)]
 pub(crate) struct Actions {
     #[command(subcommand)]
@@ -17,6 +21,10 @@ pub(crate) struct Actions {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ls(ls::Ls),
+    Show(show::Show),
+    Set(set::Set),
+    Reset(set::Reset),
     Degrade(degrade::Degrade),
     Restore(degrade::Restore),
 }
@@ -26,9 +34,14 @@ impl Actions {
         let endpoint = global.endpoint()?;
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
+        let output = global.output;
         let done = match self.command {
-            Command::Degrade(degrade) => degrade.run(&client, global.output, &interrupted).await,
-            Command::Restore(restore) => restore.run(&client, global.output, &interrupted).await,
+            Command::Ls(ls) => ls.run(&client, output, &interrupted).await,
+            Command::Show(show) => show.run(&client, output, &interrupted).await,
+            Command::Set(set) => set.run(&client, output, &interrupted).await,
+            Command::Reset(reset) => reset.run(&client, output, &interrupted).await,
+            Command::Degrade(degrade) => degrade.run(&client, output, &interrupted).await,
+            Command::Restore(restore) => restore.run(&client, output, &interrupted).await,
         };
         client.close().await;
         done

@@ -4,12 +4,11 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 use mcp_client::AgentInfo;
 
 use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
-use crate::{connect, latency, signals};
+use crate::{connect, latency, report, signals, table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,7 +54,7 @@ impl Agents {
 
 fn print(agents: &[AgentInfo], output: Output) -> io::Result<()> {
     let text = match output {
-        Output::Json => serde_json::to_string_pretty(agents)?,
+        Output::Json => report::pretty(&agents)?,
         Output::Table if agents.is_empty() => {
             return writeln!(
                 io::stderr(),
@@ -70,23 +69,12 @@ fn print(agents: &[AgentInfo], output: Output) -> io::Result<()> {
 }
 
 fn table(agents: &[AgentInfo]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header([
-        "NODE",
-        "AGENT",
-        "PRESENCE",
-        "READINESS",
-        "HEALTH",
-        "SLOTS",
-        "SEEN",
-        "ACTIONS",
-        "LABELS",
-    ]);
-    for agent in agents {
+    let header =
+        ["NODE", "AGENT", "PRESENCE", "READINESS", "HEALTH", "SLOTS", "SEEN", "ACTIONS", "LABELS"];
+    let row = |agent: &AgentInfo| {
         let labels: Vec<_> =
             agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        table.add_row([
+        [
             agent.node_id.clone(),
             agent.agent_id.clone(),
             agent.presence.clone(),
@@ -96,12 +84,9 @@ fn table(agents: &[AgentInfo]) -> String {
             format!("{} ago", latency::show(Duration::from_millis(agent.last_seen_ms))),
             agent.actions.join(","),
             labels.join(","),
-        ]);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
+        ]
+    };
+    table::draw(header, agents.iter().map(row))
 }
 
 fn slots(agent: &AgentInfo) -> String {
@@ -130,10 +115,7 @@ mod tests {
             last_seen_ms: 250,
         };
         let table = table(&[agent]);
-        let rows: Vec<Vec<&str>> = table
-            .lines()
-            .map(|it| it.split("  ").filter(|it| !it.is_empty()).map(str::trim).collect())
-            .collect();
+        let rows = crate::table::cells(&table);
         assert_eq!(rows[0][0], "NODE");
         assert_eq!(
             rows[1],

@@ -17,7 +17,7 @@ use crate::connect;
 use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
 use crate::worker::SHADOW_WORKER;
-use crate::{parse, report, signals, trace};
+use crate::{explain, parse, report, signals, trace};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +28,7 @@ Examples:
   mcpctl call embed --file page.txt --idempotent --retry 3 --attempt-timeout 10s
   mcpctl call review --file report.txt --trace
   mcpctl call review --file report.txt --shadow
+  mcpctl call review --file report.txt --explain
   mcpctl call upper --data hello -o json | jq .context_trace";
 
 /// Send one task and print its result
@@ -118,13 +119,17 @@ pub(crate) struct Call {
     #[arg(long)]
     no_stream: bool,
 
+    /// Say why each worker was chosen for it, on stderr
+    #[arg(long)]
+    explain: bool,
+
     /// Draw what happened on its way, and on that of the tasks it sent, on stderr
     #[arg(long)]
     trace: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum PriorityArg {
+pub(crate) enum PriorityArg {
     Low,
     Normal,
     High,
@@ -149,6 +154,7 @@ impl Call {
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
         let (worker, traced) = (self.worker(), self.trace.then(|| self.action.clone()));
+        let is_explained = self.explain;
         let parts = match global.output {
             Output::Table if !self.no_stream => Parts::Written,
             Output::Table | Output::Json => Parts::Collected,
@@ -170,6 +176,9 @@ impl Call {
         }
         if let Some(action) = traced {
             trace::print(&action, &end);
+        }
+        if is_explained {
+            explain::print(&end);
         }
         client.close().await;
         if end.outcome != Outcome::Ok && global.output == Output::Table {
@@ -223,6 +232,7 @@ impl Call {
             .ttl(self.ttl)
             .idempotent(self.idempotent)
             .shadow(self.shadow)
+            .explain(self.explain)
             .priority(self.priority.into());
         for (key, value) in self.label {
             task = task.label(key, value);

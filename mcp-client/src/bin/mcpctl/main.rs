@@ -1,5 +1,6 @@
 //! `mcpctl`: the command line of MCP, the Model Communication Protocol. Sends tasks, serves
-//! actions with programs and servers, and looks at the broker's agents and tasks. One file a command.
+//! actions with programs and servers, and looks at the broker's agents, actions and tasks. One file a
+//! command.
 
 mod actions;
 mod agents;
@@ -7,6 +8,7 @@ mod bench;
 mod call;
 mod connect;
 mod exit;
+mod explain;
 mod global;
 mod latency;
 mod outcomes;
@@ -14,6 +16,7 @@ mod parse;
 mod report;
 mod send;
 mod signals;
+mod table;
 mod tasks;
 mod trace;
 #[cfg(unix)]
@@ -61,6 +64,7 @@ enum Command {
     Actions(actions::Actions),
     Agents(agents::Agents),
     Tasks(tasks::Tasks),
+    Explain(explain::Explain),
     Bench(bench::Bench),
 }
 
@@ -74,6 +78,7 @@ impl Cli {
             Command::Actions(command) => command.run(&self.global).await,
             Command::Agents(command) => command.run(&self.global).await,
             Command::Tasks(command) => command.run(&self.global).await,
+            Command::Explain(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
         }
     }
@@ -165,6 +170,12 @@ mod tests {
             ("tasks cancel", "<TASK_ID>..."),
             ("actions degrade", "<ACTION>..."),
             ("actions restore no*", "no*"),
+            ("actions ls --limit 0", "1..=1000"),
+            ("actions set up", "<KEY=VALUE>..."),
+            ("actions set up policy", "KEY=VALUE"),
+            ("actions reset", "<ACTION>"),
+            ("explain", "<ACTION>"),
+            ("explain up --label gpu", "gpu"),
             ("bench up --rate 0", "0"),
             ("bench up --secs 0", "0"),
             ("bench up --payload 65537", "65537"),
@@ -178,9 +189,10 @@ mod tests {
     #[test]
     fn help_tells_the_exit_statuses() {
         let tasks = ["tasks ls ", "tasks show ", "tasks cancel "];
-        let others = ["", "call ", "send ", "worker ", "agents ls ", "bench "];
-        let actions = ["actions degrade ", "actions restore "];
-        for command in tasks.into_iter().chain(actions).chain(others) {
+        let actions = ["actions ls ", "actions show ", "actions set ", "actions reset "];
+        let degrade = ["actions degrade ", "actions restore "];
+        let others = ["", "call ", "send ", "worker ", "agents ls ", "explain ", "bench "];
+        for command in tasks.into_iter().chain(actions).chain(degrade).chain(others) {
             let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();
             assert!(help.contains("Exit status:\n    0  "), "{command}");
         }

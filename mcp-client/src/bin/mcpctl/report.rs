@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -55,6 +56,11 @@ pub(crate) fn fallback(step: &str) -> String {
         }
         step => format!("not of a worker of the action (fallback: {step})"),
     }
+}
+
+/// As JSON that people can read, too.
+pub(crate) fn pretty(value: &impl Serialize) -> io::Result<String> {
+    Ok(serde_json::to_string_pretty(value)?)
 }
 
 /// Why a task did not end `ok`, and what to do about it. `worker` are the options of a worker that

@@ -35,7 +35,7 @@ All five fields are required; ttl is in seconds. Others that may be there: conte
 \"text/plain\" the payload is a string and goes to the worker as it is), priority, tenant,
 affinity_key, required_labels, headers, idempotent, delivery, shadow, parent_task_id, depth,
 traceparent, tracestate, retry (such as {\"max_attempts\":5,\"initial_ms\":200}),
-attempt_timeout_ms, cancel_on_disconnect. Names that begin with x- are left out.";
+attempt_timeout_ms, cancel_on_disconnect, explain. Names that begin with x- are left out.";
 
 const EXIT_HELP: &str = "\
 Exit status:

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
-use crate::{connect, latency, signals};
+use crate::{connect, latency, report, signals};
 
 const SHOW_EXAMPLES: &str = "\
 Examples:
@@ -108,7 +108,7 @@ impl Show {
             return Err(Failure::new(Exit::Failed, unknown(&self.id)));
         };
         let text = match output {
-            Output::Json => to_json(&info)?,
+            Output::Json => report::pretty(&info)?,
             Output::Table => show::text(&info),
         };
         let mut stdout = io::stdout().lock();
@@ -146,10 +146,6 @@ impl Cancel {
         }
         Ok(exit)
     }
-}
-
-fn to_json(value: &impl serde::Serialize) -> io::Result<String> {
-    Ok(serde_json::to_string_pretty(value)?)
 }
 
 fn unknown(id: &TaskId) -> String {

@@ -3,14 +3,13 @@
 use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
-use comfy_table::{Table, presets};
 use mcp_client::{ActionName, AgentId, Client, TaskFilter, TaskList, TaskStatus, TaskSummary};
 use tokio_util::sync::CancellationToken;
 
-use super::{ms, to_json};
-use crate::connect;
+use super::ms;
 use crate::exit::{self, Exit, Failure};
 use crate::global::Output;
+use crate::{connect, report, table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -100,7 +99,7 @@ impl Ls {
         let list = connect::answer(client.tasks(&filter), interrupted).await?;
         let mut stdout = io::stdout().lock();
         match output {
-            Output::Json => writeln!(stdout, "{}", to_json(&list)?)?,
+            Output::Json => writeln!(stdout, "{}", report::pretty(&list)?)?,
             Output::Table if list.tasks.is_empty() => {}
             Output::Table => writeln!(stdout, "{}", table(&list.tasks))?,
         }
@@ -130,16 +129,14 @@ fn note(list: &TaskList) -> Option<&'static str> {
 }
 
 fn table(tasks: &[TaskSummary]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header([
+    let header = [
         "TASK", "ACTION", "STATUS", "SINCE", "AGE", "TTL LEFT", "PRIORITY", "ATTEMPTS", "AGENT",
         "ERROR",
-    ]);
-    for task in tasks {
+    ];
+    let row = |task: &TaskSummary| {
         let node = || task.node_id.as_ref().map(ToString::to_string);
         let agent = task.agent_id.as_ref().map(ToString::to_string).or_else(node);
-        table.add_row([
+        [
             task.task_id.to_string(),
             task.action.to_string(),
             task.status.to_string(),
@@ -150,12 +147,9 @@ fn table(tasks: &[TaskSummary]) -> String {
             task.attempts.to_string(),
             agent.unwrap_or_default(),
             task.error_code.map(|code| code.to_string()).unwrap_or_default(),
-        ]);
-    }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
+        ]
+    };
+    table::draw(header, tasks.iter().map(row))
 }
 
 #[cfg(test)]
@@ -190,10 +184,7 @@ pub(super) mod tests {
             ..summary(TaskStatus::Failed)
         };
         let table = table(&[summary(TaskStatus::Running), failed]);
-        let rows: Vec<Vec<&str>> = table
-            .lines()
-            .map(|it| it.split("  ").filter(|it| !it.is_empty()).map(str::trim).collect())
-            .collect();
+        let rows = crate::table::cells(&table);
         assert_eq!(rows[0].len(), 10);
         let running =
             ["t-1", "upper", "running", "250 ms", "3.00 s", "27.0 s", "high", "2", "upper-1"];

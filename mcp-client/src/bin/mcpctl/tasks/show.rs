@@ -83,6 +83,9 @@ fn hop_line(hop: &Hop) -> String {
         line.push_str("; ");
         line.push_str(&hop.reason);
     }
+    if let Some(explanation) = &hop.explanation {
+        line.push_str(&format!("\n     because: {}", explanation.why));
+    }
     line.push('\n');
     line
 }
@@ -90,7 +93,7 @@ fn hop_line(hop: &Hop) -> String {
 #[cfg(test)]
 mod tests {
     use mcp_client::{
-        ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed, HopEvent, TaskStatus,
+        ContextTrace, Delivery, ErrorCode, ErrorInfo, Executed, Explanation, HopEvent, TaskStatus,
     };
 
     use super::super::ls::tests::summary;
@@ -109,6 +112,10 @@ mod tests {
             candidates: 3,
             reason: "failed; tried again".into(),
             began_us: 0,
+            explanation: Some(Box::new(Explanation {
+                why: "it is its turn".to_owned(),
+                ..Explanation::default()
+            })),
         }
     }
 
@@ -139,7 +146,8 @@ labels    gpu=a100
 chunks    5
 attempts  2
   1. n-1 completed: queued 20 µs, network 300 µs, worker's queue 4.00 ms, worked 50.0 ms; \
-                        least_loaded of 3; failed; tried again";
+                        least_loaded of 3; failed; tried again
+     because: it is its turn";
         assert_eq!(text(&info), expected);
     }
 

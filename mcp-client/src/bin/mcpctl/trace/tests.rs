@@ -16,6 +16,7 @@ fn hop(node: &str, event: HopEvent, attempt: u32, ms: [u64; 4]) -> Hop {
         candidates: 1,
         reason: Default::default(),
         began_us: 0,
+        explanation: None,
     }
 }
 
