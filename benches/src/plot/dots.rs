@@ -37,7 +37,7 @@ pub(crate) struct DotRow {
 const AXIS_WIDTH: f64 = 300.0;
 const ROW_HEIGHT: f64 = 22.0;
 /// Around the axis, for names and ticks.
-const LEFT: f64 = 168.0;
+const LEFT: f64 = 176.0;
 const RIGHT: f64 = 26.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 38.0;

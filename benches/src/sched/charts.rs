@@ -1,7 +1,7 @@
 //! The plots.
 
 use super::contender::Contender;
-use super::figures::Figures;
+use super::figures::{Figures, Group};
 use super::record::{Record, median_of};
 use super::workload::Workload;
 use crate::plot::{DotFigure, DotPanel, DotRow, Scale, dots_svg};
@@ -16,30 +16,42 @@ pub(super) fn all(
     records: &[Record],
 ) -> Vec<(String, String)> {
     let plots = Plots { contenders, records };
-    let latency = plots.of(
-        workloads.iter().collect(),
+    let figure = |title: &str, dots, panels| DotFigure {
+        title: title.to_owned(),
+        dots,
+        panels,
+        columns: COLUMNS,
+    };
+    let latency = figure(
         "Latency, ms (what was not done in time counts with its time to live)",
-        &[("p50", |it| Some(it.all.p50_ms)), ("p99", |it| Some(it.all.p99_ms))],
-        |values| Scale::log(values),
+        vec!["p50", "p99"],
+        workloads.iter().flat_map(|it| plots.latency(it)).collect(),
     );
-    let goodput = plots.of(
-        workloads.iter().filter(|it| it.name.starts_with("overload")).collect(),
+    let goodput = figure(
         "Goodput in overload, % of capacity",
-        &[("goodput", |it| Some(it.all.goodput * 100.0))],
-        |_| Scale::Linear { max: 100.0, step: 20.0 },
+        vec!["goodput"],
+        workloads
+            .iter()
+            .filter(|it| it.name.starts_with("overload"))
+            .map(|it| plots.share(it, |figures| Some(figures.all.goodput)))
+            .collect(),
     );
-    let affinity = plots.of(
-        workloads.iter().filter(|it| it.has_keys()).collect(),
+    let affinity = figure(
         "Affinity: tasks at the worker of their key's last one, %",
-        &[("hits", |it| it.affinity.map(|share| share * 100.0))],
-        |_| Scale::Linear { max: 100.0, step: 20.0 },
+        vec!["hits"],
+        workloads
+            .iter()
+            .filter(|it| it.has_keys())
+            .map(|it| plots.share(it, |figures| figures.affinity))
+            .collect(),
     );
     let figures = [("latency.svg", latency), ("goodput.svg", goodput), ("affinity.svg", affinity)];
     let drawn = figures.into_iter().filter(|(_, figure)| !figure.panels.is_empty());
     drawn.map(|(name, figure)| (name.to_owned(), dots_svg(&figure))).collect()
 }
 
-type Dot = (&'static str, fn(&Figures) -> Option<f64>);
+/// A figure of a cell, if it has that.
+type Figure<'a> = dyn Fn(&Figures) -> Option<f64> + 'a;
 
 struct Plots<'a> {
     contenders: &'a [Contender],
@@ -47,37 +59,43 @@ struct Plots<'a> {
 }
 
 impl Plots<'_> {
-    /// A panel for each workload, a row for each contender.
-    fn of(
-        &self,
-        workloads: Vec<&Workload>,
-        title: &str,
-        dots: &[Dot],
-        scale: fn(&mut dyn Iterator<Item = f64>) -> Scale,
-    ) -> DotFigure {
-        let panel = |workload: &Workload| {
-            let rows: Vec<_> = Contender::of_workload(self.contenders, workload)
-                .iter()
-                .map(|it| self.row(workload, it, dots))
-                .collect();
-            let x = scale(&mut rows.iter().flat_map(|row| &row.values).copied());
-            DotPanel { title: workload.title.clone(), x, rows }
+    /// p50 and p99: a panel, or one for each group.
+    fn latency(&self, workload: &Workload) -> Vec<DotPanel> {
+        let panel = |title: String, group: &dyn Fn(&Figures) -> Option<&Group>| {
+            let p50 = |it: &Figures| group(it).map(|group| group.p50_ms);
+            let p99 = |it: &Figures| group(it).map(|group| group.p99_ms);
+            let rows = self.rows(workload, &[&p50, &p99]);
+            let x = Scale::log(rows.iter().flat_map(|row| &row.values).copied());
+            DotPanel { title, x, rows }
         };
-        DotFigure {
-            title: title.to_owned(),
-            dots: dots.iter().map(|dot| dot.0).collect(),
-            panels: workloads.into_iter().map(panel).collect(),
-            columns: COLUMNS,
+        match &workload.traffic[..] {
+            [_] => vec![panel(workload.title.clone(), &|it| Some(&it.all))],
+            several => several
+                .iter()
+                .enumerate()
+                .map(|(index, traffic)| {
+                    let title = format!("{}: {}", workload.title, traffic.name);
+                    panel(title, &|it| it.groups.get(index))
+                })
+                .collect(),
         }
     }
 
-    fn row(&self, workload: &Workload, contender: &Contender, dots: &[Dot]) -> DotRow {
-        let name = contender.to_string();
-        let value = |dot: &Dot| median_of(self.records, workload.name, &name, dot.1);
-        DotRow {
-            is_ours: contender.is_ours(),
-            values: dots.iter().filter_map(value).collect(),
-            name,
-        }
+    /// One share, in percent.
+    fn share(&self, workload: &Workload, share: fn(&Figures) -> Option<f64>) -> DotPanel {
+        let percent = |it: &Figures| share(it).map(|share| share * 100.0);
+        let x = Scale::Linear { max: 100.0, step: 20.0 };
+        DotPanel { title: workload.title.clone(), x, rows: self.rows(workload, &[&percent]) }
+    }
+
+    /// A row for each contender.
+    fn rows(&self, workload: &Workload, dots: &[&Figure<'_>]) -> Vec<DotRow> {
+        let row = |contender: &Contender| {
+            let name = contender.to_string();
+            let value = |dot: &&Figure<'_>| median_of(self.records, workload.name, &name, dot);
+            let values = dots.iter().filter_map(value).collect();
+            DotRow { is_ours: contender.is_ours(), values, name }
+        };
+        Contender::of_workload(self.contenders, workload).iter().map(row).collect()
     }
 }

@@ -122,14 +122,14 @@ pub(super) fn all() -> Vec<Workload> {
         },
         Workload {
             name: "tenant_alone",
-            title: "one tenant alone, load 10 %".to_owned(),
+            title: "a tenant with 10 %, alone".to_owned(),
             traffic: vec![tenant("steady", 0.1)],
             ttl_ms: TENANT_TTL_MS,
             ..plain(&even)
         },
         Workload {
             name: "tenant_flooded",
-            title: "the same beside one that floods with 200 %".to_owned(),
+            title: "a tenant with 10 %, another that floods with 200 %".to_owned(),
             traffic: vec![tenant("steady", 0.1), tenant("flood", 2.0)],
             ttl_ms: TENANT_TTL_MS,
             ..plain(&even)
