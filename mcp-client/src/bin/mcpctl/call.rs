@@ -92,7 +92,7 @@ pub(crate) struct Call {
     shadow: bool,
 
     /// Prefer the worker that had the last tasks with this key
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, visible_alias = "affinity", value_name = "KEY")]
     affinity_key: Option<String>,
 
     /// Which of the waiting tasks goes first

@@ -49,7 +49,7 @@ pub(crate) struct Explain {
     shadow: bool,
 
     /// The task's affinity key
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, visible_alias = "affinity", value_name = "KEY")]
     affinity_key: Option<String>,
 
     /// On whose account
