@@ -39,7 +39,7 @@ enum State {
 }
 
 /// The state of one connection's session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Session {
     side: Side,
     state: State,

@@ -242,7 +242,8 @@ impl Core {
         let Some(task) = self.tasks.get_mut(key) else { return };
         let hops = std::mem::take(&mut task.hops);
         let body = std::mem::take(&mut end.body);
-        let Some(mut deliver) = self.outcome_of(now, key, end, hops) else { return };
+        let Some(task) = self.tasks.get(key) else { return };
+        let mut deliver = self.outcome_of(now, task, end, hops);
         if has_kin {
             self.join_traces(key, &mut deliver);
         }
@@ -259,14 +260,7 @@ impl Core {
     }
 
     /// What is told of a task that ends so.
-    pub(super) fn outcome_of(
-        &self,
-        now: Now,
-        key: TaskKey,
-        end: End,
-        hops: Vec<Hop>,
-    ) -> Option<Deliver> {
-        let task = self.tasks.get(key)?;
+    pub(super) fn outcome_of(&self, now: Now, task: &Task, end: End, hops: Vec<Hop>) -> Deliver {
         let waited_us = task.state.waits_since().map_or(0, |since| now.mono.since(since));
         let (chunks, attempt) = self.streams.chunks(task.stream);
         let mut error = end.error;
@@ -274,7 +268,10 @@ impl Core {
             error.task_id = Some(task.id.clone());
             error.node_id.get_or_insert_with(|| self.config.broker_id.clone());
         }
-        Some(Deliver {
+        Deliver {
+            task_id: task.id.clone(),
+            outcome: end.outcome,
+            executed: end.executed,
             content_type: end.content_type,
             error,
             headers: end.headers,
@@ -283,14 +280,14 @@ impl Core {
                 total_us: now.mono.since(task.received),
                 queue_us: waited_us,
                 hops,
-                ..ContextTrace::default()
+                children: Vec::new(),
+                truncated: false,
             }
             .into(),
             chunks,
             attempt,
             fallback: task.detour().and_then(Detour::told),
-            ..Deliver::new(task.id.clone(), end.outcome, end.executed)
-        })
+        }
     }
 
     /// Tells an outcome to all who wait for it, and keeps it for a while.
@@ -359,12 +356,13 @@ impl Core {
             }
             self.deliver(session, frame.clone());
         }
-        let Deliver { task_id, outcome, executed, .. } = deliver;
+        let Deliver { outcome, executed, .. } = deliver;
         self.finished.push(Kept {
             identity,
             name_hash,
             fingerprint,
-            task_id,
+            node_id: deliver.trace.decode().hops.last().map(|hop| hop.node_id.clone()),
+            task_id: deliver.task_id,
             is_refusal: outcome == Outcome::Rejected && executed == Executed::No,
             ends_children: ends_children(outcome),
             frame,
@@ -373,7 +371,6 @@ impl Core {
             outcome,
             error_code: deliver.error.map(|error| error.code),
             attempts,
-            node_id: deliver.trace.into_decoded().hops.pop().map(|hop| hop.node_id),
             received,
             ended: now.mono,
         });

@@ -325,16 +325,15 @@ impl Core {
         if let Some(stream) = stream {
             self.leave_stream(session, stream);
         }
-        let mut deliver = self.outcome_of(now, key, BY_CLIENT.end(Executed::Maybe), hops);
-        if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let mut deliver = self.outcome_of(now, task, BY_CLIENT.end(Executed::Maybe), hops);
+        if let Some(error) = &mut deliver.error {
             error.message = "cancelled; other clients wait for it, so it goes on".into();
         }
         if let Some(session) = self.sessions.get_mut(session) {
             session.tasks -= 1;
         }
-        if let Some(deliver) = deliver {
-            self.tell(session, &deliver, Bytes::new());
-        }
+        self.tell(session, &deliver, Bytes::new());
     }
 
     pub(super) fn handle_fetch(&mut self, session: SessionKey, id: TaskId) {
