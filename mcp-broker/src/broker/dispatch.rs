@@ -235,7 +235,9 @@ impl Core {
 
     /// Gives a worker waiting tasks for as long as it has room.
     pub(super) fn fill(&mut self, now: Now, agent: AgentKey) {
-        while let Some((task, choice)) = self.next_for(now, agent) {
+        while !self.waiting.is_empty()
+            && let Some((task, choice)) = self.next_for(now, agent)
+        {
             self.take_turn(now, task, choice);
         }
         self.fill_below_caps(now);

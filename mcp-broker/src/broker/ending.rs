@@ -4,7 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use mcp_proto::{
     ActionName, Cancel, CancelReason, ContextTrace, Deliver, EncodedFrame, ErrorCode, ErrorInfo,
-    Executed, Hop, HopEvent, Message, Outcome, ResultHeaders,
+    Executed, Hop, HopEvent, LazyTrace, Message, Outcome, ResultHeaders,
 };
 
 use super::fallback::Detour;
@@ -232,14 +232,22 @@ impl Core {
     /// Gives a task its outcome. A durable one's is journalled before it is told.
     pub(super) fn end(&mut self, now: Now, key: TaskKey, mut end: End) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        if matches!(task.state, TaskState::Ending(_)) {
-            return;
-        }
+        let is_running = match task.state {
+            TaskState::Ending(_) => return,
+            TaskState::Running(_) => true,
+            TaskState::Placing { .. } | TaskState::Queued { .. } | TaskState::Delayed { .. } => {
+                false
+            }
+        };
         let has_kin = task.kin.is_some();
         if has_kin {
             self.end_children(now, key, end.outcome);
         }
         let Some(task) = self.tasks.get_mut(key) else { return };
+        if let Some(timer) = task.timer.take() {
+            self.timers.cancel(timer);
+        }
+        let is_durable = task.is_durable;
         let hops = std::mem::take(&mut task.hops);
         let body = std::mem::take(&mut end.body);
         let Some(task) = self.tasks.get(key) else { return };
@@ -247,12 +255,10 @@ impl Core {
         if has_kin {
             self.join_traces(key, &mut deliver);
         }
-        self.leave_queue(key);
-        let Some(task) = self.tasks.get_mut(key) else { return };
-        if let Some(timer) = task.timer.take() {
-            self.timers.cancel(timer);
+        if !is_running {
+            self.leave_queue(key);
         }
-        if task.is_durable && self.can_be_durable() {
+        if is_durable && self.can_be_durable() {
             self.journal_ended(key, deliver, body);
         } else {
             self.finish(now, key, deliver, body);
@@ -311,21 +317,23 @@ impl Core {
         pool.note_end(now.mono);
         let is_shadow = pool.is_shadow;
         // Where it was in the end, and what its client asked for.
-        let (placed, placed_slot) = (pool.action.clone(), pool.slot);
+        let (placed, placed_slot, is_unused) = (pool.action.clone(), pool.slot, pool.is_unused());
         let detour = extras.as_mut().and_then(|extras| extras.detour.take());
-        let (action, slot) = match detour {
-            None => (placed.clone(), placed_slot),
+        let (asked, slot) = match detour {
+            None => (None, placed_slot),
             Some(detour) => {
                 if let Some(kind) = detour.kind() {
                     self.stats.degraded += 1;
                     self.measured.degraded(detour.slot, kind);
                 }
-                (detour.action, detour.slot)
+                (Some(detour.action), detour.slot)
             }
         };
         self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));
         self.shadow.tasks -= usize::from(is_shadow);
-        self.drop_pool_if_unused(pool_key);
+        if is_unused {
+            self.drop_pool_if_unused(pool_key);
+        }
         let mut half = None;
         if let Some(extras) = extras {
             if let Some(upload) = extras.upload {
@@ -337,7 +345,7 @@ impl Core {
             half = extras.mirrored.map(|mirrored| {
                 let parts = stream.and_then(|stream| self.streams.digest(stream));
                 let finding = Finding::of(parts, &deliver, &body);
-                Half { mirrored, action: placed, slot: placed_slot, finding }
+                Half { mirrored, action: placed.clone(), slot: placed_slot, finding }
             });
         }
         if let Some(stream) = stream {
@@ -357,16 +365,22 @@ impl Core {
             self.deliver(session, frame.clone());
         }
         let Deliver { outcome, executed, .. } = deliver;
+        let mut node_id = None;
+        if let LazyTrace::Decoded(ContextTrace { mut hops, .. }) = deliver.trace {
+            node_id = hops.pop().map(|hop| hop.node_id);
+            hops.clear();
+            self.spare_hops = hops;
+        }
         self.finished.push(Kept {
             identity,
             name_hash,
             fingerprint,
-            node_id: deliver.trace.decode().hops.last().map(|hop| hop.node_id.clone()),
+            node_id,
             task_id: deliver.task_id,
             is_refusal: outcome == Outcome::Rejected && executed == Executed::No,
             ends_children: ends_children(outcome),
             frame,
-            action,
+            action: asked.unwrap_or(placed),
             priority,
             outcome,
             error_code: deliver.error.map(|error| error.code),

@@ -222,10 +222,9 @@ impl Task {
         }
         // Mostly the only one.
         if self.hops.is_empty() {
-            self.hops = vec![hop];
-        } else {
-            self.hops.push(hop);
+            self.hops.reserve_exact(1);
         }
+        self.hops.push(hop);
     }
 
     /// What it costs a queue.

@@ -87,7 +87,7 @@ pub(super) struct PoolMember {
     pub(super) ready_slots: u32,
     /// Its load while it has room.
     room: Option<Load>,
-    standing: Standing,
+    pub(super) standing: Standing,
     pub(super) health: Health,
     /// Tasks that wait for it alone, if there were any.
     pub(super) pinned: Option<Box<Lines>>,
@@ -248,14 +248,16 @@ impl Pool {
 
     /// The sub-queue of a set of required labels, made if there is none; none when there are too
     /// many. `without_arm`: which of them a task of an arm requires itself.
+    #[inline]
     pub(super) fn subqueue(
         &mut self,
         required: &Labels,
         without_arm: Option<&Labels>,
     ) -> Option<usize> {
-        if required.is_empty() {
-            return Some(0);
-        }
+        if required.is_empty() { Some(0) } else { self.subqueue_of(required, without_arm) }
+    }
+
+    fn subqueue_of(&mut self, required: &Labels, without_arm: Option<&Labels>) -> Option<usize> {
         let is_it =
             |it: &SubQueue| it.required == *required && it.without_arm.as_ref() == without_arm;
         if let Some(index) = self.subqueues.iter().position(is_it) {
@@ -307,6 +309,7 @@ impl Pool {
     }
 
     /// Whether a task of a sub-queue can go to a worker.
+    #[inline]
     pub(super) fn has_room(&self, subqueue: usize) -> bool {
         self.subqueues[subqueue].balancer.len() > 0 && self.may_run()
     }
@@ -370,11 +373,6 @@ impl Pool {
             self.subqueues[queue].balancer = Balancer::new(policy);
             self.introduce_all(queue);
         }
-    }
-
-    /// What is known of a worker's attempts.
-    pub(super) fn standing_mut(&mut self, index: Member) -> Option<&mut Standing> {
-        self.members[index as usize].as_mut().map(|member| &mut member.standing)
     }
 
     /// The worker that a member is.
