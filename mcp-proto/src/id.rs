@@ -194,6 +194,7 @@ impl TaskId {
         &self.bytes[..usize::from(self.len)]
     }
 
+    #[inline]
     pub(crate) fn from_bytes(text: &[u8]) -> Result<Self, InvalidId> {
         check(text, MAX_TASK_ID_BYTES, is_printable, PRINTABLE)?;
         let mut bytes = [0; MAX_TASK_ID_BYTES];

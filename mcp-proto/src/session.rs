@@ -66,6 +66,7 @@ impl Session {
 
     /// Checks a frame that arrived. A session whose peer sent an unexpected one is to be closed
     /// with UNEXPECTED_FRAME.
+    #[inline]
     pub fn check_received(&self, kind: MessageKind) -> Result<(), UnexpectedFrame> {
         use MessageKind as Kind;
         let unexpected = |when| Err(UnexpectedFrame { kind, when });

@@ -367,7 +367,7 @@ impl Core {
         let Deliver { outcome, executed, .. } = deliver;
         let mut node_id = None;
         if let LazyTrace::Decoded(ContextTrace { mut hops, .. }) = deliver.trace {
-            node_id = hops.pop().map(|hop| hop.node_id);
+            node_id = hops.last().map(|hop| hop.node_id.clone());
             hops.clear();
             self.spare_hops = hops;
         }

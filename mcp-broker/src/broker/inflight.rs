@@ -215,6 +215,7 @@ impl Task {
         self.extras.get_or_insert_default()
     }
 
+    #[inline]
     pub(super) fn add_hop(&mut self, hop: Hop) {
         // One more than a trace has is left, so that it says that some are missing.
         if self.hops.len() > 2 * MAX_HOPS {

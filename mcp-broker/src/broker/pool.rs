@@ -381,6 +381,7 @@ impl Pool {
     }
 
     /// A worker had a task of this tenant for so long, until it was done or failed by itself.
+    #[inline]
     pub(super) fn note_service(&mut self, tenant: Tenant, us: u64) {
         self.service.note(us);
         self.tenants.note_service(tenant, us);

@@ -77,6 +77,7 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// Adds an entry. The table's users bound their number well below its 16 million.
+    #[inline]
     pub(super) fn insert(&mut self, entry: T) -> Key<T> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { generation: 1, entry: None });

@@ -178,6 +178,7 @@ impl Core {
 }
 
 impl Pool {
+    #[inline]
     fn judge(&mut self, member: Member, verdict: Verdict, held_us: u64) {
         if verdict == Verdict::Pushback {
             // It says nothing of how well it does tasks.

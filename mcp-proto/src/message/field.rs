@@ -197,6 +197,7 @@ impl In<'_> {
     }
 }
 
+#[inline]
 pub(super) fn task_id(kind: MessageKind, bytes: &[u8]) -> Result<TaskId, InvalidMessage> {
     TaskId::from_bytes(bytes).map_err(|error| In::new(kind).invalid("task_id", error))
 }
