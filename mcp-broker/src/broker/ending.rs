@@ -232,13 +232,9 @@ impl Core {
     /// Gives a task its outcome. A durable one's is journalled before it is told.
     pub(super) fn end(&mut self, now: Now, key: TaskKey, mut end: End) {
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let is_running = match task.state {
-            TaskState::Ending(_) => return,
-            TaskState::Running(_) => true,
-            TaskState::Placing { .. } | TaskState::Queued { .. } | TaskState::Delayed { .. } => {
-                false
-            }
-        };
+        if matches!(task.state, TaskState::Ending(_)) {
+            return;
+        }
         let has_kin = task.kin.is_some();
         if has_kin {
             self.end_children(now, key, end.outcome);
@@ -247,7 +243,8 @@ impl Core {
         if let Some(timer) = task.timer.take() {
             self.timers.cancel(timer);
         }
-        let is_durable = task.is_durable;
+        let (is_running, is_durable) =
+            (matches!(task.state, TaskState::Running(_)), task.is_durable);
         let hops = std::mem::take(&mut task.hops);
         let body = std::mem::take(&mut end.body);
         let Some(task) = self.tasks.get(key) else { return };

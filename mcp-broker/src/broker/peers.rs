@@ -128,7 +128,7 @@ impl Core {
             return;
         }
         match message {
-            // What every task needs, apart: the others need not be looked at for it.
+            // Of every task, and large: moved once, to whoever takes it.
             Message::Send(send) => {
                 if let Some(session) = peer.client {
                     self.handle_send(now, id, session, send, body);
@@ -143,6 +143,7 @@ impl Core {
         }
     }
 
+    /// What most tasks need nothing of.
     fn handle_rare(
         &mut self,
         now: Now,
@@ -205,8 +206,8 @@ impl Core {
                 let message = "CREDIT: field attempt_id is missing: a worker names its attempt";
                 self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));
             }
-            // PONG and ERROR only say that the peer is there. The rest is not allowed by the
-            // session, or came for a role that this connection has lost to another one.
+            // PONG and ERROR only say that the peer is there. The rest was taken before, is not
+            // allowed by the session, or came for a role that this connection has lost to another one.
             (
                 Message::Pong(_)
                 | Message::Error(_)

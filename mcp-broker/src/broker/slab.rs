@@ -117,6 +117,7 @@ impl<T> Slab<T> {
     }
 
     /// Drops an entry where it lies; moving a large one out of it would cost as much as it does.
+    #[inline]
     pub(super) fn discard(&mut self, key: Key<T>) {
         if let Some(place) = self.place_mut(key)
             && place.entry.is_some()

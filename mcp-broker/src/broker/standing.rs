@@ -106,22 +106,20 @@ impl Standing {
     pub(super) fn faded(self, all: &Standing, workers: usize) -> Self {
         let service = if self.service == 0 { all.service } else { self.service };
         let (missed, half_life) = (all.seen - self.seen, HALF_LIFE_ATTEMPTS * workers as u64);
-        if missed < half_life {
-            return Self { service, ..self };
-        }
-        self.half_forgotten(all, missed, half_life)
+        let known = Self { service, ..self };
+        if missed < half_life { known } else { known.faded_by_halves(all, missed, half_life) }
     }
 
+    /// The same, where that is a half-life or more.
     #[cold]
-    fn half_forgotten(self, all: &Standing, missed: u64, half_life: u64) -> Self {
-        let service = if self.service == 0 { all.service } else { self.service };
+    fn faded_by_halves(self, all: &Standing, missed: u64, half_life: u64) -> Self {
         let halvings = missed.checked_div(half_life).unwrap_or(0).min(63);
         let fade = |own: u64, all: u64| match own >= all {
             true => all + ((own - all) >> halvings),
             false => all - ((all - own) >> halvings),
         };
         let ok_share = fade(self.ok_share.into(), all.ok_share.into()) as u32;
-        Self { service: fade(service, all.service), ok_share, ..self }
+        Self { service: fade(self.service, all.service), ok_share, ..self }
     }
 
     /// Smoothed µs that a task takes, at least 1.
