@@ -46,9 +46,22 @@ fn is_printable(byte: u8) -> bool {
 
 const ACTION_BYTES: &str = "letters, digits and . _ : / -";
 
+/// By value: names are short, so a look at each byte costs less than comparing with all ranges.
+const IS_ACTION: [bool; 256] = {
+    let mut is_action = [false; 256];
+    let mut byte = 0;
+    while byte < is_action.len() {
+        let it = byte as u8;
+        is_action[byte] =
+            it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b':' | b'/' | b'-');
+        byte += 1;
+    }
+    is_action
+};
+
 #[inline(always)]
 fn is_action(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'/' | b'-')
+    IS_ACTION[usize::from(byte)]
 }
 
 #[inline(always)]
@@ -181,6 +194,7 @@ impl TaskId {
         &self.bytes[..usize::from(self.len)]
     }
 
+    #[inline]
     pub(crate) fn from_bytes(text: &[u8]) -> Result<Self, InvalidId> {
         check(text, MAX_TASK_ID_BYTES, is_printable, PRINTABLE)?;
         let mut bytes = [0; MAX_TASK_ID_BYTES];

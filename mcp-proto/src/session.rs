@@ -39,7 +39,7 @@ enum State {
 }
 
 /// The state of one connection's session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Session {
     side: Side,
     state: State,
@@ -66,6 +66,7 @@ impl Session {
 
     /// Checks a frame that arrived. A session whose peer sent an unexpected one is to be closed
     /// with UNEXPECTED_FRAME.
+    #[inline]
     pub fn check_received(&self, kind: MessageKind) -> Result<(), UnexpectedFrame> {
         use MessageKind as Kind;
         let unexpected = |when| Err(UnexpectedFrame { kind, when });

@@ -47,6 +47,7 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn bytes(&mut self, field: u32, value: &[u8]) {
         if !value.is_empty() {
             self.tag_and(field, LENGTH_DELIMITED, value.len() as u64);
@@ -63,6 +64,7 @@ impl Writer<'_> {
     }
 
     /// A nested message, also an empty one.
+    #[inline(always)]
     pub(crate) fn message(&mut self, field: u32, write: impl FnOnce(&mut Self)) {
         self.tag(field, LENGTH_DELIMITED);
         let start = self.0.len();
@@ -72,8 +74,14 @@ impl Writer<'_> {
         let len = self.0.len() - start - 1;
         if len < 0x80 {
             self.0[start] = len as u8;
-            return;
+        } else {
+            self.lengthen(start, len);
         }
+    }
+
+    /// Puts the length of a message before it, which begins after the placeholder at `start`.
+    #[cold]
+    fn lengthen(&mut self, start: usize, len: usize) {
         let end = self.0.len();
         self.varint(len as u64);
         let width = self.0.len() - end;

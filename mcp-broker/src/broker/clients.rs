@@ -125,6 +125,7 @@ impl Core {
     }
 
     /// Sends an outcome to a session, or holds it while that is detached.
+    #[inline]
     pub(super) fn deliver(&mut self, key: SessionKey, frame: EncodedFrame) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         match session.connection {

@@ -15,10 +15,15 @@ use super::{Core, Mono, Now, Output, Timer};
 
 impl Core {
     /// The pool of an action, or that of its shadow tasks; made if there is none.
+    #[inline]
     pub(super) fn pool(&mut self, action: ActionRef<'_>, is_shadow: bool) -> PoolKey {
-        if let Some(key) = self.pool_names(is_shadow).get(action.as_str()) {
-            return *key;
+        match self.pool_names(is_shadow).get(action.as_str()) {
+            Some(key) => *key,
+            None => self.new_pool(action, is_shadow),
         }
+    }
+
+    fn new_pool(&mut self, action: ActionRef<'_>, is_shadow: bool) -> PoolKey {
         let slot = self.measured.slot(action, false);
         let name = action.to_name();
         let (rules, hasher) = (self.rules.of(action.as_str()), self.pool_names.hasher().clone());
@@ -237,7 +242,9 @@ impl Core {
 
     /// Gives a worker waiting tasks for as long as it has room.
     pub(super) fn fill(&mut self, now: Now, agent: AgentKey) {
-        while let Some((task, choice)) = self.next_for(now, agent) {
+        while !self.waiting.is_empty()
+            && let Some((task, choice)) = self.next_for(now, agent)
+        {
             self.explain_if_asked(now, task, Found::WithRoom(agent));
             self.take_turn(now, task, choice);
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use mcp_proto::{
     ActionName, Cancel, CancelReason, ContextTrace, Deliver, EncodedFrame, ErrorCode, ErrorInfo,
-    Executed, Hop, HopEvent, Labels, Message, Outcome, ResultHeaders,
+    Executed, Hop, HopEvent, Labels, LazyTrace, Message, Outcome, ResultHeaders,
 };
 
 use super::fallback::Detour;
@@ -249,18 +249,22 @@ impl Core {
             self.end_children(now, key, end.outcome);
         }
         let Some(task) = self.tasks.get_mut(key) else { return };
-        let hops = std::mem::take(&mut task.hops);
-        let body = std::mem::take(&mut end.body);
-        let Some(mut deliver) = self.outcome_of(now, key, end, hops) else { return };
-        if has_kin {
-            self.join_traces(key, &mut deliver);
-        }
-        self.leave_queue(key);
-        let Some(task) = self.tasks.get_mut(key) else { return };
         if let Some(timer) = task.timer.take() {
             self.timers.cancel(timer);
         }
-        if task.is_durable && self.can_be_durable() {
+        let (is_running, is_durable) =
+            (matches!(task.state, TaskState::Running(_)), task.is_durable);
+        let hops = std::mem::take(&mut task.hops);
+        let body = std::mem::take(&mut end.body);
+        let Some(task) = self.tasks.get(key) else { return };
+        let mut deliver = self.outcome_of(now, task, end, hops);
+        if has_kin {
+            self.join_traces(key, &mut deliver);
+        }
+        if !is_running {
+            self.leave_queue(key);
+        }
+        if is_durable && self.can_be_durable() {
             self.journal_ended(key, deliver, body);
         } else {
             self.finish(now, key, deliver, body);
@@ -268,14 +272,7 @@ impl Core {
     }
 
     /// What is told of a task that ends so.
-    pub(super) fn outcome_of(
-        &self,
-        now: Now,
-        key: TaskKey,
-        end: End,
-        hops: Vec<Hop>,
-    ) -> Option<Deliver> {
-        let task = self.tasks.get(key)?;
+    pub(super) fn outcome_of(&self, now: Now, task: &Task, end: End, hops: Vec<Hop>) -> Deliver {
         let waited_us = task.state.waits_since().map_or(0, |since| now.mono.since(since));
         let (chunks, attempt) = self.streams.chunks(task.stream);
         let mut error = end.error;
@@ -283,7 +280,10 @@ impl Core {
             error.task_id = Some(task.id.clone());
             error.node_id.get_or_insert_with(|| self.config.broker_id.clone());
         }
-        Some(Deliver {
+        Deliver {
+            task_id: task.id.clone(),
+            outcome: end.outcome,
+            executed: end.executed,
             content_type: end.content_type,
             error,
             headers: end.headers,
@@ -292,14 +292,14 @@ impl Core {
                 total_us: now.mono.since(task.received),
                 queue_us: waited_us,
                 hops,
-                ..ContextTrace::default()
+                children: Vec::new(),
+                truncated: false,
             }
             .into(),
             chunks,
             attempt,
             fallback: task.detour().and_then(Detour::told),
-            ..Deliver::new(task.id.clone(), end.outcome, end.executed)
-        })
+        }
     }
 
     /// Tells an outcome to all who wait for it, and keeps it for a while.
@@ -323,21 +323,23 @@ impl Core {
         pool.note_end(now.mono);
         let is_shadow = pool.is_shadow;
         // Where it was in the end, and what its client asked for.
-        let (placed, placed_slot) = (pool.action.clone(), pool.slot);
+        let (placed, placed_slot, is_unused) = (pool.action.clone(), pool.slot, pool.is_unused());
         let detour = extras.as_mut().and_then(|extras| extras.detour.take());
-        let (action, slot) = match detour {
-            None => (placed.clone(), placed_slot),
+        let (asked, slot) = match detour {
+            None => (None, placed_slot),
             Some(detour) => {
                 if let Some(kind) = detour.kind() {
                     self.stats.degraded += 1;
                     self.measured.degraded(detour.slot, kind);
                 }
-                (detour.action, detour.slot)
+                (Some(detour.action), detour.slot)
             }
         };
         self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));
         self.shadow.tasks -= usize::from(is_shadow);
-        self.drop_pool_if_unused(pool_key);
+        if is_unused {
+            self.drop_pool_if_unused(pool_key);
+        }
         let mut half = None;
         if let Some(extras) = extras {
             if let Some(upload) = extras.upload {
@@ -349,7 +351,7 @@ impl Core {
             half = extras.mirrored.map(|mirrored| {
                 let parts = stream.and_then(|stream| self.streams.digest(stream));
                 let finding = Finding::of(parts, &deliver, &body);
-                Half { mirrored, action: placed, slot: placed_slot, finding }
+                Half { mirrored, action: placed.clone(), slot: placed_slot, finding }
             });
         }
         if let Some(stream) = stream {
@@ -368,21 +370,27 @@ impl Core {
             }
             self.deliver(session, frame.clone());
         }
-        let Deliver { task_id, outcome, executed, .. } = deliver;
+        let Deliver { outcome, executed, .. } = deliver;
+        let mut node_id = None;
+        if let LazyTrace::Decoded(ContextTrace { mut hops, .. }) = deliver.trace {
+            node_id = hops.last().map(|hop| hop.node_id.clone());
+            hops.clear();
+            self.spare_hops = hops;
+        }
         self.finished.push(Kept {
             identity,
             name_hash,
             fingerprint,
-            task_id,
+            node_id,
+            task_id: deliver.task_id,
             is_refusal: outcome == Outcome::Rejected && executed == Executed::No,
             ends_children: ends_children(outcome),
             frame,
-            action,
+            action: asked.unwrap_or(placed),
             priority,
             outcome,
             error_code: deliver.error.map(|error| error.code),
             attempts,
-            node_id: deliver.trace.into_decoded().hops.pop().map(|hop| hop.node_id),
             received,
             ended: now.mono,
         });

@@ -108,19 +108,19 @@ impl Finished {
         while let Some(full) = self.ring_without_room(index, bytes) {
             self.pop(full);
         }
-        let hash = kept.name_hash;
-        // A task id that is used again after its outcome: the newer outcome counts.
-        if let Ok(entry) = self
-            .names
-            .find_entry(hash, |it| is_kept(&self.rings, *it, kept.identity, &kept.task_id))
-        {
-            entry.remove();
-        }
+        let (hash, identity) = (kept.name_hash, kept.identity);
         let ring = &mut self.rings[index];
         let place = Place::new(index, ring.first + ring.kept.len() as u64);
         ring.bytes += bytes;
         ring.kept.push_back(kept);
         let rings = &self.rings;
+        // A task id that is used again after its outcome: the newer outcome counts.
+        if let Some(new) = at(rings, place)
+            && let Ok(old) =
+                self.names.find_entry(hash, |it| is_kept(rings, *it, identity, &new.task_id))
+        {
+            old.remove();
+        }
         self.names.insert_unique(hash, place, |it| at(rings, *it).map_or(0, |it| it.name_hash));
     }
 

@@ -233,6 +233,7 @@ impl Task {
         explanations.push((attempt, Box::new(explanation)));
     }
 
+    #[inline]
     pub(super) fn add_hop(&mut self, mut hop: Hop) {
         if self.is_explained() {
             self.add_explanation(&mut hop);
@@ -243,10 +244,9 @@ impl Task {
         }
         // Mostly the only one.
         if self.hops.is_empty() {
-            self.hops = vec![hop];
-        } else {
-            self.hops.push(hop);
+            self.hops.reserve_exact(1);
         }
+        self.hops.push(hop);
     }
 
     #[cold]

@@ -59,6 +59,7 @@ impl Core {
     }
 
     /// A worker got an attempt: from now on it is watched closely.
+    #[inline]
     pub(super) fn agent_is_busy(&mut self, now: Now, key: AgentKey) {
         let Some(agent) = self.registry.get_mut(key) else { return };
         if agent.attempts.len() > 1 {

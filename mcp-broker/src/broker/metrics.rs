@@ -84,6 +84,7 @@ impl TaskCounts {
     }
 
     /// A task ended that was taken `total_us` ago.
+    #[inline]
     pub(super) fn record(&mut self, deliver: &Deliver, total_us: u64) {
         self.count(deliver.outcome);
         self.total.record(total_us);

@@ -80,7 +80,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::BytesMut;
 use foldhash::fast::FixedState;
-use mcp_proto::{ActionName, Message};
+use mcp_proto::{ActionName, Hop, Message};
 
 pub use balancer::{Affinity, Policy};
 pub use config::CoreConfig;
@@ -166,6 +166,8 @@ pub struct Core {
     arena: BytesMut,
     /// Where tasks are put together.
     scratch: BytesMut,
+    /// Empty, with room for the hops of the next task: nearly each gets its only one when it ends.
+    spare_hops: Vec<Hop>,
     stats: Stats,
     measured: Measured,
 }
@@ -220,6 +222,7 @@ impl Core {
             outputs: VecDeque::new(),
             arena: BytesMut::new(),
             scratch: BytesMut::new(),
+            spare_hops: Vec::new(),
             stats: Stats::default(),
             measured: Measured::new(seed()),
             rng,

@@ -13,7 +13,7 @@ use super::timers::TimerKey;
 use super::{ConnectionId, Core, Disconnect, Event, Identity, Now, Output, Timer};
 
 /// A connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     pub(super) identity: IdentityKey,
     /// What its peer may send now.
@@ -92,7 +92,7 @@ impl Core {
 
     /// The peer sent a frame.
     pub fn handle_incoming(&mut self, now: Now, id: ConnectionId, incoming: Incoming) {
-        let Some(peer) = self.peers.get(&id).cloned() else { return };
+        let Some(peer) = self.peers.get(&id).copied() else { return };
         let is_open = peer.session.roles().is_some();
         if let Some(agent) = peer.agent {
             self.agent_is_heard(now, agent);
@@ -127,6 +127,31 @@ impl Core {
             self.refuse(now, id, (ErrorCode::UnexpectedFrame, unexpected.to_string()));
             return;
         }
+        match message {
+            // Of every task, and large: moved once, to whoever takes it.
+            Message::Send(send) => {
+                if let Some(session) = peer.client {
+                    self.handle_send(now, id, session, send, body);
+                }
+            }
+            Message::Result(result) => {
+                if let Some(agent) = peer.agent {
+                    self.handle_result(now, id, agent, result, body);
+                }
+            }
+            message => self.handle_rare(now, id, peer, message, body),
+        }
+    }
+
+    /// What most tasks need nothing of.
+    fn handle_rare(
+        &mut self,
+        now: Now,
+        id: ConnectionId,
+        peer: &Peer,
+        message: Message,
+        body: Bytes,
+    ) {
         match (message, peer.client, peer.agent) {
             (Message::Hello(hello), ..) => {
                 if let Err(refusal) = self.handle_hello(now, id, *hello) {
@@ -140,16 +165,10 @@ impl Core {
                     self.handle_ping(now, agent, ping);
                 }
             }
-            (Message::Send(send), Some(session), _) => {
-                self.handle_send(now, id, session, send, body);
-            }
             (Message::Cancel(Cancel::Task(task)), Some(session), _) => {
                 self.handle_cancel(now, session, &task);
             }
             (Message::Fetch(task), Some(session), _) => self.handle_fetch(session, task),
-            (Message::Result(result), _, Some(agent)) => {
-                self.handle_result(now, id, agent, result, body);
-            }
             (Message::Nack(nack), _, Some(agent)) => self.handle_nack(now, id, agent, nack),
             (
                 Message::Chunk(Chunk { of: Subject::Task(task, _), seq, last, .. }),
@@ -187,8 +206,8 @@ impl Core {
                 let message = "CREDIT: field attempt_id is missing: a worker names its attempt";
                 self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message));
             }
-            // PONG and ERROR only say that the peer is there. The rest is not allowed by the
-            // session, or came for a role that this connection has lost to another one.
+            // PONG and ERROR only say that the peer is there. The rest was taken before, is not
+            // allowed by the session, or came for a role that this connection has lost to another one.
             (
                 Message::Pong(_)
                 | Message::Error(_)

@@ -54,8 +54,15 @@ impl Pool {
     }
 
     /// Whether a task can go to this worker, or to any of a sub-queue.
+    #[inline]
     pub(super) fn has_room_at(&self, home: Option<Member>, subqueue: &SubQueue) -> bool {
-        let Some(home) = home else { return self.has_room(subqueue) };
+        match home {
+            None => self.has_room(subqueue),
+            Some(home) => self.has_room_at_home(home, subqueue),
+        }
+    }
+
+    fn has_room_at_home(&self, home: Member, subqueue: &SubQueue) -> bool {
         let is_last_resort = subqueue.is_last_resort();
         let member = self.members[home as usize].as_ref();
         self.may_run() && member.is_some_and(|it| it.offered(is_last_resort).is_some())

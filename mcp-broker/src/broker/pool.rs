@@ -87,7 +87,7 @@ pub(super) struct PoolMember {
     pub(super) ready_slots: u32,
     /// Its load while it has room.
     room: Option<Load>,
-    standing: Standing,
+    pub(super) standing: Standing,
     pub(super) health: Health,
     /// Tasks that wait for it alone, if there were any.
     pub(super) pinned: Option<Box<Lines>>,
@@ -282,11 +282,16 @@ impl Pool {
 
     /// The sub-queue of a set of required labels, made if there is none; none when there are too
     /// many. `without_arm`: which of them a task of an arm requires itself.
+    #[inline]
     pub(super) fn subqueue(
         &mut self,
         required: &Labels,
         without_arm: Option<&Labels>,
     ) -> Option<usize> {
+        if required.is_empty() { Some(0) } else { self.subqueue_of(required, without_arm) }
+    }
+
+    fn subqueue_of(&mut self, required: &Labels, without_arm: Option<&Labels>) -> Option<usize> {
         if let Some(index) = self.find_subqueue(required, without_arm) {
             return Some(index);
         }
@@ -363,6 +368,7 @@ impl Pool {
     }
 
     /// Whether a task of a sub-queue can go to a worker.
+    #[inline]
     pub(super) fn has_room(&self, subqueue: &SubQueue) -> bool {
         subqueue.balancer.len() > 0 && self.may_run()
     }
@@ -457,17 +463,13 @@ impl Pool {
         }
     }
 
-    /// What is known of a worker's attempts.
-    pub(super) fn standing_mut(&mut self, index: Member) -> Option<&mut Standing> {
-        self.members[index as usize].as_mut().map(|member| &mut member.standing)
-    }
-
     /// The worker that a member is.
     pub(super) fn agent(&self, index: Member) -> Option<AgentKey> {
         Some(self.members.get(index as usize)?.as_ref()?.agent)
     }
 
     /// A worker had a task of this tenant for so long, until it was done or failed by itself.
+    #[inline]
     pub(super) fn note_service(&mut self, tenant: Tenant, us: u64) {
         self.service.note(us);
         self.tenants.note_service(tenant, us);

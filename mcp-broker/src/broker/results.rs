@@ -87,6 +87,9 @@ impl Core {
         hop.work_us = result.work_us.min(hop.network_us);
         hop.worker_queue_us = result.queue_us.min(hop.network_us - hop.work_us);
         hop.network_us -= hop.work_us + hop.worker_queue_us;
+        if task.hops.is_empty() {
+            task.hops = std::mem::take(&mut self.spare_hops);
+        }
         task.add_hop(hop);
         if goes_on {
             return;
@@ -231,6 +234,7 @@ impl Core {
     }
 
     /// Takes an attempt from its worker: the slot is free.
+    #[inline]
     pub(super) fn release(&mut self, key: AttemptKey) -> Option<Attempt> {
         let attempt = self.attempts.remove(key)?;
         if let Some(timer) = attempt.cancel_timer {

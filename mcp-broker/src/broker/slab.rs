@@ -77,6 +77,7 @@ impl<T> Default for Slab<T> {
 
 impl<T> Slab<T> {
     /// Adds an entry. The table's users bound their number well below its 16 million.
+    #[inline]
     pub(super) fn insert(&mut self, entry: T) -> Key<T> {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(Place { generation: 1, entry: None });
@@ -116,6 +117,7 @@ impl<T> Slab<T> {
     }
 
     /// Drops an entry where it lies; moving a large one out of it would cost as much as it does.
+    #[inline]
     pub(super) fn discard(&mut self, key: Key<T>) {
         if let Some(place) = self.place_mut(key)
             && place.entry.is_some()

@@ -102,19 +102,24 @@ impl Standing {
 
     /// What is known, after it faded to what is known of `all`, of so many workers, while others had
     /// the tasks.
+    #[inline]
     pub(super) fn faded(self, all: &Standing, workers: usize) -> Self {
         let service = if self.service == 0 { all.service } else { self.service };
         let (missed, half_life) = (all.seen - self.seen, HALF_LIFE_ATTEMPTS * workers as u64);
-        if missed < half_life {
-            return Self { service, ..self };
-        }
+        let known = Self { service, ..self };
+        if missed < half_life { known } else { known.faded_by_halves(all, missed, half_life) }
+    }
+
+    /// The same, where that is a half-life or more.
+    #[cold]
+    fn faded_by_halves(self, all: &Standing, missed: u64, half_life: u64) -> Self {
         let halvings = missed.checked_div(half_life).unwrap_or(0).min(63);
         let fade = |own: u64, all: u64| match own >= all {
             true => all + ((own - all) >> halvings),
             false => all - ((all - own) >> halvings),
         };
         let ok_share = fade(self.ok_share.into(), all.ok_share.into()) as u32;
-        Self { service: fade(service, all.service), ok_share, ..self }
+        Self { service: fade(self.service, all.service), ok_share, ..self }
     }
 
     /// Smoothed µs that a task takes, at least 1.
@@ -166,8 +171,8 @@ impl Core {
         }
         pool.standing.note_time(held_us, OF_ALL.service);
         let Some(member) = member else { return };
-        if let Some(standing) = pool.standing_mut(member) {
-            standing.note_time(held_us, OF_ONE.service);
+        if let Some(Some(it)) = pool.members.get_mut(member as usize) {
+            it.standing.note_time(held_us, OF_ONE.service);
         }
         if let Some(turn) = pool.note_slow(now.mono, member, held_us) {
             self.health_turns(now, key, member, turn);
@@ -176,6 +181,7 @@ impl Core {
 }
 
 impl Pool {
+    #[inline]
     fn judge(&mut self, member: Member, verdict: Verdict, held_us: u64) {
         if verdict == Verdict::Pushback {
             // It says nothing of how well it does tasks.
@@ -184,13 +190,16 @@ impl Pool {
         if let (Verdict::Ok, Some(hedging)) = (verdict, &mut self.hedging) {
             hedging.note_ok(held_us);
         }
-        self.standing.seen += 1;
-        self.standing.note(verdict, held_us, OF_ALL);
-        let (all, workers) = (self.standing, self.workers());
-        if let Some(standing) = self.standing_mut(member) {
-            let before =
-                if standing.service == 0 { *standing } else { standing.faded(&all, workers) };
-            *standing = Standing { seen: all.seen, ..before };
+        let workers = self.workers();
+        let all = &mut self.standing;
+        all.seen += 1;
+        all.note(verdict, held_us, OF_ALL);
+        if let Some(Some(member)) = self.members.get_mut(member as usize) {
+            let standing = &mut member.standing;
+            if standing.service != 0 {
+                *standing = standing.faded(all, workers);
+            }
+            standing.seen = all.seen;
             standing.note(verdict, held_us, OF_ONE);
         }
     }

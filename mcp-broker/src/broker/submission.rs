@@ -18,13 +18,12 @@ use super::sessions::{IdentityKey, SessionKey};
 use super::uploads::Upload;
 use super::{ConnectionId, Core, Now, shadow};
 
-/// A SEND that is no duplicate.
-struct Arrival<'a> {
+/// A SEND that is no duplicate, without what it says of the task.
+struct Arrival {
     session: SessionKey,
     identity: IdentityKey,
     name_hash: u64,
     fingerprint: u64,
-    spec: TaskHead<'a>,
     payload: Payload,
     ttl_ms: u64,
     stream_window_bytes: u32,
@@ -40,7 +39,7 @@ impl Core {
         send: Send,
         body: Bytes,
     ) {
-        let spec = match send.task.head() {
+        let mut spec = match send.task.head() {
             Ok(spec) => spec,
             Err(invalid) => return self.handle_invalid(from, invalid),
         };
@@ -51,8 +50,7 @@ impl Core {
             return;
         };
         let fingerprint = self.tasks.fingerprint(spec.action.as_str(), &body, send.input_follows);
-        let id = spec.id.clone();
-        let name = self.tasks.name(identity, &id);
+        let name = self.tasks.name(identity, &spec.id);
         if self.is_duplicate(session, name, fingerprint) {
             return;
         }
@@ -64,20 +62,19 @@ impl Core {
             identity,
             name_hash,
             fingerprint,
-            spec,
             payload,
             ttl_ms,
             stream_window_bytes,
             input_follows,
         };
-        let is_shadow = arrival.spec.shadow || shadow::is_shadow(&arrival.spec.required_labels);
-        match self.accept(now, arrival) {
+        let is_shadow = spec.shadow || shadow::is_shadow(&spec.required_labels);
+        match self.accept(now, &mut spec, arrival) {
             Ok(()) => {}
             Err(error) if is_shadow => {
                 self.stats.count(Outcome::Rejected, true);
-                self.tell_rejected(session, id, error);
+                self.tell_rejected(session, spec.id, error);
             }
-            Err(error) => self.reject(session, id, error),
+            Err(error) => self.reject(session, spec.id, error),
         }
     }
 
@@ -141,9 +138,14 @@ impl Core {
         true
     }
 
-    fn accept(&mut self, now: Now, arrival: Arrival<'_>) -> Result<(), ErrorInfo> {
-        let Arrival { session, identity, name_hash, fingerprint, spec, payload, ttl_ms, .. } =
-            arrival;
+    /// Takes what it keeps out of `spec`, but for the id.
+    fn accept(
+        &mut self,
+        now: Now,
+        spec: &mut TaskHead<'_>,
+        arrival: Arrival,
+    ) -> Result<(), ErrorInfo> {
+        let Arrival { session, identity, name_hash, fingerprint, payload, ttl_ms, .. } = arrival;
         if self.is_shutting_down {
             let message = "the broker is shutting down; send the task again when it is back";
             return Err(ErrorInfo::new(ErrorCode::ShuttingDown, message).retry_after_ms(1_000));
@@ -164,19 +166,18 @@ impl Core {
             (kin, deadline) = self.kin_of(identity, extras, deadline)?;
         }
         let room_bytes = match arrival.input_follows {
-            Some(length) => self.room_for_input(&spec, length, payload.body().len())?,
+            Some(length) => self.room_for_input(spec, length, payload.body().len())?,
             None => 0,
         };
-        let mut required = spec.required_labels;
         if spec.shadow || self.is_child_of_shadow(kin.as_deref()) {
-            shadow::require(&mut required);
+            shadow::require(&mut spec.required_labels);
         }
-        let is_shadow = shadow::is_shadow(&required);
+        let is_shadow = shadow::is_shadow(&spec.required_labels);
         let affinity = affinity(spec.affinity_key);
         let newcomer = Newcomer {
             action: spec.action,
             is_shadow,
-            required: &required,
+            required: &spec.required_labels,
             affinity,
             tenant: spec.tenant,
             priority: spec.priority,
@@ -190,7 +191,7 @@ impl Core {
                     identity,
                     fingerprint,
                     payload: payload.clone(),
-                    required,
+                    required: std::mem::take(&mut spec.required_labels),
                     affinity,
                     deadline,
                     needs_place: is_durable,
@@ -216,7 +217,7 @@ impl Core {
         });
         let has_kin = kin.is_some();
         let mut extras =
-            spec.extras.map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() }));
+            spec.extras.take().map(|asked| Box::new(Extras { asked: *asked, ..Extras::default() }));
         if let Some(length) = arrival.input_follows {
             let upload = Upload::new(session, length, payload.body().len(), room_bytes);
             extras.get_or_insert_default().upload = Some(Box::new(upload));
@@ -225,7 +226,7 @@ impl Core {
             extras.get_or_insert_default().arm = arm;
         }
         let task = Task {
-            id: spec.id,
+            id: spec.id.clone(),
             identity,
             name_hash,
             fingerprint,
@@ -325,16 +326,15 @@ impl Core {
         if let Some(stream) = stream {
             self.leave_stream(session, stream);
         }
-        let mut deliver = self.outcome_of(now, key, BY_CLIENT.end(Executed::Maybe), hops);
-        if let Some(error) = deliver.as_mut().and_then(|deliver| deliver.error.as_mut()) {
+        let Some(task) = self.tasks.get(key) else { return };
+        let mut deliver = self.outcome_of(now, task, BY_CLIENT.end(Executed::Maybe), hops);
+        if let Some(error) = &mut deliver.error {
             error.message = "cancelled; other clients wait for it, so it goes on".into();
         }
         if let Some(session) = self.sessions.get_mut(session) {
             session.tasks -= 1;
         }
-        if let Some(deliver) = deliver {
-            self.tell(session, &deliver, Bytes::new());
-        }
+        self.tell(session, &deliver, Bytes::new());
     }
 
     pub(super) fn handle_fetch(&mut self, session: SessionKey, id: TaskId) {

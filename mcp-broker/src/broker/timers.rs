@@ -124,14 +124,20 @@ impl<T: Copy> Timers<T> {
     fn next_slot(&self) -> Option<(usize, usize, u64)> {
         // Entries are placed relative to the tick after `elapsed`, see `link`.
         let base = self.elapsed + 1;
-        let first = |level: usize| {
-            let slots = self.occupied[level];
+        let mut first: Option<(usize, usize, u64)> = None;
+        for (level, slots) in self.occupied.iter().enumerate() {
+            if *slots == 0 {
+                continue;
+            }
             let slot = u64::from(slots.trailing_zeros());
             let shift = SLOT_BITS * level as u32;
             let above = base >> (shift + SLOT_BITS) << (shift + SLOT_BITS);
-            (slots != 0).then(|| (level, slot as usize, above | slot << shift))
-        };
-        (0..LEVELS).rev().filter_map(first).min_by_key(|(_, _, tick)| *tick)
+            let tick = above | slot << shift;
+            if first.is_none_or(|(.., first)| tick <= first) {
+                first = Some((level, slot as usize, tick));
+            }
+        }
+        first
     }
 
     fn link(&mut self, index: u32) {

@@ -133,8 +133,9 @@ impl Send {
         }
         let task = EncodedTask(task);
         if ttl_ms == 0 || ttl_ms > MAX_TTL_MS {
-            let at =
-                In { kind: MessageKind::Send, task_id: task.decode().ok().map(|task| task.id) };
+            let task = task.decode().ok();
+            let task_id = task.as_ref().map(|task| &task.id);
+            let at = In { kind: MessageKind::Send, task_id };
             let problem = format!("is {ttl_ms}; 1 to {MAX_TTL_MS} ms are allowed");
             return Err(at.invalid("ttl_ms", problem).into());
         }
@@ -420,7 +421,7 @@ impl Deliver {
             }
         }
         let task_id = task_id(MessageKind::Deliver, id)?;
-        let at = In { kind: MessageKind::Deliver, task_id: Some(task_id.clone()) };
+        let at = In { kind: MessageKind::Deliver, task_id: Some(&task_id) };
         Ok(Self {
             outcome: Outcome::from_wire(outcome)
                 .ok_or_else(|| at.invalid("outcome", format!("has unknown value {outcome}")))?,

@@ -62,12 +62,12 @@ macro_rules! wire_enum {
 pub(super) use wire_enum;
 
 /// Where a field is being parsed, for the error.
-pub(super) struct In {
+pub(super) struct In<'a> {
     pub(super) kind: MessageKind,
-    pub(super) task_id: Option<TaskId>,
+    pub(super) task_id: Option<&'a TaskId>,
 }
 
-impl In {
+impl In<'_> {
     pub(super) fn new(kind: MessageKind) -> Self {
         Self { kind, task_id: None }
     }
@@ -77,7 +77,7 @@ impl In {
             kind: self.kind,
             field,
             problem: problem.to_string(),
-            task_id: self.task_id.clone(),
+            task_id: self.task_id.cloned(),
         }
     }
 
@@ -139,7 +139,20 @@ impl In {
         }
     }
 
+    #[inline]
     pub(super) fn text_map(
+        &self,
+        field: &'static str,
+        entries: &[(&[u8], &[u8])],
+        max: usize,
+    ) -> Result<BTreeMap<String, String>, InvalidMessage> {
+        if entries.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        self.some_text_map(field, entries, max)
+    }
+
+    fn some_text_map(
         &self,
         field: &'static str,
         entries: &[(&[u8], &[u8])],
@@ -184,6 +197,7 @@ impl In {
     }
 }
 
+#[inline]
 pub(super) fn task_id(kind: MessageKind, bytes: &[u8]) -> Result<TaskId, InvalidMessage> {
     TaskId::from_bytes(bytes).map_err(|error| In::new(kind).invalid("task_id", error))
 }

@@ -142,7 +142,7 @@ impl Task {
 
     fn from_fields(whole: &Bytes, it: Fields<'_>) -> Result<Self, InvalidMessage> {
         let head = TaskHead::from_fields(whole.len(), &it)?;
-        let at = In { kind: MessageKind::Send, task_id: Some(head.id.clone()) };
+        let at = In { kind: MessageKind::Send, task_id: Some(&head.id) };
         let extras = head.extras.map_or_else(TaskExtras::default, |extras| *extras);
         // Checked with the head.
         let text = |it| ByteString::try_from(part(whole, it)).unwrap_or_default();
@@ -159,8 +159,8 @@ impl Task {
             attempt_timeout_ms: extras.attempt_timeout_ms,
             cancel_on_disconnect: extras.cancel_on_disconnect,
             explain: extras.explain,
-            id: head.id,
             action: at.id("action", ActionName::from_bytes, part(whole, it.action))?,
+            id: head.id,
             priority: head.priority,
             required_labels: head.required_labels,
             delivery: head.delivery,
@@ -264,6 +264,7 @@ pub struct TaskExtras {
 }
 
 impl TaskExtras {
+    #[inline]
     fn from_fields(it: &Fields<'_>, at: &In) -> Result<Option<Box<Self>>, InvalidMessage> {
         let is_plain = it.parent_task_id.is_empty()
             && it.retry.is_none()
@@ -293,9 +294,10 @@ impl TaskExtras {
 
 impl<'a> TaskHead<'a> {
     /// Checks every field of a task of so many bytes, and keeps what a broker needs.
+    #[inline]
     fn from_fields(task_bytes: usize, it: &Fields<'a>) -> Result<Self, InvalidMessage> {
         let id = task_id(MessageKind::Send, it.task_id)?;
-        let at = In { kind: MessageKind::Send, task_id: Some(id.clone()) };
+        let at = In { kind: MessageKind::Send, task_id: Some(&id) };
         let unknown = |field, number| at.invalid(field, format!("has unknown value {number}"));
         for (field, text) in [
             ("content_type", it.content_type),
@@ -443,6 +445,7 @@ impl EncodedTask {
     ///
     /// # Errors
     /// The first field that is missing or wrong.
+    #[inline]
     pub fn head(&self) -> Result<TaskHead<'_>, InvalidMessage> {
         head(&self.0)
     }

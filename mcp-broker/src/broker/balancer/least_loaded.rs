@@ -15,7 +15,8 @@ const LEVELS: usize = 128;
 #[derive(Debug)]
 pub(crate) struct LeastLoaded {
     levels: Box<[Vec<Member>; LEVELS]>,
-    occupied: u128,
+    /// A bit for each level that has any.
+    occupied: [u64; LEVELS / 64],
     places: Vec<Option<Place>>,
     offered: usize,
 }
@@ -30,7 +31,7 @@ impl Default for LeastLoaded {
     fn default() -> Self {
         Self {
             levels: Box::new([const { Vec::new() }; LEVELS]),
-            occupied: 0,
+            occupied: [0; LEVELS / 64],
             places: Vec::new(),
             offered: 0,
         }
@@ -41,48 +42,54 @@ impl LeastLoaded {
     pub(super) fn offer(&mut self, member: Member, load: Load) {
         let level =
             (load.in_flight.saturating_mul(STEPS) / load.slots.max(1)).min(LEVELS as u32 - 1) as u8;
-        if self.places.get(member as usize).copied().flatten().is_some_and(|it| it.level == level) {
-            return;
-        }
-        self.withdraw(member);
         if member as usize >= self.places.len() {
             self.places.resize(member as usize + 1, None);
+        }
+        match self.places[member as usize] {
+            Some(place) if place.level == level => return,
+            Some(place) => self.take_out(place),
+            None => self.offered += 1,
         }
         let members = &mut self.levels[usize::from(level)];
         self.places[member as usize] = Some(Place { level, position: members.len() as u32 });
         members.push(member);
-        self.occupied |= 1 << level;
-        self.offered += 1;
+        self.occupied[usize::from(level / 64)] |= 1 << (level % 64);
     }
 
     pub(super) fn withdraw(&mut self, member: Member) {
-        let Some(place) = self.places.get_mut(member as usize).and_then(Option::take) else {
-            return;
-        };
+        if let Some(place) = self.places.get_mut(member as usize).and_then(Option::take) {
+            self.take_out(place);
+            self.offered -= 1;
+        }
+    }
+
+    /// Takes whoever is there from its level.
+    #[inline]
+    fn take_out(&mut self, place: Place) {
         let members = &mut self.levels[usize::from(place.level)];
         members.swap_remove(place.position as usize);
         if let Some(moved) = members.get(place.position as usize) {
             self.places[*moved as usize] = Some(place);
         }
         if members.is_empty() {
-            self.occupied &= !(1 << place.level);
+            self.occupied[usize::from(place.level / 64)] &= !(1 << (place.level % 64));
         }
-        self.offered -= 1;
     }
 
     pub(super) fn pick(&mut self, rng: &mut Rng, avoid: Option<Member>) -> Option<Member> {
-        let mut levels = self.occupied;
-        while levels != 0 {
-            let level = levels.trailing_zeros();
-            let members = &self.levels[level as usize];
-            let first = rng.below(members.len());
-            if Some(members[first]) != avoid {
-                return Some(members[first]);
+        for (levels, occupied) in self.levels.chunks(64).zip(self.occupied) {
+            let mut occupied = occupied;
+            while occupied != 0 {
+                let members = &levels[occupied.trailing_zeros() as usize];
+                let first = rng.below(members.len());
+                if Some(members[first]) != avoid {
+                    return Some(members[first]);
+                }
+                if members.len() > 1 {
+                    return Some(members[(first + 1) % members.len()]);
+                }
+                occupied &= occupied - 1;
             }
-            if members.len() > 1 {
-                return Some(members[(first + 1) % members.len()]);
-            }
-            levels &= levels - 1;
         }
         (self.offered > 0).then_some(avoid).flatten()
     }
@@ -101,10 +108,8 @@ impl LeastLoaded {
     }
 
     pub(super) fn odds(&self, avoid: Option<Member>, is_out: impl Fn(Member) -> bool) -> Odds {
-        let mut levels = self.occupied;
-        while levels != 0 {
-            let level = self.levels[levels.trailing_zeros() as usize].iter().copied();
-            let level: Vec<_> = level.filter(|member| !is_out(*member)).collect();
+        for level in self.levels.iter() {
+            let level: Vec<_> = level.iter().copied().filter(|it| !is_out(*it)).collect();
             let equals = level.iter().filter(|member| Some(**member) != avoid).count();
             if equals > 0 {
                 let how = match equals {
@@ -127,7 +132,6 @@ impl LeastLoaded {
                     how,
                 );
             }
-            levels &= levels - 1;
         }
         let avoided = avoid.filter(|member| self.score(*member).is_some() && !is_out(*member));
         Odds::certain(avoided, "there is no other")

@@ -213,6 +213,7 @@ impl Pool {
     }
 
     /// Offers a member to the balancers of its sub-queues, or withdraws it.
+    #[inline]
     pub(in crate::broker) fn offer(&mut self, index: Member) {
         let Some(member) = &self.members[index as usize] else { return };
         for (queue, subqueue) in self.subqueues.iter_mut().enumerate() {

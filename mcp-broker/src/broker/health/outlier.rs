@@ -122,6 +122,7 @@ impl Pace {
     }
 
     /// It did a task in `service_us`. Returns whether it is an outlier by now.
+    #[inline]
     pub(super) fn note(
         &mut self,
         service_us: u64,

@@ -35,6 +35,7 @@ const MIN_SILENCE_TIMES: u64 = 4;
 impl Pool {
     /// An attempt went well for all that its worker has to do with it; in `service_us` if it did the
     /// task. `probe` is which probe it was, if it was one.
+    #[inline]
     pub(in crate::broker) fn note_good(
         &mut self,
         now: Mono,

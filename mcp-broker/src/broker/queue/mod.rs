@@ -209,6 +209,10 @@ impl Totals {
     pub(super) fn of(&mut self, is_shadow: bool) -> &mut Total {
         if is_shadow { &mut self.shadow } else { &mut self.live }
     }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.live.tasks + self.shadow.tasks == 0
+    }
 }
 
 #[cfg(test)]

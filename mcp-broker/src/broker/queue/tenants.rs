@@ -80,10 +80,12 @@ impl Tenants {
     }
 
     /// The tenant of this name, for a task that comes.
+    #[inline]
     pub(in crate::broker) fn enter(&mut self, now: Mono, name: &[u8]) -> Tenant {
-        if name.is_empty() {
-            return Tenant::NONE;
-        }
+        if name.is_empty() { Tenant::NONE } else { self.enter_named(now, name) }
+    }
+
+    fn enter_named(&mut self, now: Mono, name: &[u8]) -> Tenant {
         let hash = self.hasher.hash_one(name);
         let is_it = |tenant: &Tenant| *self.at(*tenant).name == *name;
         let tenant = match self.names.find(hash, is_it) {
