@@ -68,11 +68,14 @@ impl Core {
         if came_back {
             pool.open_if_deserted(task.subqueue);
         }
+        let is_explained = task.is_explained();
         let has_other_way = pool.has_other_way || task.detour().is_some();
         if has_other_way && self.sidestep(now, key) {
             return;
         }
-        self.explain_if_asked(now, key, Found::ByPolicy);
+        if is_explained {
+            self.explain_attempt(now, key, Found::ByPolicy);
+        }
         let Some(task) = self.tasks.get_mut(key) else { return };
         let Some(pool) = self.pools.get_mut(task.pool) else { return };
         let bytes = task.bytes();

@@ -87,11 +87,10 @@ impl Core {
             return it;
         };
         let branches = self.branches(pool, &required, ask);
-        let Some(main) = branches.first() else {
+        if branches.is_empty() {
             refuse(&mut it, pool.too_many_subqueues());
             return it;
-        };
-        let subqueue = main.queue.it();
+        }
         it.queued = branches.iter().map(|branch| waiting(pool, branch.queue.it(), ask.key)).sum();
         it.candidates = branches.iter().map(|it| it.queue.it().balancer.len() as u32).sum();
         let tenant = pool.tenants.find(question.tenant.as_bytes());
@@ -105,31 +104,45 @@ impl Core {
             bytes: 0,
             deadline: now.mono.plus_ms(question.ttl_ms),
         };
-        let at = (pool.home_of(subqueue, ask.key), subqueue);
-        if branches.iter().all(|branch| branch.odds.members.is_empty()) {
-            self.wait(now, &mut it, pool, at, pool.spot_of(now.mono, tenant, &newcomer));
-        } else {
+        let left_bytes = self.left_waiting_bytes(is_shadow);
+        let refusals: Vec<_> = branches
+            .iter()
+            .map(|Branch { queue, .. }| {
+                let at = (pool.home_of(queue.it(), ask.key), queue.it());
+                pool.check(now.mono, at, tenant, &newcomer, left_bytes, &self.config).err()
+            })
+            .collect();
+        // What is said of one is said of the likeliest that goes on best.
+        let routes = branches.iter().position(|branch| !branch.odds.members.is_empty());
+        let waits = || refusals.iter().position(Option::is_none);
+        let told = routes.or_else(waits).unwrap_or(0);
+        let (main, subqueue) = (&branches[told], branches[told].queue.it());
+        if let Some(refusal) = &refusals[told] {
+            refuse(&mut it, refusal.clone());
+        } else if routes.is_some() {
             it.decision = Decision::Route;
             it.why = why(pool, &main.odds, subqueue, ask);
-        }
-        let left_bytes = self.left_waiting_bytes(is_shadow);
-        let check = pool.check(now.mono, at, tenant, &newcomer, left_bytes, &self.config);
-        if let Err(refusal) = check {
-            refuse(&mut it, refusal);
+        } else {
+            let at = (pool.home_of(subqueue, ask.key), subqueue);
+            self.wait(now, &mut it, pool, at, pool.spot_of(now.mono, tenant, &newcomer));
         }
         if let Some(restriction) = self.restriction_of(pool) {
             refuse(&mut it, restriction);
         }
         self.refuse_any(&mut it, is_shadow);
-        let wants_worker = match it.error_code {
-            Some(code) => is_want_of_worker(code),
-            None => !subqueue.has_worker(),
+        let wants_worker = match (it.decision, it.error_code) {
+            (Decision::Route, _) => false,
+            (_, Some(code)) => is_want_of_worker(code),
+            (_, None) => {
+                refusals.iter().any(Option::is_some)
+                    || branches.iter().any(|branch| !branch.queue.it().has_worker())
+            }
         };
         if !is_shadow && wants_worker {
             it.fallback = pool.rules.fallback.iter().map(|step| step.told().into()).collect();
         }
         if it.decision != Decision::Refuse {
-            it.why = format!("{}{}", by_split(&branches), it.why);
+            it.why = format!("{}{}", by_split(&branches, main), it.why);
         }
         let nobody = Odds::default();
         let views = branches.iter().map(|branch| {
@@ -286,16 +299,16 @@ fn waiting(pool: &Pool, subqueue: &SubQueue, key: u64) -> u64 {
     (subqueue.lines.queued + own.map_or(0, |lines| lines.queued)) as u64
 }
 
-/// What is to be said of the arms of a split, before what is said of the first one.
-fn by_split(branches: &[Branch<'_>]) -> String {
+/// What is to be said of the arms of a split, before what is said of one.
+fn by_split(branches: &[Branch<'_>], main: &Branch<'_>) -> String {
     let name = |branch: &Branch<'_>| branch.arm.clone().unwrap_or_default();
     match branches {
         [] | [Branch { arm: None, .. }] => String::new(),
         [only] => format!("arm {} of its split: ", name(only)),
-        [first, ..] => {
+        [_, ..] => {
             let shares =
                 branches.iter().map(|it| format!("{:.0} % {}", it.share * 100.0, name(it)));
-            format!("by its split {}; in {}: ", shares.collect::<Vec<_>>().join(", "), name(first))
+            format!("by its split {}; in {}: ", shares.collect::<Vec<_>>().join(", "), name(main))
         }
     }
 }

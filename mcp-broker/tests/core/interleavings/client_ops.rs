@@ -32,6 +32,8 @@ impl World {
             deadline = deadline.min(self.task(parent).deadline);
         }
         let task = asks.task(&id, parent.as_deref());
+        // A child's time to live is also its parent's.
+        let is_asked = self.is_asked && parent.is_none();
         self.clients[client].waits.insert(id.clone());
         if asks.window_bytes > 0 {
             let reading = Reading::new(asks.window_bytes);
@@ -53,7 +55,7 @@ impl World {
             reader: (asks.window_bytes > 0).then_some(client),
             was_taken_over: false,
         });
-        let expected = self.is_asked.then(|| Expected::of(&self.it, &asks));
+        let expected = is_asked.then(|| Expected::of(&self.it, &asks));
         self.submit(connection, asks, task, asks.ttl_ms);
         if let Some(expected) = expected {
             expected.check(&self.it);
