@@ -114,6 +114,7 @@ impl Core {
 
 impl Pool {
     /// The sub-queue of a task that can be taken, whose rates it counts for.
+    #[inline]
     fn admit(
         &mut self,
         now: Mono,
@@ -143,6 +144,7 @@ impl Pool {
     /// Whether a task can be taken that is for a worker alone, or for any of a sub-queue, where so
     /// many bytes more may wait; and if its rates are limited, the buckets of its action and its
     /// tenant once it is.
+    #[inline]
     pub(super) fn check(
         &self,
         now: Mono,

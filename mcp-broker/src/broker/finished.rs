@@ -99,6 +99,7 @@ impl Finished {
         &mut self.rings[ring_of(outcome)].arena
     }
 
+    #[inline]
     pub(super) fn push(&mut self, kept: Kept) {
         let bytes = kept.bytes();
         if bytes > self.max_bytes || self.max_entries == 0 {

@@ -425,10 +425,12 @@ impl Tasks {
         }
     }
 
+    #[inline]
     pub(super) fn name<'a>(&self, identity: IdentityKey, id: &'a TaskId) -> Name<'a> {
         Name { identity, id, hash: self.hash.hash_one((identity, id.as_bytes())) }
     }
 
+    #[inline]
     pub(super) fn find(&self, name: Name<'_>) -> Option<TaskKey> {
         let is_it = |key: &TaskKey| {
             self.slab
@@ -447,6 +449,7 @@ impl Tasks {
         key
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, key: TaskKey) {
         let Some(task) = self.slab.get(key) else { return };
         self.arrivals.remove(&mut self.links, key.place());

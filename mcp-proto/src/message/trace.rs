@@ -247,6 +247,7 @@ impl ContextTrace {
     }
 
     /// How many of its newest hops fit into `room`.
+    #[inline]
     fn hops_that_fit(&self, room: &mut Room) -> usize {
         self.hops.iter().rev().take_while(|hop| room.takes_hop(hop)).count()
     }

@@ -126,6 +126,7 @@ impl SubQueue {
     }
 
     /// Tells the balancer of a member's load, if it may be given another task.
+    #[inline]
     fn offer(&mut self, index: Member, member: &PoolMember) {
         match member.offered(self.is_last_resort()) {
             Some(load) => self.balancer.offer(index, load),
