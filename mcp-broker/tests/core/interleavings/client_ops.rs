@@ -98,7 +98,9 @@ impl World {
         }
     }
 
+    /// Asks for what it had sent before, first: FETCH after CANCEL would wait for the task again.
     pub(super) fn cancel(&mut self, client: usize, index: usize) {
+        self.client_resumes(client);
         let client = &self.clients[client];
         if let (Some(id), Some(connection)) = (client.waits.iter().nth(index), client.connection) {
             self.it.give(connection, Message::Cancel(Cancel::Task(task_id(id))));
