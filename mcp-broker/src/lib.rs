@@ -24,6 +24,7 @@
 //! ```
 
 pub mod broker;
+pub mod journal;
 mod server;
 
 pub use server::{

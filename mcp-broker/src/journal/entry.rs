@@ -1,0 +1,313 @@
+//! Segments and entries as bytes.
+//!
+//! ```text
+//! segment:  "MCPJRNL\n"  schema u32  number u64  crc u32        then entries
+//! entry:    marker u32   length u32  batch u32   crc u32        then length bytes:
+//!           operation u8 sequence u64  key length u16  key  value
+//! ```
+//!
+//! Numbers are little-endian. `crc` is CRC-32 (ISO-HDLC, of Ethernet and zlib) of what stands before
+//! it, for an entry also of what follows. `batch` is where, in this segment, the first entry lies that
+//! was written after the sync before this entry.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+/// The present layout of entries. A segment of an older one is read as such and never written to.
+pub(super) const SCHEMA: u32 = 1;
+
+/// Large enough for an identity and a task id.
+pub const MAX_KEY_BYTES: usize = 4 * 1024;
+/// Large enough for a frame's header and body, with what is told of them.
+pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
+
+const MAGIC: &[u8; 8] = b"MCPJRNL\n";
+pub(super) const SEGMENT_HEADER_BYTES: usize = 8 + 4 + 8 + 4;
+/// No UTF-8 text has it, and neither has a length.
+const MARKER: u32 = 0xfa5e_57ed;
+const HEADER_BYTES: usize = 16;
+/// Of the payload before its key.
+const FIXED_BYTES: usize = 1 + 8 + 2;
+/// The longest entry.
+pub(super) const MAX_ENTRY_BYTES: usize =
+    HEADER_BYTES + FIXED_BYTES + MAX_KEY_BYTES + MAX_VALUE_BYTES;
+
+/// What an entry does with its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Put = 1,
+    Delete = 2,
+}
+
+/// An entry as it lies in its segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parsed {
+    pub(super) operation: Operation,
+    /// Of the put that it is, or of its first if it was put again to empty a segment.
+    pub(super) sequence: u64,
+    pub(super) key: Bytes,
+    pub(super) value: Bytes,
+    batch: u32,
+}
+
+/// Why a segment can't be what was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// It does not begin as a segment does.
+    #[error("it does not begin as a segment of a journal does")]
+    Header,
+    /// It is of a later version.
+    #[error(
+        "it was written by a later version (schema {schema}; this version reads up to {SCHEMA})"
+    )]
+    Schema {
+        /// Its layout's number.
+        schema: u32,
+    },
+    /// Bytes that were synced are not what was written.
+    #[error("{} bytes from byte {} on do not check, and entries follow that do", .0.len(), .0.start)]
+    Entries(Range<usize>),
+}
+
+/// Where the entries of a segment end that count, and what lies there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Scan {
+    /// The place and length of each, in their order.
+    pub(super) entries: Vec<(Range<usize>, Parsed)>,
+    /// What follows them, and was never synced.
+    pub(super) torn: Range<usize>,
+}
+
+pub(super) fn segment_header(number: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+    let mut header = [0; SEGMENT_HEADER_BYTES];
+    header[..8].copy_from_slice(MAGIC);
+    header[8..12].copy_from_slice(&SCHEMA.to_le_bytes());
+    header[12..20].copy_from_slice(&number.to_le_bytes());
+    let crc = crc32fast::hash(&header[..20]);
+    header[20..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+/// Appends an entry, and returns its length.
+pub(super) fn write(
+    to: &mut Vec<u8>,
+    batch: u32,
+    operation: Operation,
+    sequence: u64,
+    key: &[u8],
+    value: &[u8],
+) -> usize {
+    debug_assert!(key.len() <= MAX_KEY_BYTES && value.len() <= MAX_VALUE_BYTES);
+    let start = to.len();
+    let length = FIXED_BYTES + key.len() + value.len();
+    to.reserve(HEADER_BYTES + length);
+    to.extend_from_slice(&MARKER.to_le_bytes());
+    to.extend_from_slice(&(length as u32).to_le_bytes());
+    to.extend_from_slice(&batch.to_le_bytes());
+    to.extend_from_slice(&[0; 4]);
+    to.push(operation as u8);
+    to.extend_from_slice(&sequence.to_le_bytes());
+    to.extend_from_slice(&(key.len() as u16).to_le_bytes());
+    to.extend_from_slice(key);
+    to.extend_from_slice(value);
+    let crc = checksum(&to[start..]);
+    to[start + 12..start + HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    to.len() - start
+}
+
+fn checksum(entry: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&entry[..12]);
+    hasher.update(&entry[HEADER_BYTES..]);
+    hasher.finalize()
+}
+
+/// The entry that begins at `at`, and where it ends; none if what lies there does not check.
+pub(super) fn read(segment: &Bytes, at: usize) -> Option<(usize, Parsed)> {
+    let word = |at: usize| {
+        let bytes = segment.get(at..at + 4)?;
+        Some(u32::from_le_bytes(bytes.try_into().ok()?))
+    };
+    if word(at)? != MARKER {
+        return None;
+    }
+    let length = word(at + 4)? as usize;
+    if !(FIXED_BYTES..=MAX_ENTRY_BYTES - HEADER_BYTES).contains(&length) {
+        return None;
+    }
+    let end = at + HEADER_BYTES + length;
+    let entry = segment.get(at..end)?;
+    if checksum(entry) != word(at + 12)? {
+        return None;
+    }
+    let payload = at + HEADER_BYTES;
+    let operation = match segment[payload] {
+        1 => Operation::Put,
+        2 => Operation::Delete,
+        _ => return None,
+    };
+    let sequence = u64::from_le_bytes(segment.get(payload + 1..payload + 9)?.try_into().ok()?);
+    let key_bytes = u16::from_le_bytes(segment.get(payload + 9..payload + 11)?.try_into().ok()?);
+    let key = payload + FIXED_BYTES;
+    let value = key + usize::from(key_bytes);
+    if value > end {
+        return None;
+    }
+    let parsed = Parsed {
+        operation,
+        sequence,
+        key: segment.slice(key..value),
+        value: segment.slice(value..end),
+        batch: word(at + 8)?,
+    };
+    Some((end, parsed))
+}
+
+/// Reads a segment. `is_last` says that nothing was written after it: only then it may end in what
+/// was not synced.
+///
+/// # Errors
+/// When something that was synced is not as it was written.
+pub(super) fn scan(segment: &Bytes, number: u64, is_last: bool) -> Result<Scan, Damage> {
+    let expected = segment_header(number);
+    if segment.get(..SEGMENT_HEADER_BYTES) != Some(&expected) {
+        return Err(not_a_segment(segment, number)).or_else(|damage| {
+            // It was never synced, so neither was anything in it.
+            let is_unfinished =
+                segment.len() < SEGMENT_HEADER_BYTES || following(segment, 0).next().is_none();
+            match is_last && is_unfinished && damage == Damage::Header {
+                true => Ok(Scan { entries: Vec::new(), torn: 0..segment.len() }),
+                false => Err(damage),
+            }
+        });
+    }
+    let (mut entries, mut at) = (Vec::new(), SEGMENT_HEADER_BYTES);
+    while let Some((end, parsed)) = read(segment, at) {
+        entries.push((at..end, parsed));
+        at = end;
+    }
+    let torn = at..segment.len();
+    if torn.is_empty() {
+        return Ok(Scan { entries, torn });
+    }
+    let Some((next, _)) = following(segment, at).next() else {
+        return if is_last { Ok(Scan { entries, torn }) } else { Err(Damage::Entries(torn)) };
+    };
+    // All of it was written after the sync before it, in the same go as what is missing.
+    let is_unfinished = is_last && following(segment, at).all(|(_, it)| it.batch as usize <= at);
+    if is_unfinished { Ok(Scan { entries, torn }) } else { Err(Damage::Entries(at..next)) }
+}
+
+fn not_a_segment(segment: &Bytes, number: u64) -> Damage {
+    let schema = segment.get(8..12).and_then(|it| it.try_into().ok()).map(u32::from_le_bytes);
+    let is_ours = segment.starts_with(MAGIC)
+        && segment.get(12..20) == Some(&number.to_le_bytes())
+        && segment.get(..20).map(crc32fast::hash)
+            == segment.get(20..24).and_then(|it| it.try_into().ok()).map(u32::from_le_bytes);
+    match schema {
+        Some(schema) if is_ours => Damage::Schema { schema },
+        _ => Damage::Header,
+    }
+}
+
+/// The entries that check behind a place that does not.
+fn following(segment: &Bytes, mut at: usize) -> impl Iterator<Item = (usize, Parsed)> {
+    let marker = MARKER.to_le_bytes();
+    std::iter::from_fn(move || {
+        while at + HEADER_BYTES <= segment.len() {
+            let place = at;
+            let found = if segment[at..at + 4] == marker { read(segment, at) } else { None };
+            at = found.as_ref().map_or(at + 1, |(end, _)| *end);
+            if let Some((_, parsed)) = found {
+                return Some((place, parsed));
+            }
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three entries: two of one batch, and one of a second.
+    fn segment() -> (Vec<u8>, [Range<usize>; 3]) {
+        let mut to = segment_header(7).to_vec();
+        let first = to.len() as u32;
+        let mut places = Vec::new();
+        for (index, batch_of_second) in [false, false, true].into_iter().enumerate() {
+            let start = to.len();
+            let batch = if batch_of_second { start as u32 } else { first };
+            write(&mut to, batch, Operation::Put, index as u64, b"key", &[index as u8; 40]);
+            places.push(start..to.len());
+        }
+        (to, places.try_into().unwrap())
+    }
+
+    fn scanned(bytes: &[u8], is_last: bool) -> Result<usize, Damage> {
+        scan(&Bytes::copy_from_slice(bytes), 7, is_last).map(|it| it.entries.len())
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let (bytes, places) = segment();
+        let it = scan(&Bytes::from(bytes), 7, false).unwrap();
+        let read: Vec<_> = it.entries.iter().map(|(place, _)| place.clone()).collect();
+        assert_eq!(read, places);
+        assert!(it.torn.is_empty());
+        let (_, last) = &it.entries[2];
+        assert_eq!((last.sequence, &*last.key, last.value.len()), (2, &b"key"[..], 40));
+    }
+
+    #[test]
+    fn cut_anywhere_the_last_segment_ends_before_the_cut_and_another_is_damaged() {
+        let (bytes, places) = segment();
+        for cut in 0..bytes.len() {
+            let whole = places.iter().filter(|place| place.end <= cut).count();
+            assert_eq!(scanned(&bytes[..cut], true), Ok(whole), "cut at {cut}");
+            let is_between = cut == SEGMENT_HEADER_BYTES || places.iter().any(|it| it.end == cut);
+            assert_eq!(scanned(&bytes[..cut], false).is_ok(), is_between, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_before_a_later_batch_is_damage() {
+        let (bytes, places) = segment();
+        for bit in (SEGMENT_HEADER_BYTES * 8)..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let result = scanned(&flipped, true);
+            match places.iter().position(|place| place.contains(&(bit / 8))) {
+                Some(2) => assert_eq!(result, Ok(2), "bit {bit}"),
+                _ => assert!(matches!(result, Err(Damage::Entries(_))), "bit {bit}: {result:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_hole_within_the_last_batch_is_an_unfinished_write() {
+        let mut bytes = segment_header(7).to_vec();
+        let batch = bytes.len() as u32;
+        for index in 0..3 {
+            write(&mut bytes, batch, Operation::Put, index, b"key", &[1; 40]);
+        }
+        let length = (bytes.len() - batch as usize) / 3;
+        let second = batch as usize + length;
+        bytes[second..second + length].fill(0);
+        assert_eq!(scanned(&bytes, true), Ok(1));
+        assert!(scanned(&bytes, false).is_err());
+    }
+
+    #[test]
+    fn a_later_schema_is_named() {
+        let mut bytes = segment().0;
+        bytes[8..12].copy_from_slice(&9u32.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..20]);
+        bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(scanned(&bytes, true), Err(Damage::Schema { schema: 9 }));
+        bytes[0] = b'X';
+        assert_eq!(scanned(&bytes, true), Err(Damage::Header));
+    }
+}

@@ -1,0 +1,331 @@
+//! The log: appending, syncing, and what it held at its start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+
+use super::compaction::Compaction;
+use super::entry::{self, Damage, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, SEGMENT_HEADER_BYTES};
+use super::storage::{SegmentFile, Storage};
+
+/// A segment is ended once it has this many bytes: what one start reads at once, and what is emptied
+/// and removed in one piece.
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes that are gathered before they are written.
+const BUFFER_BYTES: usize = 1024 * 1024;
+
+/// What counts, at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Grows with each put of a new value.
+    pub sequence: u64,
+    /// As it was put.
+    pub key: Bytes,
+    /// As it was put.
+    pub value: Bytes,
+}
+
+/// The end of the last segment, which was never synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// The segment.
+    pub segment: u64,
+    /// Bytes from its beginning that were kept.
+    pub kept_bytes: u64,
+    /// Bytes after them.
+    pub dropped_bytes: u64,
+}
+
+/// Why a log can't be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A segment can't be read or written.
+    #[error("segment {segment}: {source}")]
+    Io {
+        /// The segment.
+        segment: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// The segments can't be listed.
+    #[error("{0}")]
+    List(io::Error),
+    /// A segment is not what was written.
+    #[error("segment {segment} is damaged: {damage}")]
+    Damaged {
+        /// The segment.
+        segment: u64,
+        /// How.
+        damage: Damage,
+    },
+}
+
+/// A log of keys and values. See the [module](super).
+#[derive(Debug)]
+pub struct Log<S: Storage> {
+    pub(super) storage: S,
+    active: S::File,
+    pub(super) number: u64,
+    /// Bytes of the active segment, those included that are still in the buffer.
+    length: u64,
+    buffer: Vec<u8>,
+    /// Where in the active segment the first entry lies that is not synced.
+    batch: u64,
+    sequence: u64,
+    /// What counts, and where it is.
+    pub(super) index: HashMap<Bytes, Place, RandomState>,
+    /// Bytes of entries that count, by segment; every segment has an entry.
+    pub(super) live: BTreeMap<u64, Usage>,
+    compaction: Option<Compaction>,
+    segment_bytes: u64,
+}
+
+/// Where the put of a key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u64,
+    pub(super) offset: u64,
+    bytes: u64,
+}
+
+/// How full a segment is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Usage {
+    pub(super) bytes: u64,
+    pub(super) live_bytes: u64,
+}
+
+impl<S: Storage> Log<S> {
+    /// Opens a log, or begins one. Returns what counts, in the order in which it was put, and what
+    /// was dropped of the last segment.
+    ///
+    /// # Errors
+    /// When a segment can't be read, or is damaged; nothing has been changed then.
+    pub fn open(storage: S) -> Result<(Self, Vec<Entry>, Option<Dropped>), OpenError> {
+        Self::open_with(storage, SEGMENT_BYTES)
+    }
+
+    pub(super) fn open_with(
+        mut storage: S,
+        segment_bytes: u64,
+    ) -> Result<(Self, Vec<Entry>, Option<Dropped>), OpenError> {
+        let numbers = storage.list().map_err(OpenError::List)?;
+        let mut values = HashMap::<Bytes, (Place, Entry), RandomState>::default();
+        let mut live = BTreeMap::new();
+        let (mut sequence, mut dropped) = (0, None);
+        for segment in &numbers {
+            let segment = *segment;
+            let bytes =
+                storage.read(segment).map_err(|source| OpenError::Io { segment, source })?;
+            let scan = entry::scan(&bytes, segment, Some(&segment) == numbers.last())
+                .map_err(|damage| OpenError::Damaged { segment, damage })?;
+            if !scan.torn.is_empty() {
+                dropped = Some(Dropped {
+                    segment,
+                    kept_bytes: scan.torn.start as u64,
+                    dropped_bytes: scan.torn.len() as u64,
+                });
+            }
+            live.insert(segment, Usage { bytes: scan.torn.start as u64, live_bytes: 0 });
+            for (place, parsed) in scan.entries {
+                sequence = sequence.max(parsed.sequence);
+                match parsed.operation {
+                    Operation::Delete => {
+                        values.remove(&parsed.key);
+                    }
+                    Operation::Put => {
+                        let at = Place {
+                            segment,
+                            offset: place.start as u64,
+                            bytes: place.len() as u64,
+                        };
+                        let entry::Parsed { sequence, key, value, .. } = parsed;
+                        let kept = Entry { sequence, key: key.clone(), value };
+                        values.insert(key, (at, kept));
+                    }
+                }
+            }
+        }
+        if let Some(Dropped { segment, kept_bytes, .. }) = dropped {
+            let failed = |source| OpenError::Io { segment, source };
+            if kept_bytes == 0 {
+                storage.remove(segment).map_err(failed)?;
+                live.remove(&segment);
+            } else {
+                storage.truncate(segment, kept_bytes).map_err(failed)?;
+            }
+        }
+        let mut index = HashMap::with_capacity_and_hasher(values.len(), RandomState::default());
+        let mut entries = Vec::with_capacity(values.len());
+        for (_, (place, entry)) in values {
+            if let Some(usage) = live.get_mut(&place.segment) {
+                usage.live_bytes += place.bytes;
+            }
+            // Not a slice of its segment, which would stay in memory as long as one key does.
+            index.insert(Bytes::copy_from_slice(&entry.key), place);
+            entries.push(entry);
+        }
+        entries.sort_unstable_by_key(|entry| entry.sequence);
+
+        let number = numbers.last().map_or(1, |last| last + 1);
+        let active = begin(&mut storage, number)
+            .map_err(|source| OpenError::Io { segment: number, source })?;
+        let length = SEGMENT_HEADER_BYTES as u64;
+        live.insert(number, Usage { bytes: length, live_bytes: 0 });
+        let log = Self {
+            storage,
+            active,
+            number,
+            length,
+            buffer: Vec::new(),
+            batch: length,
+            sequence,
+            index,
+            live,
+            compaction: None,
+            segment_bytes,
+        };
+        Ok((log, entries, dropped))
+    }
+
+    /// Puts a value under a key, in place of the one before. It counts after a crash once it is
+    /// synced.
+    ///
+    /// # Errors
+    /// When it can't be written; the log is not to be used any more. When the key or the value is
+    /// too long; nothing has changed then.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        if key.len() > MAX_KEY_BYTES || value.len() > MAX_VALUE_BYTES {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a key of {} bytes with a value of {}", key.len(), value.len()),
+            ));
+        }
+        self.sequence += 1;
+        self.put_as(self.sequence, key, value)
+    }
+
+    pub(super) fn put_as(&mut self, sequence: u64, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let (offset, bytes) = self.write(Operation::Put, sequence, key, value)?;
+        let place = Place { segment: self.number, offset, bytes };
+        if let Some(usage) = self.live.get_mut(&self.number) {
+            usage.live_bytes += bytes;
+        }
+        let before = match self.index.get_mut(key) {
+            Some(known) => Some(std::mem::replace(known, place)),
+            None => self.index.insert(Bytes::copy_from_slice(key), place),
+        };
+        self.forget(before);
+        Ok(())
+    }
+
+    /// Ends what was put under a key; of one that has nothing, nothing is written.
+    ///
+    /// # Errors
+    /// When it can't be written; the log is not to be used any more.
+    pub fn delete(&mut self, key: &[u8]) -> io::Result<()> {
+        let Some(place) = self.index.remove(key) else { return Ok(()) };
+        self.forget(Some(place));
+        self.write(Operation::Delete, self.sequence, key, &[])?;
+        Ok(())
+    }
+
+    fn forget(&mut self, place: Option<Place>) {
+        if let Some(place) = place
+            && let Some(usage) = self.live.get_mut(&place.segment)
+        {
+            usage.live_bytes -= place.bytes;
+        }
+    }
+
+    /// Brings everything to disk that was put or deleted, and then empties old segments a little.
+    ///
+    /// # Errors
+    /// When that can't be said for sure; the log is not to be used any more.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.sync_active()?;
+        let mut compaction = self.compaction.take();
+        Compaction::go_on(&mut compaction, self)?;
+        self.compaction = compaction;
+        Ok(())
+    }
+
+    /// Bytes of all segments, and of those entries that count.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.live
+            .values()
+            .fold((0, 0), |(bytes, live), usage| (bytes + usage.bytes, live + usage.live_bytes))
+    }
+
+    /// How many keys have a value.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether no key has a value.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    fn sync_active(&mut self) -> io::Result<()> {
+        if self.batch == self.length {
+            return Ok(());
+        }
+        self.flush()?;
+        self.active.sync()?;
+        self.batch = self.length;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.active.append(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn write(
+        &mut self,
+        operation: Operation,
+        sequence: u64,
+        key: &[u8],
+        value: &[u8],
+    ) -> io::Result<(u64, u64)> {
+        if self.length >= self.segment_bytes {
+            self.roll()?;
+        }
+        let offset = self.length;
+        let batch = self.batch as u32;
+        let bytes = entry::write(&mut self.buffer, batch, operation, sequence, key, value) as u64;
+        self.length += bytes;
+        if let Some(usage) = self.live.get_mut(&self.number) {
+            usage.bytes = self.length;
+        }
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush()?;
+        }
+        Ok((offset, bytes))
+    }
+
+    /// Goes on in a new segment. The one before is on disk first: only the last one may end in what
+    /// is not.
+    fn roll(&mut self) -> io::Result<()> {
+        self.sync_active()?;
+        self.number += 1;
+        self.active = begin(&mut self.storage, self.number)?;
+        self.length = SEGMENT_HEADER_BYTES as u64;
+        self.batch = self.length;
+        self.live.insert(self.number, Usage { bytes: self.length, live_bytes: 0 });
+        Ok(())
+    }
+}
+
+fn begin<S: Storage>(storage: &mut S, number: u64) -> io::Result<S::File> {
+    let mut file = storage.create(number)?;
+    file.append(&entry::segment_header(number))?;
+    file.sync()?;
+    Ok(file)
+}

@@ -1,0 +1,156 @@
+//! Where segments lie: a directory, or whatever a test puts in its place.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+/// Named segments of bytes. What was written may be lost until it is synced, in any part.
+pub trait Storage: Send + 'static {
+    /// A segment that is written to.
+    type File: SegmentFile;
+
+    /// The numbers of the segments, ascending.
+    ///
+    /// # Errors
+    /// When that can't be said.
+    fn list(&self) -> io::Result<Vec<u64>>;
+
+    /// All of a segment.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn read(&self, number: u64) -> io::Result<Bytes>;
+
+    /// A part of a segment: shorter than asked for where it ends.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    fn read_at(&self, number: u64, offset: u64, bytes: usize) -> io::Result<Bytes>;
+
+    /// Makes a segment, whose name is there after a crash once this returns.
+    ///
+    /// # Errors
+    /// When it can't be made, or is there.
+    fn create(&mut self, number: u64) -> io::Result<Self::File>;
+
+    /// Cuts a segment off, and syncs that.
+    ///
+    /// # Errors
+    /// When that can't be done for sure.
+    fn truncate(&mut self, number: u64, bytes: u64) -> io::Result<()>;
+
+    /// Removes a segment, which is gone after a crash too once this returns: a delete in it may be all
+    /// that ends a put in an older one.
+    ///
+    /// # Errors
+    /// When it can't be removed.
+    fn remove(&mut self, number: u64) -> io::Result<()>;
+}
+
+/// A segment that is written to, at its end.
+pub trait SegmentFile: Send + 'static {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When not all are written; how many are is not known then.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Brings what was appended to where a crash does not reach it.
+    ///
+    /// # Errors
+    /// When that can't be said for sure. What is there then is not known.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A directory with a file for each segment.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens a directory, or makes it with mode 0700.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path)?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// The file of a segment.
+    pub fn file(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:016}.seg"))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // Names are data of the directory (Linux: fsync(2), "Calling fsync() does not necessarily
+        // ensure that the entry in the directory containing the file has also reached disk").
+        if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
+    }
+}
+
+impl Storage for Directory {
+    type File = File;
+
+    fn list(&self) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for file in fs::read_dir(&self.path)? {
+            let name = file?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
+            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn read(&self, number: u64) -> io::Result<Bytes> {
+        fs::read(self.file(number)).map(Bytes::from)
+    }
+
+    fn read_at(&self, number: u64, offset: u64, bytes: usize) -> io::Result<Bytes> {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut file = File::open(self.file(number))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut part = Vec::with_capacity(bytes);
+        file.take(bytes as u64).read_to_end(&mut part)?;
+        Ok(part.into())
+    }
+
+    fn create(&mut self, number: u64) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.append(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(self.file(number))?;
+        self.sync()?;
+        Ok(file)
+    }
+
+    fn truncate(&mut self, number: u64, bytes: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.file(number))?;
+        file.set_len(bytes)?;
+        file.sync_all()
+    }
+
+    fn remove(&mut self, number: u64) -> io::Result<()> {
+        fs::remove_file(self.file(number))?;
+        self.sync()
+    }
+}
+
+impl SegmentFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

@@ -1,0 +1,235 @@
+//! The log on a storage that forgets what was not synced.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::log::Log;
+use super::storage::{SegmentFile, Storage};
+use super::{Damage, Directory, Entry, OpenError};
+
+/// So short that there are many.
+const SEGMENT_BYTES: u64 = 400;
+
+/// Segments in memory, which outlive the log that writes them.
+#[derive(Debug, Clone, Default)]
+struct Forgetful(Arc<Mutex<BTreeMap<u64, Kept>>>);
+
+#[derive(Debug, Clone, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    synced: usize,
+}
+
+impl Forgetful {
+    fn segments(&self) -> MutexGuard<'_, BTreeMap<u64, Kept>> {
+        self.0.lock().unwrap()
+    }
+
+    /// Of each part of 16 bytes that was not synced, some are lost; so is the end, maybe.
+    fn crash(&self, random: u64) {
+        let mut random = random;
+        let mut next = move || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) as usize
+        };
+        for kept in self.segments().values_mut() {
+            if next() % 2 == 0 {
+                let unsynced = kept.bytes.len() - kept.synced;
+                kept.bytes.truncate(kept.synced + next() % (unsynced + 1));
+            }
+            for part in kept.bytes[kept.synced..].chunks_mut(16) {
+                if next() % 4 == 0 {
+                    part.fill(0);
+                }
+            }
+            kept.synced = kept.bytes.len();
+        }
+    }
+}
+
+struct OpenSegment(Forgetful, u64);
+
+impl Storage for Forgetful {
+    type File = OpenSegment;
+
+    fn list(&self) -> io::Result<Vec<u64>> {
+        Ok(self.segments().keys().copied().collect())
+    }
+
+    fn read(&self, number: u64) -> io::Result<Bytes> {
+        Ok(Bytes::copy_from_slice(&self.segments()[&number].bytes))
+    }
+
+    fn read_at(&self, number: u64, offset: u64, bytes: usize) -> io::Result<Bytes> {
+        let segment = self.read(number)?;
+        let start = offset as usize;
+        Ok(segment.slice(start..segment.len().min(start + bytes)))
+    }
+
+    fn create(&mut self, number: u64) -> io::Result<OpenSegment> {
+        assert!(self.segments().insert(number, Kept::default()).is_none());
+        Ok(OpenSegment(self.clone(), number))
+    }
+
+    fn truncate(&mut self, number: u64, bytes: u64) -> io::Result<()> {
+        let mut segments = self.segments();
+        let kept = segments.get_mut(&number).unwrap();
+        kept.bytes.truncate(bytes as usize);
+        kept.synced = kept.bytes.len();
+        Ok(())
+    }
+
+    fn remove(&mut self, number: u64) -> io::Result<()> {
+        self.segments().remove(&number);
+        Ok(())
+    }
+}
+
+impl SegmentFile for OpenSegment {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.segments().get_mut(&self.1).unwrap().bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut segments = self.0.segments();
+        let kept = segments.get_mut(&self.1).unwrap();
+        kept.synced = kept.bytes.len();
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, u8),
+    Delete(u8),
+    Sync,
+    Restart,
+    Crash(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (0..12u8, any::<u8>()).prop_map(|(key, length)| Step::Put(key, length)),
+        4 => (0..12u8).prop_map(Step::Delete),
+        4 => Just(Step::Sync),
+        1 => Just(Step::Restart),
+        1 => any::<u64>().prop_map(Step::Crash),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+type Model = BTreeMap<u8, (u64, Vec<u8>)>;
+
+fn model_of(entries: &[Entry]) -> Model {
+    let ordered: Vec<_> = entries.iter().map(|entry| entry.sequence).collect();
+    assert!(ordered.is_sorted(), "{ordered:?}");
+    entries.iter().map(|it| (it.key[0], (it.sequence, it.value.to_vec()))).collect()
+}
+
+fn values(model: &Model) -> BTreeMap<u8, Vec<u8>> {
+    model.iter().map(|(key, (_, value))| (*key, value.clone())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// What was synced is there after a crash, and of what was not a beginning, in order.
+    #[test]
+    fn a_crash_loses_nothing_that_was_synced(steps in steps()) {
+        let storage = Forgetful::default();
+        let open = || Log::open_with(storage.clone(), SEGMENT_BYTES).unwrap();
+        let (mut log, ..) = open();
+        let mut sequence = 0;
+        // The state after each step since the last sync, the oldest is the one that was synced.
+        let mut states = vec![Model::new()];
+        for step in steps {
+            let mut state = states.last().unwrap().clone();
+            match step {
+                Step::Put(key, length) => {
+                    sequence += 1;
+                    let value = vec![length; length.into()];
+                    log.put(&[key], &value).unwrap();
+                    state.insert(key, (sequence, value));
+                    states.push(state);
+                }
+                Step::Delete(key) => {
+                    log.delete(&[key]).unwrap();
+                    state.remove(&key);
+                    states.push(state);
+                }
+                Step::Sync => {
+                    log.sync().unwrap();
+                    states = vec![state];
+                }
+                Step::Restart => {
+                    log.sync().unwrap();
+                    let (next, entries, dropped) = open();
+                    prop_assert_eq!(dropped, None);
+                    prop_assert_eq!(values(&model_of(&entries)), values(&state));
+                    (log, states) = (next, vec![model_of(&entries)]);
+                }
+                Step::Crash(random) => {
+                    storage.crash(random);
+                    let (next, entries, _) = open();
+                    let found = model_of(&entries);
+                    let is_one = states.iter().any(|state| values(state) == values(&found));
+                    prop_assert!(is_one, "{:?} is none of {:?}", found, states);
+                    (log, states) = (next, vec![found]);
+                }
+            }
+            sequence = sequence.max(states.last().unwrap().values().map(|it| it.0).max().unwrap_or(0));
+            prop_assert_eq!(log.len(), states.last().unwrap().len());
+        }
+    }
+}
+
+#[test]
+fn old_segments_are_emptied() {
+    let storage = Forgetful::default();
+    let (mut log, ..) = Log::open_with(storage.clone(), 1024 * 1024).unwrap();
+    log.put(b"kept", b"forever").unwrap();
+    let value = vec![7; 100_000];
+    for round in 0..5_000u32 {
+        log.put(&(round % 10).to_le_bytes(), &value).unwrap();
+        if round % 10 == 0 {
+            log.sync().unwrap();
+        }
+    }
+    let (bytes, live) = log.bytes();
+    assert!(live > 1_000_000 && bytes < 200 * 1024 * 1024, "{bytes} bytes for {live}");
+    let (_, entries, _) = Log::open_with(storage, 1024 * 1024).unwrap();
+    assert_eq!((&*entries[0].key, entries.len()), (&b"kept"[..], 11));
+}
+
+#[test]
+fn a_directory_keeps_it_and_a_flipped_bit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Directory::open(&dir.path().join("journal")).map(Log::open).unwrap();
+    let (mut log, entries, _) = open().unwrap();
+    assert!(entries.is_empty());
+    log.put(b"a", b"1").unwrap();
+    log.sync().unwrap();
+    log.put(b"b", b"2").unwrap();
+    log.delete(b"a").unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let (log, entries, dropped) = open().unwrap();
+    assert_eq!((entries.len(), &*entries[0].key, dropped), (1, &b"b"[..], None));
+    drop(log);
+
+    let file = dir.path().join("journal/0000000000000001.seg");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[45] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let error = open().unwrap_err();
+    let is_named = matches!(
+        error,
+        OpenError::Damaged { segment: 1, damage: Damage::Entries(ref place) } if place.start == 24
+    );
+    assert!(is_named, "{error}");
+}
