@@ -106,6 +106,8 @@ error_codes! {
     Overloaded = 52, "OVERLOADED";
     /// An operator keeps the action's tasks from its workers, and nothing answers in their place.
     Degraded = 53, "DEGRADED";
+    /// The task has ended, and its client has said that it is done with the result.
+    Settled = 54, "SETTLED";
 }
 
 impl fmt::Display for ErrorCode {

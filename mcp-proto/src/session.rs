@@ -15,7 +15,7 @@
 //! | open, as | the dialling side sends | the broker sends |
 //! |---|---|---|
 //! | any | PING PONG ERROR | PING PONG ERROR GOAWAY |
-//! | client | SEND CANCEL FETCH RESUME CHUNK CREDIT | DELIVER STATUS ACCEPTED CHUNK CREDIT PROGRESS |
+//! | client | SEND CANCEL FETCH SETTLE RESUME CHUNK CREDIT | DELIVER STATUS ACCEPTED CHUNK CREDIT PROGRESS |
 //! | worker | STARTED PROGRESS CHUNK CREDIT RESULT NACK PARK | ROUTE CANCEL CHUNK CREDIT |
 //!
 //! Before ACK the broker may send only ERROR (it refuses) and the dialling side only HELLO.
@@ -85,7 +85,10 @@ impl Session {
             (_, Kind::Ping | Kind::Pong | Kind::Error) | (Side::Dialler, Kind::Goaway) => Ok(()),
             // Of results and of inputs: every connection has one of the roles.
             (_, Kind::Chunk | Kind::Credit) => Ok(()),
-            (Side::Broker, Kind::Send | Kind::Cancel | Kind::Fetch | Kind::Resume)
+            (
+                Side::Broker,
+                Kind::Send | Kind::Cancel | Kind::Fetch | Kind::Settle | Kind::Resume,
+            )
             | (Side::Dialler, Kind::Deliver | Kind::Status | Kind::Accepted | Kind::Progress) => {
                 if roles.client {
                     Ok(())
@@ -112,6 +115,7 @@ impl Session {
                 Kind::Hello
                 | Kind::Send
                 | Kind::Fetch
+                | Kind::Settle
                 | Kind::Resume
                 | Kind::Result
                 | Kind::Nack

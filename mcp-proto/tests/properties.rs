@@ -343,10 +343,11 @@ fn message() -> BoxedStrategy<Message> {
             prop_oneof![Just(InputLength::Unknown), (1..=u64::MAX).prop_map(InputLength::Bytes),];
         option::of(length)
     };
-    let send = (task(), ttl_ms.clone(), any::<u32>(), input()).prop_map(
-        |(task, ttl_ms, stream_window_bytes, input_follows)| {
+    let send = (task(), ttl_ms.clone(), any::<u32>(), input(), any::<u64>()).prop_map(
+        |(task, ttl_ms, stream_window_bytes, input_follows, delay)| {
             let send = Send::new(task.encode(), ttl_ms);
-            Message::Send(Send { stream_window_bytes, input_follows, ..send })
+            let delay_ms = delay % ttl_ms;
+            Message::Send(Send { stream_window_bytes, input_follows, delay_ms, ..send })
         },
     );
     // What a worker is sent may have fields that this version does not know: bytes are bytes.
@@ -384,6 +385,7 @@ fn message() -> BoxedStrategy<Message> {
         cancel.prop_map(Message::Cancel),
         nack,
         task_id().prop_map(Message::Fetch),
+        task_id().prop_map(Message::Settle),
         status,
     ];
     prop_oneof![2 => session, 3 => tasks, 2 => running()].boxed()

@@ -71,7 +71,7 @@ fn every_kind_has_an_example() {
 fn reserved_kinds_are_unknown_and_survived() {
     let pool = descriptors();
     let frame = pool.get_message_by_name("mcp.v1.Frame").unwrap();
-    let section = section("5.22 Reserved kinds");
+    let section = section("5.23 Reserved kinds");
     let mut reserved = 0;
     for (at, _) in section.match_indices('`') {
         let (before, after) = (&section[..at], &section[at + 1..]);

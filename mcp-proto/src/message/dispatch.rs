@@ -109,17 +109,20 @@ pub struct Send {
     pub stream_window_bytes: u32,
     /// Set when the body is only the beginning of the input: chunks with the rest follow.
     pub input_follows: Option<InputLength>,
+    /// The task waits for so many ms from now before it may go to a worker; less than `ttl_ms`.
+    pub delay_ms: u64,
 }
 
 impl Send {
-    /// A task whose body is all of its input, and whose client wants no chunks.
+    /// A task that may go to a worker at once, whose body is all of its input, and whose client wants
+    /// no chunks.
     pub fn new(task: EncodedTask, ttl_ms: u64) -> Self {
-        Self { task, ttl_ms, stream_window_bytes: 0, input_follows: None }
+        Self { task, ttl_ms, stream_window_bytes: 0, input_follows: None, delay_ms: 0 }
     }
 
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let (mut task, mut ttl_ms, mut stream_window_bytes) = (Bytes::new(), 0, 0);
-        let (mut follows, mut input_bytes) = (false, 0);
+        let (mut follows, mut input_bytes, mut delay_ms) = (false, 0, 0);
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -128,19 +131,30 @@ impl Send {
                 3 => stream_window_bytes = field.uint()?.min(u32::MAX.into()) as u32,
                 4 => follows = field.uint()? != 0,
                 5 => input_bytes = field.uint()?,
+                6 => delay_ms = field.uint()?,
                 _ => {}
             }
         }
         let task = EncodedTask(task);
-        if ttl_ms == 0 || ttl_ms > MAX_TTL_MS {
+        let is_ttl_allowed = (1..=MAX_TTL_MS).contains(&ttl_ms);
+        if !is_ttl_allowed || delay_ms >= ttl_ms {
             let task = task.decode().ok();
             let task_id = task.as_ref().map(|task| &task.id);
             let at = In { kind: MessageKind::Send, task_id };
-            let problem = format!("is {ttl_ms}; 1 to {MAX_TTL_MS} ms are allowed");
-            return Err(at.invalid("ttl_ms", problem).into());
+            return Err(match is_ttl_allowed {
+                false => {
+                    let problem = format!("is {ttl_ms}; 1 to {MAX_TTL_MS} ms are allowed");
+                    at.invalid("ttl_ms", problem)
+                }
+                true => {
+                    let problem = format!("is {delay_ms}; it must be less than ttl_ms, {ttl_ms}");
+                    at.invalid("delay_ms", problem)
+                }
+            }
+            .into());
         }
         let input_follows = InputLength::from_fields(follows, input_bytes);
-        Ok(Self { task, ttl_ms, stream_window_bytes, input_follows })
+        Ok(Self { task, ttl_ms, stream_window_bytes, input_follows, delay_ms })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
@@ -150,6 +164,7 @@ impl Send {
         if let Some(length) = self.input_follows {
             length.write(4, to);
         }
+        to.uint(6, self.delay_ms);
     }
 }
 

@@ -74,6 +74,8 @@ pub enum Message {
     Resume(Resume),
     /// Client: what became of my task?
     Fetch(TaskId),
+    /// Client: I am done with the result of this durable task.
+    Settle(TaskId),
     /// Broker: answers FETCH for a task without an outcome.
     Status(TaskId, TaskState),
     /// Against the direction of chunks: more of them may come.
@@ -104,6 +106,7 @@ pub enum MessageKind {
     Chunk,
     Resume,
     Fetch,
+    Settle,
     Status,
     Credit,
     Park,
@@ -131,6 +134,7 @@ impl MessageKind {
             MessageKind::Chunk => 19,
             MessageKind::Resume => 20,
             MessageKind::Fetch => 21,
+            MessageKind::Settle => 22,
             MessageKind::Status => 23,
             MessageKind::Credit => 24,
             MessageKind::Park => 25,
@@ -157,6 +161,7 @@ impl MessageKind {
             19 => MessageKind::Chunk,
             20 => MessageKind::Resume,
             21 => MessageKind::Fetch,
+            22 => MessageKind::Settle,
             23 => MessageKind::Status,
             24 => MessageKind::Credit,
             25 => MessageKind::Park,
@@ -186,6 +191,7 @@ impl fmt::Display for MessageKind {
             MessageKind::Chunk => "CHUNK",
             MessageKind::Resume => "RESUME",
             MessageKind::Fetch => "FETCH",
+            MessageKind::Settle => "SETTLE",
             MessageKind::Status => "STATUS",
             MessageKind::Credit => "CREDIT",
             MessageKind::Park => "PARK",
@@ -223,6 +229,7 @@ impl Message {
             Message::Chunk(_) => MessageKind::Chunk,
             Message::Resume(_) => MessageKind::Resume,
             Message::Fetch(_) => MessageKind::Fetch,
+            Message::Settle(_) => MessageKind::Settle,
             Message::Status(..) => MessageKind::Status,
             Message::Credit(_) => MessageKind::Credit,
             Message::Park(_) => MessageKind::Park,
@@ -290,6 +297,9 @@ impl Message {
             MessageKind::Fetch => {
                 Message::Fetch(task_id(wire::Fetch::decode(generated())?.task_id)?)
             }
+            MessageKind::Settle => {
+                Message::Settle(task_id(wire::Settle::decode(generated())?.task_id)?)
+            }
             MessageKind::Status => {
                 let it = wire::Status::decode(generated())?;
                 let state = TaskState::from_wire(it.state).unwrap_or(TaskState::Unknown);
@@ -312,7 +322,7 @@ impl Message {
             Message::Goaway(it) => to.generated(field, &it.to_wire()),
             Message::Error(it) => to.generated(field, &it.to_wire()),
             Message::Send(it) => to.message(field, |to| it.write(to)),
-            Message::Accepted(id) | Message::Fetch(id) => {
+            Message::Accepted(id) | Message::Fetch(id) | Message::Settle(id) => {
                 to.message(field, |to| to.bytes(1, id.as_bytes()));
             }
             Message::Route(it) => to.message(field, |to| it.write(to)),
