@@ -406,6 +406,7 @@ fn expected() -> Vec<Frame> {
             "",
         ),
         frame(Message::Park(Park { attempt_id: ATTEMPT, parked: true }), ""),
+        frame(Message::Settle(id.clone()), ""),
         frame(Message::Deliver(Box::new(with_a_child(id, task_id("uuid-456def")))), ""),
     ]
 }

@@ -36,6 +36,8 @@ pub(super) struct Newcomer<'a> {
     pub(super) priority: Priority,
     pub(super) bytes: usize,
     pub(super) deadline: Mono,
+    /// It waits for its time first.
+    pub(super) is_delayed: bool,
 }
 
 /// Where a task is that was taken.
@@ -90,6 +92,22 @@ impl Core {
         Admitted { pool: key, subqueue: 0, tenant, arm: None }
     }
 
+    /// A place for a task that was taken before, whatever the bounds and rates.
+    pub(super) fn admit_anyway(
+        &mut self,
+        now: Now,
+        newcomer: &Newcomer<'_>,
+    ) -> Result<Admitted, ErrorInfo> {
+        let key = self.pool(newcomer.action, newcomer.is_shadow);
+        let arm = self.assign_arm(key, newcomer.required, newcomer.affinity);
+        let Some(pool) = self.pools.get_mut(key) else { unreachable!("made above") };
+        let Some(subqueue) = pool.subqueue_for(newcomer.required, arm.as_ref()) else {
+            return Err(pool.too_many_subqueues());
+        };
+        let tenant = pool.tenants.enter(now.mono, newcomer.tenant);
+        Ok(Admitted { pool: key, subqueue, tenant, arm })
+    }
+
     /// How many bytes more of tasks of a kind may wait.
     pub(super) fn left_waiting_bytes(&self, is_shadow: bool) -> usize {
         let waiting = if is_shadow { self.waiting.shadow } else { self.waiting.live };
@@ -124,12 +142,7 @@ impl Pool {
         left_bytes: usize,
         config: &CoreConfig,
     ) -> Result<usize, ErrorInfo> {
-        let required = newcomer.required;
-        let index = match arm {
-            Some(arm) => self.subqueue(&arm.labels(required), Some(required)),
-            None => self.subqueue(required, None),
-        };
-        let Some(index) = index else {
+        let Some(index) = self.subqueue_for(newcomer.required, arm) else {
             return Err(self.too_many_subqueues());
         };
         let at = (self.home(index, newcomer.affinity), &self.subqueues[index]);
@@ -139,6 +152,15 @@ impl Pool {
             *self.tenants.bucket_mut(tenant) = of_tenant;
         }
         Ok(index)
+    }
+
+    /// The sub-queue of tasks with these labels, of an arm of a split if they are for one.
+    #[inline]
+    fn subqueue_for(&mut self, required: &Labels, arm: Option<&Assigned>) -> Option<usize> {
+        match arm {
+            Some(arm) => self.subqueue(&arm.labels(required), Some(required)),
+            None => self.subqueue(required, None),
+        }
     }
 
     /// Whether a task can be taken that is for a worker alone, or for any of a sub-queue, where so
@@ -154,7 +176,9 @@ impl Pool {
         left_bytes: usize,
         config: &CoreConfig,
     ) -> Result<Option<[Bucket; 2]>, ErrorInfo> {
-        if !self.has_room_at(at.0, at.1) {
+        if newcomer.is_delayed {
+            self.check_delayed(newcomer.bytes, config)?;
+        } else if !self.has_room_at(at.0, at.1) {
             if newcomer.bytes > left_bytes {
                 let message = format!(
                     "{} bytes of tasks wait for workers, and the broker keeps no more",
@@ -170,6 +194,20 @@ impl Pool {
             return Ok(None);
         }
         self.taken_from_buckets(now, tenant).map(Some)
+    }
+
+    /// One more task may wait for its time: they are bounded as the queue is.
+    fn check_delayed(&self, bytes: usize, config: &CoreConfig) -> Result<(), ErrorInfo> {
+        let bounds = self.rules.queue_bounds(config);
+        let Total { tasks, bytes: held } = self.delayed;
+        if tasks < bounds.tasks && held + bytes <= bounds.bytes {
+            return Ok(());
+        }
+        let message = format!(
+            "as many tasks of {} wait for their time as may: {tasks}, {held} bytes",
+            self.action
+        );
+        Err(ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000))
     }
 
     /// Refuses a task with yet another set of required labels.
@@ -324,6 +362,8 @@ impl ActionRules {
     /// waited.
     pub(super) fn wait_until(&self, since: Mono, task: &Task) -> Mono {
         match task.attempts {
+            // It waits as long as it lives.
+            _ if task.is_durable => task.deadline,
             0 => self.first_wait_until(since, task.deadline),
             _ => task.deadline,
         }

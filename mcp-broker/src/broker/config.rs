@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mcp_proto::{ActionName, Limits, NodeId};
 
+use super::durable::DurableRules;
 use super::rules::ActionRules;
 
 /// Configuration of a [`Core`](super::Core). All durations are in milliseconds.
@@ -86,6 +87,8 @@ pub struct CoreConfig {
     pub retry_budget_percent: u32,
     /// Whether durable tasks are taken: the journal outlives the process.
     pub is_durable: bool,
+    /// What is kept of durable tasks.
+    pub durable: DurableRules,
 }
 
 impl CoreConfig {
@@ -127,6 +130,7 @@ impl CoreConfig {
             max_nacks: 8,
             retry_budget_percent: 20,
             is_durable: false,
+            durable: DurableRules::default(),
         }
     }
 }

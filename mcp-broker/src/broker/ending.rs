@@ -7,11 +7,12 @@ use mcp_proto::{
     Executed, Hop, HopEvent, Labels, LazyTrace, Message, Outcome, ResultHeaders,
 };
 
+use super::durable::DurableEnd;
 use super::fallback::Detour;
 use super::family::ends_children;
 use super::finished::Kept;
 use super::health::barred;
-use super::inflight::{AttemptKey, Task, TaskKey, TaskState};
+use super::inflight::{AttemptKey, Name, Task, TaskKey, TaskState};
 use super::mirror::{Finding, Half};
 use super::pool::Pool;
 use super::{Core, Mono, Now, Timer};
@@ -118,7 +119,7 @@ impl Core {
 
     /// A task's time to live ran out before its next attempt was due.
     fn expire_delayed(&mut self, now: Now, key: TaskKey) {
-        let message = "its time to live ran out before its workers wanted to be asked again";
+        let message = "its time to live ran out while it waited for its time";
         let error = ErrorInfo::new(ErrorCode::Expired, message);
         let executed = self.executed_so_far(key);
         self.end(now, key, End::without_result(Outcome::Expired, executed, error));
@@ -131,7 +132,7 @@ impl Core {
         let subqueue = &pool.subqueues[task.subqueue];
         let wait_ms = self.config.no_worker_wait_ms;
         let is_barred = || subqueue.barred_since().is_some_and(|at| now >= at.plus_ms(wait_ms));
-        if subqueue.ready > 0 || task.had_worker && !is_barred() {
+        if task.is_durable || subqueue.ready > 0 || task.had_worker && !is_barred() {
             return None;
         }
         if subqueue.is_barred() {
@@ -265,7 +266,8 @@ impl Core {
             self.leave_queue(key);
         }
         if is_durable && self.can_be_durable() {
-            self.journal_ended(key, deliver, body);
+            self.bury(now, key, &deliver);
+            self.journal_ended(now, key, deliver, body);
         } else {
             self.finish(now, key, deliver, body);
         }
@@ -314,6 +316,7 @@ impl Core {
         let mut extras = task.extras.take();
         let Task { identity, name_hash, fingerprint, received, stream, .. } = *task;
         let Task { priority, tenant, attempts, subqueue, pool: pool_key, .. } = *task;
+        let durable = task.is_durable.then(|| task.payload.clone());
         self.tasks.remove(key);
         let Some(pool) = self.pools.get_mut(pool_key) else { return };
         pool.tasks -= 1;
@@ -371,6 +374,14 @@ impl Core {
             self.deliver(session, frame.clone());
         }
         let Deliver { outcome, executed, .. } = deliver;
+        let action = asked.unwrap_or(placed);
+        if let Some(payload) = durable {
+            let name = Name { identity, id: &deliver.task_id, hash: name_hash };
+            self.durable_ends(
+                now,
+                DurableEnd { name, action: &action, payload: &payload, executed, frame: &frame },
+            );
+        }
         let mut node_id = None;
         if let LazyTrace::Decoded(ContextTrace { mut hops, .. }) = deliver.trace {
             node_id = hops.last().map(|hop| hop.node_id.clone());
@@ -386,7 +397,7 @@ impl Core {
             is_refusal: outcome == Outcome::Rejected && executed == Executed::No,
             ends_children: ends_children(outcome),
             frame,
-            action: asked.unwrap_or(placed),
+            action,
             priority,
             outcome,
             error_code: deliver.error.map(|error| error.code),

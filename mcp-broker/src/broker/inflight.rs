@@ -74,6 +74,8 @@ pub(super) struct Task {
     pub(super) tenant: Tenant,
     pub(super) is_idempotent: bool,
     pub(super) is_durable: bool,
+    /// Set once the journal has it on disk.
+    pub(super) is_on_disk: bool,
     /// Sessions that get its outcome.
     pub(super) waiters: SmallVec<[SessionKey; 2]>,
     pub(super) pool: PoolKey,
@@ -159,6 +161,8 @@ pub(super) struct Extras {
     pub(super) pinned: Option<Member>,
     /// Set when a step of its fallback chain has it, or has answered it.
     pub(super) detour: Option<Box<Detour>>,
+    /// The time to live that it came with, if that was before the broker's start; 0 otherwise.
+    pub(super) ttl_ms: u64,
     /// Why attempts went where they went, by their numbers, of those that are no hop yet.
     pub(super) explanations: Vec<(u32, Box<Explanation>)>,
 }
@@ -261,6 +265,14 @@ impl Task {
             if bytes > MAX_EXPLANATIONS_BYTES {
                 older.explanation = None;
             }
+        }
+    }
+
+    /// The time to live that it came with.
+    pub(super) fn ttl_ms(&self) -> u64 {
+        match self.extras.as_ref().map_or(0, |extras| extras.ttl_ms) {
+            0 => self.deadline.since(self.received).div_ceil(1000),
+            ttl_ms => ttl_ms,
         }
     }
 

@@ -123,6 +123,7 @@ impl Core {
             tenant,
             is_idempotent: false,
             is_durable: false,
+            is_on_disk: false,
             waiters: SmallVec::new(),
             pool: pool_key,
             subqueue,

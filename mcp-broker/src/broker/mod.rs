@@ -18,6 +18,7 @@
 //! workers (which `registration` and `liveness` change), `sessions` those of clients (`clients`),
 //! `health` those of workers that do their tasks badly. Shadow tasks go the same way beside the live
 //! ones (`shadow`); `mirroring` copies live ones to them (`mirror`), and `split` divides them among arms.
+//! `durable` has what outlives the broker: the journal's records, and what is kept of tasks that ended.
 
 mod admin;
 mod admission;
@@ -28,6 +29,7 @@ mod clients;
 mod config;
 mod digest;
 mod dispatch;
+mod durable;
 mod ending;
 mod experiments;
 mod explain;
@@ -40,8 +42,6 @@ mod hedging;
 mod histogram;
 mod identity;
 mod inflight;
-mod journal;
-mod journaling;
 mod liveness;
 mod mean;
 mod metrics;
@@ -84,6 +84,10 @@ use mcp_proto::{ActionName, Hop, Message};
 
 pub use balancer::{Affinity, Policy};
 pub use config::CoreConfig;
+pub use durable::{
+    AcceptedTask, DeadLetter, DurableRules, DurableStats, EndedTask, Journal, Record, Restored,
+    SettledTask, TaskName,
+};
 pub use experiments::{ArmView, Durations, Experiments, MirrorView};
 pub use explain::Question;
 pub use fallback::{CachedBy, FallbackStep};
@@ -91,7 +95,6 @@ pub use health::{ActionHealth, BreakerRules, Breakers, OutlierRules};
 pub use hedging::HedgeRule;
 pub use histogram::Histogram;
 pub use identity::Identity;
-pub use journal::{Journal, Record};
 pub use metrics::{ActionMetrics, Metrics, TaskCounts};
 pub use mirror::{MirrorCounts, MirrorRule};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
@@ -104,11 +107,11 @@ pub use time::{Mono, Now};
 
 use balancer::Member;
 use budget::Budget;
+use durable::{Durable, LedgerKey};
 use fallback::{Answers, Degraded};
 use finished::Finished;
 use health::Memory;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
-use journaling::Journaling;
 use metrics::Measured;
 use mirror::Mirrors;
 use peers::Peer;
@@ -142,7 +145,7 @@ pub struct Core {
     answers: Answers,
     streams: Streams,
     uploads: Uploads,
-    journaling: Journaling,
+    durable: Durable,
     timers: Timers<Timer>,
     /// How often a task was queued: orders those that are else the same.
     tickets: u64,
@@ -183,6 +186,10 @@ enum Timer {
     Health(PoolKey, Member),
     Outage(PoolKey),
     SendOn(PoolKey),
+    /// The retention of a durable task's outcome, or of its id.
+    Forget(LedgerKey),
+    /// Of a dead letter's number.
+    DeadLetter(u64),
     Drain,
 }
 
@@ -210,7 +217,7 @@ impl Core {
             answers: Answers::new(config.cached_answers, config.cached_answer_bytes, seed()),
             streams: Streams::new(config.stream_bytes, config.kept_results),
             uploads: Uploads::new(config.max_upload_bytes),
-            journaling: Journaling::default(),
+            durable: Durable::default(),
             timers: Timers::new(),
             tickets: 0,
             below_cap: Vec::new(),
@@ -257,6 +264,10 @@ impl Core {
                 Timer::Health(pool, member) => self.health_is_due(now, pool, member),
                 Timer::Outage(pool) => self.outage_lasts(now, pool),
                 Timer::SendOn(pool) => self.send_on(now, pool),
+                Timer::Forget(entry) => self.forget(entry),
+                Timer::DeadLetter(number) => {
+                    self.drop_dead_letter(number);
+                }
                 Timer::Drain => self.drain_is_over(now),
             }
         }
@@ -285,6 +296,7 @@ impl Core {
             uploads: self.uploads.open().len() as u64,
             upload_bytes: self.uploads.set_aside_bytes() as u64,
             connections: self.peers.len() as u64,
+            durable: self.durable_stats(),
             ..self.stats
         }
     }

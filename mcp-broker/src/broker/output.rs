@@ -7,7 +7,7 @@ use mcp_proto::{
     RouteHead, SessionId, TaskId,
 };
 
-use super::journal::Record;
+use super::durable::Record;
 
 /// A connection, as named by whoever holds the core. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -241,6 +241,11 @@ pub enum Event {
         /// Why.
         message: String,
     },
+    /// A task in the journal was not taken up: it stays there.
+    NotRestored {
+        /// Which, and why.
+        message: String,
+    },
     /// The broker stops.
     ShuttingDown {
         /// Tasks that are still running.
@@ -272,7 +277,7 @@ impl Event {
             | Event::ActionDegraded { .. }
             | Event::SheddingBegan { .. }
             | Event::CancelUnconfirmed { .. } => Level::Warn,
-            Event::JournalFailed { .. } => Level::Error,
+            Event::JournalFailed { .. } | Event::NotRestored { .. } => Level::Error,
         }
     }
 }
@@ -349,6 +354,9 @@ impl fmt::Display for Event {
             }
             Event::JournalFailed { message } => {
                 write!(f, "the journal failed, durable tasks are refused: {message}")
+            }
+            Event::NotRestored { message } => {
+                write!(f, "the journal has a task that can't be taken up: {message}")
             }
             Event::ShuttingDown { running } => {
                 write!(f, "shutting down; {running} tasks are running")

@@ -169,6 +169,7 @@ impl Core {
                 self.handle_cancel(now, session, &task);
             }
             (Message::Fetch(task), Some(session), _) => self.handle_fetch(session, task),
+            (Message::Settle(task), Some(session), _) => self.handle_settle(now, session, &task),
             (Message::Nack(nack), _, Some(agent)) => self.handle_nack(now, id, agent, nack),
             (
                 Message::Chunk(Chunk { of: Subject::Task(task, _), seq, last, .. }),
@@ -221,6 +222,7 @@ impl Core {
                 | Message::Cancel(_)
                 | Message::Nack(_)
                 | Message::Fetch(_)
+                | Message::Settle(_)
                 | Message::Status(..)
                 | Message::Started(_)
                 | Message::Progress(_)

@@ -176,7 +176,7 @@ impl Core {
         if now.mono.plus_ms(wait_ms) >= task.deadline {
             return Again::NoTimeLeft;
         }
-        if self.is_shutting_down {
+        if self.is_shutting_down && !task.is_durable {
             return Again::ShuttingDown;
         }
         if !self.may_wait(key) {
@@ -255,7 +255,7 @@ impl Core {
     }
 
     /// Lets a task wait for its time, which its deadline may cut.
-    fn delay(&mut self, now: Now, key: TaskKey, wait_ms: u64) {
+    pub(super) fn delay(&mut self, now: Now, key: TaskKey, wait_ms: u64) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         task.state = TaskState::Delayed { since: now.mono };
         let bytes = task.bytes();

@@ -8,8 +8,8 @@ use super::{ConnectionId, Core, Event, Now, Timer};
 
 impl Core {
     /// Starts to shut down: peers get GOAWAY, waiting tasks end rejected(SHUTTING_DOWN), no new
-    /// ones are taken. What runs may go on for `drain_ms`; then it ends too. Done when
-    /// [`Core::is_drained`] says so.
+    /// ones are taken. What runs may go on for `drain_ms`; then it ends too. Durable tasks do not
+    /// end: they stay in the journal. Done when [`Core::is_drained`] says so.
     pub fn begin_shutdown(&mut self, now: Now, drain_ms: u64) {
         if std::mem::replace(&mut self.is_shutting_down, true) {
             return;
@@ -40,9 +40,14 @@ impl Core {
         self.is_shutting_down
     }
 
-    /// Whether it is shutting down and every task has its outcome.
+    /// Whether it is shutting down and every task has its outcome, or stays in the journal.
     pub fn is_drained(&self) -> bool {
-        self.is_shutting_down && self.tasks.len() == 0
+        let in_journal = self.delayed.live.tasks + self.delayed.shadow.tasks;
+        self.is_shutting_down && self.tasks.len() == in_journal
+    }
+
+    fn stays_in_journal(&self, key: TaskKey) -> bool {
+        self.can_be_durable() && self.tasks.get(key).is_some_and(|task| task.is_durable)
     }
 
     pub(super) fn drain_is_over(&mut self, now: Now) {
@@ -52,14 +57,23 @@ impl Core {
             };
             let why = "the broker is shutting down";
             self.end_attempts(now, key, HopEvent::Cancelled, why, CancelReason::Shutdown);
+            if self.stays_in_journal(key) {
+                self.delay(now, key, u64::MAX);
+                continue;
+            }
             let message = "the broker shut down while a worker had it";
             let error = ErrorInfo::new(ErrorCode::ShuttingDown, message);
             self.end(now, key, End::without_result(Outcome::Failed, Executed::Maybe, error));
         }
     }
 
-    /// Ends a task that waits, or that a worker gave back, while the broker shuts down.
+    /// Ends a task that waits, or that a worker gave back, while the broker shuts down. A durable one
+    /// goes on when the broker is back.
     pub(super) fn end_for_shutdown(&mut self, now: Now, key: TaskKey) {
+        if self.stays_in_journal(key) {
+            self.leave_queue(key);
+            return self.delay(now, key, u64::MAX);
+        }
         let executed = self.executed_so_far(key);
         let outcome = match executed {
             Executed::No => Outcome::Rejected,

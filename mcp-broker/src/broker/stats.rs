@@ -3,7 +3,7 @@
 use mcp_proto::{ActionName, AgentId, Labels, NodeId, Readiness};
 
 use super::ShadowStats;
-
+use super::durable::DurableStats;
 use super::health::ActionHealth;
 
 /// Counters and gauges of a broker.
@@ -100,6 +100,8 @@ pub struct Stats {
     /// Connections now.
     pub connections: u64,
 
+    /// Durable tasks.
+    pub durable: DurableStats,
     /// Load tests, and copies of live tasks.
     pub shadow: ShadowStats,
 }

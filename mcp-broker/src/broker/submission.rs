@@ -6,17 +6,16 @@ use mcp_proto::{
     Payload, Send, TaskHead, TaskId, TaskState as Reported,
 };
 
-use smallvec::smallvec;
-
 use super::admin;
 use super::admission::{Admitted, Newcomer};
 use super::fallback::Seeker;
-use super::family::BY_CLIENT;
+use super::family::{BY_CLIENT, Kin};
 use super::hash::fnv1a;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
 use super::sessions::{IdentityKey, SessionKey};
+use super::streams::StreamKey;
 use super::uploads::Upload;
-use super::{ConnectionId, Core, Now, shadow};
+use super::{ConnectionId, Core, Mono, Now, Output, shadow};
 
 /// A SEND that is no duplicate, without what it says of the task.
 struct Arrival {
@@ -26,8 +25,28 @@ struct Arrival {
     fingerprint: u64,
     payload: Payload,
     ttl_ms: u64,
+    delay_ms: u64,
     stream_window_bytes: u32,
     input_follows: Option<InputLength>,
+}
+
+/// A task that was let in.
+pub(super) struct Entering {
+    pub(super) identity: IdentityKey,
+    pub(super) name_hash: u64,
+    pub(super) fingerprint: u64,
+    pub(super) payload: Payload,
+    pub(super) deadline: Mono,
+    /// Its affinity key's hash; 0 without one.
+    pub(super) affinity: u64,
+    pub(super) admitted: Admitted,
+    pub(super) is_shadow: bool,
+    pub(super) is_durable: bool,
+    /// Who waits for it.
+    pub(super) session: Option<SessionKey>,
+    pub(super) stream: Option<StreamKey>,
+    pub(super) extras: Option<Box<Extras>>,
+    pub(super) kin: Option<Box<Kin>>,
 }
 
 impl Core {
@@ -51,10 +70,10 @@ impl Core {
         };
         let fingerprint = self.tasks.fingerprint(spec.action.as_str(), &body, send.input_follows);
         let name = self.tasks.name(identity, &spec.id);
-        if self.is_duplicate(session, name, fingerprint) {
+        if self.is_duplicate(session, name, fingerprint, (spec.action.as_str(), &body)) {
             return;
         }
-        let Send { ttl_ms, stream_window_bytes, input_follows, .. } = send;
+        let Send { ttl_ms, delay_ms, stream_window_bytes, input_follows, .. } = send;
         let payload = Payload::new(&send.task, body, &mut self.scratch);
         let name_hash = name.hash;
         let arrival = Arrival {
@@ -64,6 +83,7 @@ impl Core {
             fingerprint,
             payload,
             ttl_ms,
+            delay_ms,
             stream_window_bytes,
             input_follows,
         };
@@ -78,11 +98,21 @@ impl Core {
         }
     }
 
-    /// Answers a SEND whose task id is known.
-    fn is_duplicate(&mut self, session: SessionKey, name: Name<'_>, fingerprint: u64) -> bool {
+    /// Answers a SEND of this action and input whose task id is known.
+    fn is_duplicate(
+        &mut self,
+        session: SessionKey,
+        name: Name<'_>,
+        fingerprint: u64,
+        asked: (&str, &[u8]),
+    ) -> bool {
         let id = name.id;
         let known = match self.tasks.find(name) {
             Some(key) => self.tasks.get(key).map(|task| (task.fingerprint, Some(key))),
+            None if self.answer_from_ledger(session, name, Some(asked)) => {
+                self.stats.duplicates += 1;
+                return true;
+            }
             None => self
                 .finished
                 .find(name)
@@ -92,9 +122,7 @@ impl Core {
         let Some((known, in_flight)) = known else { return false };
         self.stats.duplicates += 1;
         if known != fingerprint {
-            let message = format!("task {id} was sent before with another action or body");
-            let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
-            self.reject(session, id.clone(), error);
+            self.reject_mismatch(session, id);
         } else if let Some(key) = in_flight {
             match self.join(session, key) {
                 Ok(()) => self.stats.joined += 1,
@@ -106,9 +134,21 @@ impl Core {
         true
     }
 
+    pub(super) fn reject_mismatch(&mut self, session: SessionKey, id: &TaskId) {
+        let message = format!("task {id} was sent before with another action or body");
+        let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
+        self.reject(session, id.clone(), error);
+    }
+
     /// Lets a session wait for a task that is in flight.
     fn join(&mut self, session: SessionKey, key: TaskKey) -> Result<(), ErrorInfo> {
         let Some(task) = self.tasks.get_mut(key) else { return Ok(()) };
+        if task.is_on_disk
+            && let Some(to) = self.sessions.get(session).and_then(|session| session.connection)
+        {
+            let message = Message::Accepted(task.id.clone());
+            self.outputs.push_back(Output::Send { to, message });
+        }
         if task.waiters.contains(&session) {
             return Ok(());
         }
@@ -131,7 +171,7 @@ impl Core {
     }
 
     /// Sends a kept outcome.
-    fn deliver_again(&mut self, session: SessionKey, name: Name<'_>) -> bool {
+    pub(super) fn deliver_again(&mut self, session: SessionKey, name: Name<'_>) -> bool {
         let Some(kept) = self.finished.find(name) else { return false };
         let frame = kept.frame.clone();
         self.deliver(session, frame);
@@ -145,15 +185,15 @@ impl Core {
         spec: &mut TaskHead<'_>,
         arrival: Arrival,
     ) -> Result<(), ErrorInfo> {
-        let Arrival { session, identity, name_hash, fingerprint, payload, ttl_ms, .. } = arrival;
+        let Arrival { session, identity, name_hash, fingerprint, payload, .. } = arrival;
+        let Arrival { ttl_ms, delay_ms, .. } = arrival;
         if self.is_shutting_down {
             let message = "the broker is shutting down; send the task again when it is back";
             return Err(ErrorInfo::new(ErrorCode::ShuttingDown, message).retry_after_ms(1_000));
         }
         let is_durable = spec.delivery == Delivery::Durable;
-        if is_durable && !self.can_be_durable() {
-            let message = "this broker keeps no durable journal; send the task with delivery fast";
-            return Err(ErrorInfo::new(ErrorCode::DurableUnavailable, message));
+        if is_durable {
+            self.room_for_durable(payload.len())?;
         }
         let max = self.config.limits.max_session_tasks;
         if self.sessions.get(session).is_some_and(|it| it.tasks >= max as usize) {
@@ -183,8 +223,9 @@ impl Core {
             priority: spec.priority,
             bytes: payload.len() + room_bytes,
             deadline,
+            is_delayed: delay_ms > 0,
         };
-        let (Admitted { pool, subqueue, tenant, arm }, step) = match self.admit(now, &newcomer) {
+        let (admitted, step) = match self.admit(now, &newcomer) {
             Ok(admitted) => (admitted, None),
             Err(mut error) => {
                 let seeker = Seeker {
@@ -210,7 +251,8 @@ impl Core {
             }
         };
 
-        let stream = (arrival.stream_window_bytes > 0).then(|| {
+        // The result of a durable task comes whole: parts would be gone after a restart.
+        let stream = (arrival.stream_window_bytes > 0 && !is_durable).then(|| {
             let name = Name { identity, id: &spec.id, hash: name_hash };
             let connection = self.sessions.get(session).and_then(|session| session.connection);
             self.streams.open(name, session, connection, arrival.stream_window_bytes)
@@ -222,25 +264,67 @@ impl Core {
             let upload = Upload::new(session, length, payload.body().len(), room_bytes);
             extras.get_or_insert_default().upload = Some(Box::new(upload));
         }
-        if arm.is_some() {
-            extras.get_or_insert_default().arm = arm;
-        }
-        let task = Task {
-            id: spec.id.clone(),
+        let entering = Entering {
             identity,
             name_hash,
             fingerprint,
             payload,
-            priority: spec.priority,
+            deadline,
             affinity,
+            admitted,
+            is_shadow,
+            is_durable,
+            session: Some(session),
+            stream,
+            extras,
+            kin,
+        };
+        let key = self.enter(now, spec, entering);
+        if has_kin {
+            self.link(key, session);
+        }
+        if is_durable {
+            let ttl_ms = deadline.since(now.mono).div_ceil(1000);
+            self.journal_accepted(now, key, ttl_ms, delay_ms);
+        }
+        if room_bytes > 0 {
+            self.begin_upload(key, room_bytes);
+        }
+        match step {
+            None => self.set_off(now, key, delay_ms),
+            Some(step) => self.take_step(now, key, step),
+        }
+        Ok(())
+    }
+
+    /// Makes a task of what was let in. It is in no queue yet.
+    #[inline]
+    pub(super) fn enter(&mut self, now: Now, spec: &TaskHead<'_>, entering: Entering) -> TaskKey {
+        let Entering { admitted, is_shadow, is_durable, session, mut extras, .. } = entering;
+        let Admitted { pool, subqueue, tenant, arm } = admitted;
+        if arm.is_some() {
+            extras.get_or_insert_default().arm = arm;
+        }
+        if is_durable {
+            self.durable_enters(entering.payload.len());
+        }
+        let task = Task {
+            id: spec.id.clone(),
+            identity: entering.identity,
+            name_hash: entering.name_hash,
+            fingerprint: entering.fingerprint,
+            payload: entering.payload,
+            priority: spec.priority,
+            affinity: entering.affinity,
             tenant,
             is_idempotent: spec.idempotent,
             is_durable,
-            waiters: smallvec![session],
+            is_on_disk: false,
+            waiters: session.into_iter().collect(),
             pool,
             subqueue,
             received: now.mono,
-            deadline,
+            deadline: entering.deadline,
             timer: None,
             state: TaskState::Placing { since: now.mono },
             attempts: 0,
@@ -248,16 +332,16 @@ impl Core {
             avoid: None,
             had_worker: false,
             hops: Vec::new(),
-            stream,
+            stream: entering.stream,
             extras,
-            kin,
+            kin: entering.kin,
         };
         let key = self.tasks.insert(task);
         if let Some(pool) = self.pools.get_mut(pool) {
             pool.tasks += 1;
             pool.subqueues[subqueue].tasks += 1;
         }
-        if let Some(session) = self.sessions.get_mut(session) {
+        if let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) {
             session.tasks += 1;
         }
         if is_shadow {
@@ -266,21 +350,13 @@ impl Core {
         } else {
             self.stats.accepted += 1;
         }
-        if has_kin {
-            self.link(key, session);
-        }
-        if is_durable {
-            let ttl_ms = deadline.since(now.mono).div_ceil(1000);
-            self.journal_accepted(now, key, session, ttl_ms);
-        }
-        if room_bytes > 0 {
-            self.begin_upload(key, room_bytes);
-        }
-        match step {
-            None => self.place(now, key, false),
-            Some(step) => self.take_step(now, key, step),
-        }
-        Ok(())
+        key
+    }
+
+    /// Places a task that came, or lets it wait for its time.
+    #[inline]
+    pub(super) fn set_off(&mut self, now: Now, key: TaskKey, delay_ms: u64) {
+        if delay_ms > 0 { self.delay(now, key, delay_ms) } else { self.place(now, key, false) }
     }
 
     /// Refuses a SEND. There is no task, and nothing to remember.
@@ -354,6 +430,7 @@ impl Core {
                 },
                 Err(error) => return self.reject(session, id, error),
             },
+            None if self.answer_from_ledger(session, name, None) => return,
             None if self.deliver_again(session, name) => return,
             None => Reported::Unknown,
         };

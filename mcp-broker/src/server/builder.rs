@@ -51,7 +51,7 @@ impl Builder {
             admin: None,
             state_dir: None,
             tls: None,
-            journal: Box::new(MemoryJournal::default()),
+            journal: Box::new(MemoryJournal),
         }
     }
 

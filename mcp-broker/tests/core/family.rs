@@ -156,7 +156,7 @@ fn a_durable_parent_ends_its_children_before_its_end_is_journalled() {
     let b = it.expect_route(worker);
     assert_eq!(b.ttl_ms, 1_000);
     let deadline = |record: &Record| match record {
-        Record::Accepted { deadline_wall_ms, .. } => *deadline_wall_ms,
+        Record::Accepted(_, task) => task.deadline_wall_ms,
         other => panic!("{other:?}"),
     };
     assert_eq!(deadline(&it.records[0].1), deadline(&it.records[1].1));

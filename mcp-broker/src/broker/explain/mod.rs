@@ -103,6 +103,7 @@ impl Core {
             priority: question.priority,
             bytes: 0,
             deadline: now.mono.plus_ms(question.ttl_ms),
+            is_delayed: false,
         };
         let left_bytes = self.left_waiting_bytes(is_shadow);
         let refusals: Vec<_> = branches

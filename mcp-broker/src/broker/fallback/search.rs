@@ -162,6 +162,7 @@ impl Core {
             priority: head.priority,
             bytes: payload.len() + seeker.upload_room_bytes.unwrap_or(0),
             deadline: seeker.deadline,
+            is_delayed: false,
         };
         let at = self.admit(now, &newcomer)?;
         Ok(Does::Place { at, payload })

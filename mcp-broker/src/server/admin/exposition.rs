@@ -110,6 +110,10 @@ impl Metrics {
             ("uploads", "Inputs on their way in parts", stats.uploads),
             ("upload_bytes", "Set aside for parts of inputs", stats.upload_bytes),
             ("connections", "Connections", stats.connections),
+            ("durable_tasks", "Durable tasks without an outcome", stats.durable.in_flight),
+            ("durable_outcomes", "Kept outcomes of durable tasks", stats.durable.ended),
+            ("durable_bytes", "Durable tasks and their kept outcomes", stats.durable.bytes),
+            ("dead_letters", "Dead letters", stats.durable.dead_letters),
         ] {
             to.0.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
@@ -163,6 +167,7 @@ impl Metrics {
             uploads: _,
             upload_bytes: _,
             connections: _,
+            durable: _,
             shadow,
         } = &self.stats;
         for (name, help, value) in [

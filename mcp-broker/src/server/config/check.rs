@@ -14,6 +14,8 @@ const MIN_HEADER_BYTES: u32 = 4096;
 const MAX_RETRY_BUDGET_PERCENT: u32 = 100 * 100;
 /// A day: beyond it, an interval is a slip of the pen, and within it no sum overflows.
 const MAX_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
+/// A year: what is kept for longer belongs in a database.
+const MAX_RETENTION_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 
 impl Config {
     /// Checks every value by itself and against the others.
@@ -83,6 +85,16 @@ impl Config {
             if ms >= below {
                 return Err(wrong(key, format!("is {ms}; it must be less than {below_key}")));
             }
+        }
+
+        let durable = &self.durable;
+        at_least("durable.max_bytes", durable.max_bytes, 1)?;
+        for (key, ms) in [
+            ("durable.retention_ms", durable.retention_ms),
+            ("durable.settled_retention_ms", durable.settled_retention_ms),
+            ("durable.dead_letter_retention_ms", durable.dead_letter_retention_ms),
+        ] {
+            within(key, ms, 1..=MAX_RETENTION_MS)?;
         }
 
         self.scheduling

@@ -8,7 +8,7 @@ use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
 use mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES;
 
 use super::{Config, LimitsConfig, TimingConfig, TlsConfig};
-use crate::broker::ActionRules;
+use crate::broker::{ActionRules, DurableRules};
 
 impl Default for Config {
     fn default() -> Self {
@@ -22,6 +22,7 @@ impl Default for Config {
             tls: TlsConfig::default(),
             limits: LimitsConfig::default(),
             timing: TimingConfig::default(),
+            durable: DurableRules::default(),
             scheduling: ActionRules::default(),
             actions: BTreeMap::new(),
         }

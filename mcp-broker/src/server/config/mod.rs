@@ -15,7 +15,7 @@ use serde::de::Error as _;
 
 use super::admin::AdminAddr;
 use super::tls::Tls;
-use crate::broker::{ActionRules, CoreConfig};
+use crate::broker::{ActionRules, CoreConfig, DurableRules};
 
 /// Configuration of a broker, as its file says it. Unknown keys are errors.
 ///
@@ -62,6 +62,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Intervals and time-outs.
     pub timing: TimingConfig,
+    /// What is kept of durable tasks.
+    pub durable: DurableRules,
     /// How workers are chosen.
     pub scheduling: ActionRules,
     /// The rules of these actions. In a file, what one of them does not say is as in `scheduling`.
@@ -278,6 +280,7 @@ impl Config {
     pub(crate) fn core(&self, broker_id: NodeId, epoch: u64, seed: u64) -> CoreConfig {
         let Self { limits, timing, .. } = self;
         CoreConfig {
+            durable: self.durable.clone(),
             rules: self.scheduling.clone(),
             actions: self.actions.clone(),
             limits: self.frame_limits(),

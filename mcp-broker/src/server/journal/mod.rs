@@ -57,10 +57,13 @@ fn run(mut journal: Box<dyn Journal>, entries: &Receiver<Entry>, shared: &Weak<S
     }
 }
 
-/// Appends everything that waits and syncs it.
+/// Appends everything that waits and syncs it. Returns the number of the last one.
 fn keep(journal: &mut dyn Journal, first: Entry, entries: &Receiver<Entry>) -> io::Result<u64> {
+    let mut last = first.0;
     for (seq, record) in std::iter::once(first).chain(entries.try_iter()) {
-        journal.append(seq, &record)?;
+        journal.append(&record)?;
+        last = seq;
     }
-    journal.sync()
+    journal.sync()?;
+    Ok(last)
 }

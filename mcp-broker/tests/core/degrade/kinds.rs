@@ -1,6 +1,6 @@
 //! Durable tasks, results and inputs in parts, families: answered like any other; and how it shows.
 
-use mcp_broker::broker::{CachedBy, Disconnect, Record};
+use mcp_broker::broker::{CachedBy, Disconnect, EndedTask, Record};
 use mcp_proto::{Chunk, Delivery, InputLength, Message, Outcome, Send, Subject, Task};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ fn a_durable_answer_is_journalled_first() {
     let client = it.client();
     it.send_task(client, Task { delivery: Delivery::Durable, ..task("t") }, 60_000);
     it.expect_nothing();
-    let [(_, Record::Accepted { .. }), (last, Record::Ended { deliver, body, .. })] =
+    let [(_, Record::Accepted(..)), (last, Record::Ended(_, EndedTask { deliver, body, .. }))] =
         &it.records[..]
     else {
         panic!("{:?}", it.records)
