@@ -52,9 +52,10 @@ impl Compaction {
 
     fn step<S: Storage>(&mut self, log: &mut Log<S>) -> io::Result<()> {
         let part = log.storage.read_at(self.segment, self.offset, STEP_BYTES + MAX_ENTRY_BYTES)?;
+        let usage = log.live.get(&self.segment).copied().unwrap_or_default();
         let mut at = 0;
         while at < STEP_BYTES
-            && let Some((end, parsed)) = entry::read(&part, at)
+            && let Some((end, parsed)) = entry::read(&part, usage.salt, at)
         {
             let offset = self.offset + at as u64;
             let counts = parsed.operation == Operation::Put
@@ -68,7 +69,6 @@ impl Compaction {
             at = end;
         }
         self.offset += at as u64;
-        let usage = log.live.get(&self.segment).copied().unwrap_or_default();
         self.is_through = self.offset >= usage.bytes;
         if !self.is_through && at == 0 {
             let message = format!("segment {} is damaged at byte {}", self.segment, self.offset);

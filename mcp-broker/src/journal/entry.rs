@@ -1,14 +1,19 @@
 //! Segments and entries as bytes.
 //!
 //! ```text
-//! segment:  "MCPJRNL\n"  schema u32  number u64  crc u32        then entries
-//! entry:    marker u32   length u32  batch u32   crc u32        then length bytes:
+//! segment:  "MCPJRNL\n"  schema u32  number u64  salt u32  crc u32    then entries
+//! entry:    salt u32     length u32  batch u32   crc u32              then length bytes:
 //!           operation u8 sequence u64  key length u16  key  value
 //! ```
 //!
 //! Numbers are little-endian. `crc` is CRC-32 (ISO-HDLC, of Ethernet and zlib) of what stands before
 //! it, for an entry also of what follows. `batch` is where, in this segment, the first entry lies that
 //! was written after the sync before this entry.
+//!
+//! `salt` is a random number of the segment, with which each of its entries begins: so neither the
+//! remains of a segment that lay in the same file before (as in SQLite's write-ahead log:
+//! <https://www.sqlite.org/fileformat.html#the_write_ahead_log>) nor what a client sends as a body are
+//! ever taken for one.
 
 use std::ops::Range;
 
@@ -23,9 +28,7 @@ pub const MAX_KEY_BYTES: usize = 4 * 1024;
 pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
 
 const MAGIC: &[u8; 8] = b"MCPJRNL\n";
-pub(super) const SEGMENT_HEADER_BYTES: usize = 8 + 4 + 8 + 4;
-/// No UTF-8 text has it, and neither has a length.
-const MARKER: u32 = 0xfa5e_57ed;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 8 + 4 + 8 + 4 + 4;
 const HEADER_BYTES: usize = 16;
 /// Of the payload before its key.
 const FIXED_BYTES: usize = 1 + 8 + 2;
@@ -71,28 +74,32 @@ pub enum Damage {
     Entries(Range<usize>),
 }
 
-/// Where the entries of a segment end that count, and what lies there.
+/// The entries of a segment that count, and what lies behind them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scan {
+    pub(super) salt: u32,
     /// The place and length of each, in their order.
     pub(super) entries: Vec<(Range<usize>, Parsed)>,
-    /// What follows them, and was never synced.
+    /// From where they end to where what can be told ends that was written after them and never
+    /// synced. Whatever else the segment has is of no meaning.
     pub(super) torn: Range<usize>,
 }
 
-pub(super) fn segment_header(number: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+pub(super) fn segment_header(number: u64, salt: u32) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut header = [0; SEGMENT_HEADER_BYTES];
     header[..8].copy_from_slice(MAGIC);
     header[8..12].copy_from_slice(&SCHEMA.to_le_bytes());
     header[12..20].copy_from_slice(&number.to_le_bytes());
-    let crc = crc32fast::hash(&header[..20]);
-    header[20..].copy_from_slice(&crc.to_le_bytes());
+    header[20..24].copy_from_slice(&salt.to_le_bytes());
+    let crc = crc32fast::hash(&header[..24]);
+    header[24..].copy_from_slice(&crc.to_le_bytes());
     header
 }
 
 /// Appends an entry, and returns its length.
 pub(super) fn write(
     to: &mut Vec<u8>,
+    salt: u32,
     batch: u32,
     operation: Operation,
     sequence: u64,
@@ -103,7 +110,7 @@ pub(super) fn write(
     let start = to.len();
     let length = FIXED_BYTES + key.len() + value.len();
     to.reserve(HEADER_BYTES + length);
-    to.extend_from_slice(&MARKER.to_le_bytes());
+    to.extend_from_slice(&salt.to_le_bytes());
     to.extend_from_slice(&(length as u32).to_le_bytes());
     to.extend_from_slice(&batch.to_le_bytes());
     to.extend_from_slice(&[0; 4]);
@@ -124,22 +131,22 @@ fn checksum(entry: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|it| u32::from_le_bytes(*it))
+}
+
 /// The entry that begins at `at`, and where it ends; none if what lies there does not check.
-pub(super) fn read(segment: &Bytes, at: usize) -> Option<(usize, Parsed)> {
-    let word = |at: usize| {
-        let bytes = segment.get(at..at + 4)?;
-        Some(u32::from_le_bytes(bytes.try_into().ok()?))
-    };
-    if word(at)? != MARKER {
+pub(super) fn read(segment: &Bytes, salt: u32, at: usize) -> Option<(usize, Parsed)> {
+    if word(segment, at)? != salt {
         return None;
     }
-    let length = word(at + 4)? as usize;
+    let length = word(segment, at + 4)? as usize;
     if !(FIXED_BYTES..=MAX_ENTRY_BYTES - HEADER_BYTES).contains(&length) {
         return None;
     }
     let end = at + HEADER_BYTES + length;
     let entry = segment.get(at..end)?;
-    if checksum(entry) != word(at + 12)? {
+    if checksum(entry) != word(segment, at + 12)? {
         return None;
     }
     let payload = at + HEADER_BYTES;
@@ -160,7 +167,7 @@ pub(super) fn read(segment: &Bytes, at: usize) -> Option<(usize, Parsed)> {
         sequence,
         key: segment.slice(key..value),
         value: segment.slice(value..end),
-        batch: word(at + 8)?,
+        batch: word(segment, at + 8)?,
     };
     Some((end, parsed))
 }
@@ -171,57 +178,69 @@ pub(super) fn read(segment: &Bytes, at: usize) -> Option<(usize, Parsed)> {
 /// # Errors
 /// When something that was synced is not as it was written.
 pub(super) fn scan(segment: &Bytes, number: u64, is_last: bool) -> Result<Scan, Damage> {
-    let expected = segment_header(number);
-    if segment.get(..SEGMENT_HEADER_BYTES) != Some(&expected) {
-        return Err(not_a_segment(segment, number)).or_else(|damage| {
-            // It was never synced, so neither was anything in it.
-            let is_unfinished =
-                segment.len() < SEGMENT_HEADER_BYTES || following(segment, 0).next().is_none();
-            match is_last && is_unfinished && damage == Damage::Header {
-                true => Ok(Scan { entries: Vec::new(), torn: 0..segment.len() }),
-                false => Err(damage),
-            }
-        });
+    let salt = word(segment, 20).unwrap_or_default();
+    if segment.get(..SEGMENT_HEADER_BYTES) != Some(&segment_header(number, salt)) {
+        // It was cut off, since a segment has its name only once it has its header.
+        return match is_last && segment.len() < SEGMENT_HEADER_BYTES {
+            true => Ok(Scan { salt, entries: Vec::new(), torn: 0..segment.len() }),
+            false => Err(not_a_segment(segment, number)),
+        };
     }
     let (mut entries, mut at) = (Vec::new(), SEGMENT_HEADER_BYTES);
-    while let Some((end, parsed)) = read(segment, at) {
+    while let Some((end, parsed)) = read(segment, salt, at) {
         entries.push((at..end, parsed));
         at = end;
     }
-    let torn = at..segment.len();
-    if torn.is_empty() {
-        return Ok(Scan { entries, torn });
+    let mut torn = at..begun(segment, salt, at);
+    let mut following = following(segment, salt, at).peekable();
+    let hole = at..following.peek().map_or(segment.len(), |(next, _)| next.start);
+    if !is_last && !hole.is_empty() {
+        return Err(Damage::Entries(hole));
     }
-    let Some((next, _)) = following(segment, at).next() else {
-        return if is_last { Ok(Scan { entries, torn }) } else { Err(Damage::Entries(torn)) };
-    };
-    // All of it was written after the sync before it, in the same go as what is missing.
-    let is_unfinished = is_last && following(segment, at).all(|(_, it)| it.batch as usize <= at);
-    if is_unfinished { Ok(Scan { entries, torn }) } else { Err(Damage::Entries(at..next)) }
+    for (place, parsed) in following {
+        // Else it was written in the same go as what is missing: after the sync before that.
+        if parsed.batch as usize > at {
+            return Err(Damage::Entries(hole));
+        }
+        torn.end = torn.end.max(place.end);
+    }
+    Ok(Scan { salt, entries, torn })
 }
 
-fn not_a_segment(segment: &Bytes, number: u64) -> Damage {
-    let schema = segment.get(8..12).and_then(|it| it.try_into().ok()).map(u32::from_le_bytes);
+fn not_a_segment(segment: &[u8], number: u64) -> Damage {
     let is_ours = segment.starts_with(MAGIC)
         && segment.get(12..20) == Some(&number.to_le_bytes())
-        && segment.get(..20).map(crc32fast::hash)
-            == segment.get(20..24).and_then(|it| it.try_into().ok()).map(u32::from_le_bytes);
-    match schema {
+        && segment.get(..24).map(crc32fast::hash) == word(segment, 24);
+    match word(segment, 8) {
         Some(schema) if is_ours => Damage::Schema { schema },
         _ => Damage::Header,
     }
 }
 
+/// Where an entry would end that begins at `at` but does not check; `at` if none begins there.
+fn begun(segment: &[u8], salt: u32, at: usize) -> usize {
+    let rest = &segment[at..];
+    let marker = &salt.to_le_bytes()[..rest.len().min(4)];
+    if !rest.starts_with(marker) {
+        return at;
+    }
+    let length = word(rest, 4).map_or(rest.len(), |length| HEADER_BYTES + length as usize);
+    at + length.min(rest.len())
+}
+
 /// The entries that check behind a place that does not.
-fn following(segment: &Bytes, mut at: usize) -> impl Iterator<Item = (usize, Parsed)> {
-    let marker = MARKER.to_le_bytes();
+fn following(
+    segment: &Bytes,
+    salt: u32,
+    mut at: usize,
+) -> impl Iterator<Item = (Range<usize>, Parsed)> {
     std::iter::from_fn(move || {
         while at + HEADER_BYTES <= segment.len() {
-            let place = at;
-            let found = if segment[at..at + 4] == marker { read(segment, at) } else { None };
-            at = found.as_ref().map_or(at + 1, |(end, _)| *end);
-            if let Some((_, parsed)) = found {
-                return Some((place, parsed));
+            let start = at;
+            let found = read(segment, salt, start);
+            at = found.as_ref().map_or(start + 1, |(end, _)| *end);
+            if let Some((end, parsed)) = found {
+                return Some((start..end, parsed));
             }
         }
         None
@@ -232,15 +251,17 @@ fn following(segment: &Bytes, mut at: usize) -> impl Iterator<Item = (usize, Par
 mod tests {
     use super::*;
 
+    const SALT: u32 = 0x5a17_5a17;
+
     /// Three entries: two of one batch, and one of a second.
     fn segment() -> (Vec<u8>, [Range<usize>; 3]) {
-        let mut to = segment_header(7).to_vec();
+        let mut to = segment_header(7, SALT).to_vec();
         let first = to.len() as u32;
         let mut places = Vec::new();
         for (index, batch_of_second) in [false, false, true].into_iter().enumerate() {
             let start = to.len();
             let batch = if batch_of_second { start as u32 } else { first };
-            write(&mut to, batch, Operation::Put, index as u64, b"key", &[index as u8; 40]);
+            write(&mut to, SALT, batch, Operation::Put, index as u64, b"key", &[index as u8; 40]);
             places.push(start..to.len());
         }
         (to, places.try_into().unwrap())
@@ -288,10 +309,10 @@ mod tests {
 
     #[test]
     fn a_hole_within_the_last_batch_is_an_unfinished_write() {
-        let mut bytes = segment_header(7).to_vec();
+        let mut bytes = segment_header(7, SALT).to_vec();
         let batch = bytes.len() as u32;
         for index in 0..3 {
-            write(&mut bytes, batch, Operation::Put, index, b"key", &[1; 40]);
+            write(&mut bytes, SALT, batch, Operation::Put, index, b"key", &[1; 40]);
         }
         let length = (bytes.len() - batch as usize) / 3;
         let second = batch as usize + length;
@@ -301,11 +322,33 @@ mod tests {
     }
 
     #[test]
+    fn remains_of_another_segment_are_not_taken_for_entries() {
+        let (mut bytes, places) = segment();
+        let end = bytes.len();
+        let mut before = segment_header(6, SALT + 1).to_vec();
+        while before.len() < 2 * end {
+            let batch = before.len() as u32;
+            write(&mut before, SALT + 1, batch, Operation::Put, 9, b"key", &[7; 51]);
+        }
+        bytes.extend_from_slice(&before[end..]);
+        let torn = |bytes: &[u8]| scan(&Bytes::copy_from_slice(bytes), 7, true).unwrap().torn;
+        assert_eq!(scanned(&bytes, true), Ok(3));
+        assert_eq!(torn(&bytes), end..end);
+        assert!(scanned(&bytes, false).is_err());
+        // The last entry was written in part.
+        let last = places[2].clone();
+        bytes[end - 8..end].copy_from_slice(&before[end - 8..end]);
+        assert_eq!(scanned(&bytes, true), Ok(2));
+        assert_eq!(torn(&bytes), last);
+        assert_eq!(torn(&bytes[..last.start + 2]), last.start..last.start + 2);
+    }
+
+    #[test]
     fn a_later_schema_is_named() {
         let mut bytes = segment().0;
         bytes[8..12].copy_from_slice(&9u32.to_le_bytes());
-        let crc = crc32fast::hash(&bytes[..20]);
-        bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..24]);
+        bytes[24..28].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(scanned(&bytes, true), Err(Damage::Schema { schema: 9 }));
         bytes[0] = b'X';
         assert_eq!(scanned(&bytes, true), Err(Damage::Header));

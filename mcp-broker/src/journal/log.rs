@@ -1,6 +1,7 @@
 //! The log: appending, syncing, and what it held at its start.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::io;
 
 use bytes::Bytes;
@@ -70,6 +71,7 @@ pub struct Log<S: Storage> {
     pub(super) storage: S,
     active: S::File,
     pub(super) number: u64,
+    salt: u32,
     /// Bytes of the active segment, those included that are still in the buffer.
     length: u64,
     buffer: Vec<u8>,
@@ -95,6 +97,7 @@ pub(super) struct Place {
 /// How full a segment is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Usage {
+    pub(super) salt: u32,
     pub(super) bytes: u64,
     pub(super) live_bytes: u64,
 }
@@ -130,7 +133,8 @@ impl<S: Storage> Log<S> {
                     dropped_bytes: scan.torn.len() as u64,
                 });
             }
-            live.insert(segment, Usage { bytes: scan.torn.start as u64, live_bytes: 0 });
+            let kept_bytes = scan.torn.start as u64;
+            live.insert(segment, Usage { salt: scan.salt, bytes: kept_bytes, live_bytes: 0 });
             for (place, parsed) in scan.entries {
                 sequence = sequence.max(parsed.sequence);
                 match parsed.operation {
@@ -150,13 +154,14 @@ impl<S: Storage> Log<S> {
                 }
             }
         }
-        if let Some(Dropped { segment, kept_bytes, .. }) = dropped {
+        if let Some((&segment, usage)) = live.last_key_value() {
             let failed = |source| OpenError::Io { segment, source };
-            if kept_bytes == 0 {
+            if usage.bytes == 0 {
                 storage.remove(segment).map_err(failed)?;
                 live.remove(&segment);
             } else {
-                storage.truncate(segment, kept_bytes).map_err(failed)?;
+                // Also what is whole: a process that was killed may not have synced all of it.
+                storage.truncate(segment, usage.bytes).map_err(failed)?;
             }
         }
         let mut index = HashMap::with_capacity_and_hasher(values.len(), RandomState::default());
@@ -172,14 +177,15 @@ impl<S: Storage> Log<S> {
         entries.sort_unstable_by_key(|entry| entry.sequence);
 
         let number = numbers.last().map_or(1, |last| last + 1);
-        let active = begin(&mut storage, number)
+        let (active, salt) = begin(&mut storage, number)
             .map_err(|source| OpenError::Io { segment: number, source })?;
         let length = SEGMENT_HEADER_BYTES as u64;
-        live.insert(number, Usage { bytes: length, live_bytes: 0 });
+        live.insert(number, Usage { salt, bytes: length, live_bytes: 0 });
         let log = Self {
             storage,
             active,
             number,
+            salt,
             length,
             buffer: Vec::new(),
             batch: length,
@@ -299,7 +305,9 @@ impl<S: Storage> Log<S> {
         }
         let offset = self.length;
         let batch = self.batch as u32;
-        let bytes = entry::write(&mut self.buffer, batch, operation, sequence, key, value) as u64;
+        let bytes =
+            entry::write(&mut self.buffer, self.salt, batch, operation, sequence, key, value);
+        let bytes = bytes as u64;
         self.length += bytes;
         if let Some(usage) = self.live.get_mut(&self.number) {
             usage.bytes = self.length;
@@ -314,18 +322,20 @@ impl<S: Storage> Log<S> {
     /// is not.
     fn roll(&mut self) -> io::Result<()> {
         self.sync_active()?;
+        self.storage.truncate(self.number, self.length)?;
         self.number += 1;
-        self.active = begin(&mut self.storage, self.number)?;
+        (self.active, self.salt) = begin(&mut self.storage, self.number)?;
         self.length = SEGMENT_HEADER_BYTES as u64;
         self.batch = self.length;
-        self.live.insert(self.number, Usage { bytes: self.length, live_bytes: 0 });
+        let usage = Usage { salt: self.salt, bytes: self.length, live_bytes: 0 };
+        self.live.insert(self.number, usage);
         Ok(())
     }
 }
 
-fn begin<S: Storage>(storage: &mut S, number: u64) -> io::Result<S::File> {
-    let mut file = storage.create(number)?;
-    file.append(&entry::segment_header(number))?;
-    file.sync()?;
-    Ok(file)
+fn begin<S: Storage>(storage: &mut S, number: u64) -> io::Result<(S::File, u32)> {
+    // Not zero, which holes consist of.
+    let salt = std::hash::RandomState::new().hash_one(number) as u32 | 1;
+    let file = storage.create(number, &entry::segment_header(number, salt))?;
+    Ok((file, salt))
 }

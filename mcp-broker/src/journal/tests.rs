@@ -16,37 +16,55 @@ const SEGMENT_BYTES: u64 = 400;
 
 /// Segments in memory, which outlive the log that writes them.
 #[derive(Debug, Clone, Default)]
-struct Forgetful(Arc<Mutex<BTreeMap<u64, Kept>>>);
+struct Forgetful(Arc<Mutex<Disk>>);
+
+#[derive(Debug, Default)]
+struct Disk {
+    segments: BTreeMap<u64, Kept>,
+    /// One that was removed, to be the next one.
+    spare: Vec<u8>,
+}
 
 #[derive(Debug, Clone, Default)]
 struct Kept {
     bytes: Vec<u8>,
-    synced: usize,
+    /// What a crash leaves for sure.
+    synced: Vec<u8>,
+    /// Where the next bytes are written.
+    end: usize,
+}
+
+impl Kept {
+    fn sync(&mut self) {
+        self.synced.clone_from(&self.bytes);
+    }
 }
 
 impl Forgetful {
-    fn segments(&self) -> MutexGuard<'_, BTreeMap<u64, Kept>> {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap()
     }
 
-    /// Of each part of 16 bytes that was not synced, some are lost; so is the end, maybe.
+    /// Of each part of 16 bytes that was not synced, some are lost: what was there before is, or zeros
+    /// are. So is the end, maybe.
     fn crash(&self, random: u64) {
         let mut random = random;
         let mut next = move || {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (random >> 33) as usize
         };
-        for kept in self.segments().values_mut() {
+        for kept in self.disk().segments.values_mut() {
+            let grown = kept.bytes.len() - kept.synced.len();
             if next() % 2 == 0 {
-                let unsynced = kept.bytes.len() - kept.synced;
-                kept.bytes.truncate(kept.synced + next() % (unsynced + 1));
+                kept.bytes.truncate(kept.synced.len() + next() % (grown + 1));
             }
-            for part in kept.bytes[kept.synced..].chunks_mut(16) {
+            kept.synced.resize(kept.bytes.len(), 0);
+            for (part, before) in kept.bytes.chunks_mut(16).zip(kept.synced.chunks(16)) {
                 if next() % 4 == 0 {
-                    part.fill(0);
+                    part.copy_from_slice(before);
                 }
             }
-            kept.synced = kept.bytes.len();
+            kept.sync();
         }
     }
 }
@@ -57,11 +75,11 @@ impl Storage for Forgetful {
     type File = OpenSegment;
 
     fn list(&self) -> io::Result<Vec<u64>> {
-        Ok(self.segments().keys().copied().collect())
+        Ok(self.disk().segments.keys().copied().collect())
     }
 
     fn read(&self, number: u64) -> io::Result<Bytes> {
-        Ok(Bytes::copy_from_slice(&self.segments()[&number].bytes))
+        Ok(Bytes::copy_from_slice(&self.disk().segments[&number].bytes))
     }
 
     fn read_at(&self, number: u64, offset: u64, bytes: usize) -> io::Result<Bytes> {
@@ -70,35 +88,44 @@ impl Storage for Forgetful {
         Ok(segment.slice(start..segment.len().min(start + bytes)))
     }
 
-    fn create(&mut self, number: u64) -> io::Result<OpenSegment> {
-        assert!(self.segments().insert(number, Kept::default()).is_none());
+    fn create(&mut self, number: u64, header: &[u8]) -> io::Result<OpenSegment> {
+        let mut disk = self.disk();
+        let mut bytes = std::mem::take(&mut disk.spare);
+        bytes.resize(bytes.len().max(header.len()), 0);
+        bytes[..header.len()].copy_from_slice(header);
+        let kept = Kept { synced: bytes.clone(), bytes, end: header.len() };
+        assert!(disk.segments.insert(number, kept).is_none());
         Ok(OpenSegment(self.clone(), number))
     }
 
     fn truncate(&mut self, number: u64, bytes: u64) -> io::Result<()> {
-        let mut segments = self.segments();
-        let kept = segments.get_mut(&number).unwrap();
+        let mut disk = self.disk();
+        let kept = disk.segments.get_mut(&number).unwrap();
         kept.bytes.truncate(bytes as usize);
-        kept.synced = kept.bytes.len();
+        kept.sync();
         Ok(())
     }
 
     fn remove(&mut self, number: u64) -> io::Result<()> {
-        self.segments().remove(&number);
+        let mut disk = self.disk();
+        disk.spare = disk.segments.remove(&number).unwrap().bytes;
         Ok(())
     }
 }
 
 impl SegmentFile for OpenSegment {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.segments().get_mut(&self.1).unwrap().bytes.extend_from_slice(bytes);
+        let mut disk = self.0.disk();
+        let kept = disk.segments.get_mut(&self.1).unwrap();
+        let end = kept.end + bytes.len();
+        kept.bytes.resize(kept.bytes.len().max(end), 0);
+        kept.bytes[kept.end..end].copy_from_slice(bytes);
+        kept.end = end;
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut segments = self.0.segments();
-        let kept = segments.get_mut(&self.1).unwrap();
-        kept.synced = kept.bytes.len();
+        self.0.disk().segments.get_mut(&self.1).unwrap().sync();
         Ok(())
     }
 }
@@ -224,12 +251,28 @@ fn a_directory_keeps_it_and_a_flipped_bit_is_refused() {
 
     let file = dir.path().join("journal/0000000000000001.seg");
     let mut bytes = std::fs::read(&file).unwrap();
-    bytes[45] ^= 1;
+    bytes[49] ^= 1;
     std::fs::write(&file, bytes).unwrap();
     let error = open().unwrap_err();
     let is_named = matches!(
         error,
-        OpenError::Damaged { segment: 1, damage: Damage::Entries(ref place) } if place.start == 24
+        OpenError::Damaged { segment: 1, damage: Damage::Entries(ref place) } if place.start == 28
     );
     assert!(is_named, "{error}");
+}
+
+#[test]
+fn the_file_of_a_removed_segment_is_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Log::open_with(Directory::open(dir.path()).unwrap(), SEGMENT_BYTES).unwrap();
+    let (mut log, ..) = open();
+    for round in 0..20u8 {
+        log.put(b"key", &[round; 150]).unwrap();
+        log.sync().unwrap();
+    }
+    drop(log);
+    let files = std::fs::read_dir(dir.path()).unwrap().count();
+    assert!(files <= 3, "{files} files");
+    let (_, entries, dropped) = open();
+    assert_eq!((entries.len(), entries[0].value[0], dropped), (1, 19, None));
 }
