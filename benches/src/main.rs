@@ -3,10 +3,12 @@
 //! `mcp-bench streams`: what small tasks notice of results in parts beside them.
 //! `mcp-bench sched`: what the broker's policies make of a load, simulated.
 //! `mcp-bench overload`: what a broker does with more than its workers can do, with real processes.
+//! `mcp-bench crash`: whether anything is lost when processes are killed, over and over.
 //!
 //! The program runs itself again for each process that takes part, see [`role`].
 
 mod compare;
+mod crash;
 mod fleet;
 mod load;
 mod median;
@@ -43,6 +45,8 @@ enum Command {
     Sched(sched::Options),
     /// Send more than workers can do, and print what was done, what was refused, and how fast
     Overload(overload::Options),
+    /// Kill brokers, workers and clients under load, and compare what was noted: nothing may be lost
+    Crash(crash::Options),
     /// A process of a measurement
     #[command(hide = true)]
     Role {
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Streams(options) => streams::run(&options),
         Command::Sched(options) => sched::run(&options),
         Command::Overload(options) => overload::run(&options),
+        Command::Crash(options) => crash::run(&options),
         Command::Role { role } => role::play(&role),
     };
     match result {

@@ -3,12 +3,14 @@
 //! outlives the harness.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
+use crate::crash::{self, Plan};
 use crate::fleet::{self, Held};
 use crate::load::Load;
 use crate::overload::{self, Flood};
@@ -35,6 +37,10 @@ pub(crate) enum Role {
     Sleeper { target: Target, slots: u32, prefetch: u32, work: Duration },
     /// Sends more tasks than can be done. Says what it saw.
     Flooder { target: Target, flood: Flood },
+    /// Notes what it runs.
+    NotingWorker { target: Target, dir: PathBuf, index: u32, slots: u32 },
+    /// Sends tasks and notes what it is told. Says `null` when all have their outcomes.
+    NotingClient { target: Target, plan: Plan },
     /// Sends tasks. Says what it [`Measured`](crate::load::Measured).
     Client { target: Target, load: Load },
 }
@@ -75,6 +81,14 @@ async fn act(role: Role) -> Result<()> {
         }
         Role::Flooder { target, flood } => {
             say(&overload::send(target, flood).await?);
+            Ok(())
+        }
+        Role::NotingWorker { target, dir, index, slots } => {
+            crash::work(target, dir, index, slots).await
+        }
+        Role::NotingClient { target, plan } => {
+            crash::send(target, plan).await?;
+            say(&());
             Ok(())
         }
         Role::Client { target, load } => {

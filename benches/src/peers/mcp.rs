@@ -1,6 +1,7 @@
 //! This broker, driven through `mcp-client`'s public API alone.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -19,6 +20,9 @@ pub(crate) const NETWORK_UDP_PAYLOAD_BYTES: u16 = 1452;
 pub(crate) struct BrokerSettings {
     pub(crate) max_udp_payload_bytes: Option<u16>,
     pub(crate) rules: ActionRules,
+    pub(crate) listen: Option<SocketAddr>,
+    /// With one, it takes durable tasks.
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// Runs a broker with the default configuration but for `settings`, as `mcp-broker serve` does: on
@@ -26,6 +30,9 @@ pub(crate) struct BrokerSettings {
 pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) -> Result<()> {
     let mut config = Config::default();
     config.listen.set_port(0);
+    config.listen = settings.listen.unwrap_or(config.listen);
+    config.tls.dev = settings.state_dir.is_some();
+    config.state_dir = settings.state_dir;
     // Always on, as it should be where a broker runs.
     config.admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into());
     config.scheduling = settings.rules;
