@@ -8,7 +8,9 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::compaction::Compaction;
-use super::entry::{self, Damage, Layout, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, SEGMENT_HEADER_BYTES};
+use super::entry::{
+    self, Damage, Layout, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, SEGMENT_HEADER_BYTES,
+};
 use super::recovery::Recovery;
 use super::storage::{SegmentFile, Storage};
 
@@ -46,7 +48,7 @@ pub struct Dropped {
 #[non_exhaustive]
 pub enum OpenError {
     /// A segment can't be read or written.
-    #[error("segment {segment}: {source}")]
+    #[error("segment {segment:016}: {source}")]
     Io {
         /// The segment.
         segment: u64,
@@ -57,7 +59,7 @@ pub enum OpenError {
     #[error("{0}")]
     List(io::Error),
     /// A segment is not what was written.
-    #[error("segment {segment} is damaged: {damage}")]
+    #[error("segment {segment:016} is damaged: {damage}")]
     Damaged {
         /// The segment.
         segment: u64,
@@ -65,13 +67,13 @@ pub enum OpenError {
         damage: Damage,
     },
     /// A segment is not there, and older ones are.
-    #[error("segment {segment} is missing")]
+    #[error("segment {segment:016} is missing")]
     Missing {
         /// The segment.
         segment: u64,
     },
-    /// An entry is as it was written, and yet makes no sense.
-    #[error("segment {segment} has an entry at byte {offset} that makes no sense: {problem}")]
+    /// An entry is as it was written, and yet is not what this log is for.
+    #[error("segment {segment:016} has an entry at byte {offset} that is no record: {problem}")]
     Entry {
         /// The segment.
         segment: u64,
@@ -147,11 +149,7 @@ impl<S: Storage> Log<S> {
     }
 
     /// Goes on in a new segment.
-    pub(super) fn begin(
-        read: Recovery<S>,
-        number: u64,
-        segment_bytes: u64,
-    ) -> io::Result<Self> {
+    pub(super) fn begin(read: Recovery<S>, number: u64, segment_bytes: u64) -> io::Result<Self> {
         let Recovery { mut storage, index, live, sequence, .. } = read;
         let (active, salt) = begin(&mut storage, number)?;
         let mut log = Self {

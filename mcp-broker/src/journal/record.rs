@@ -15,9 +15,7 @@ use mcp_proto::{
 };
 use prost::Message as _;
 
-use crate::broker::{
-    AcceptedTask, DeadLetter, EndedTask, Identity, Record, SettledTask, TaskName,
-};
+use crate::broker::{AcceptedTask, DeadLetter, EndedTask, Identity, Record, SettledTask, TaskName};
 
 const TASK: u8 = 1;
 const DEAD_LETTER: u8 = 2;
@@ -268,8 +266,7 @@ pub fn decode(key: &[u8], value: &Bytes) -> Result<Record, InvalidRecord> {
 
 fn decode_key(key: &[u8]) -> Result<(u8, TaskName), InvalidRecord> {
     let [kind, id_bytes, rest @ ..] = key else { return Err(InvalidRecord::Key) };
-    let (id, identity) =
-        rest.split_at_checked(usize::from(*id_bytes)).ok_or(InvalidRecord::Key)?;
+    let (id, identity) = rest.split_at_checked(usize::from(*id_bytes)).ok_or(InvalidRecord::Key)?;
     let id = str::from_utf8(id).ok().and_then(|id| TaskId::try_from(id).ok());
     let task_id = id.ok_or(InvalidRecord::Key)?;
     Ok((*kind, TaskName { identity: Identity::new(str::from_utf8(identity)?), task_id }))
@@ -286,10 +283,7 @@ fn decode_payload(it: PayloadValue, name: &TaskName) -> Result<Payload, InvalidR
     Ok(payload)
 }
 
-fn decode_deliver(
-    frame: &[u8],
-    name: &TaskName,
-) -> Result<(Box<Deliver>, Bytes), InvalidRecord> {
+fn decode_deliver(frame: &[u8], name: &TaskName) -> Result<(Box<Deliver>, Bytes), InvalidRecord> {
     let mut frame = Bytes::copy_from_slice(frame);
     let incoming = FrameCodec::new(&Limits::default()).decode(&mut frame)?;
     let (deliver, body) = match incoming {
