@@ -40,10 +40,14 @@
 //!
 //! * Each task ends in exactly one [`TaskEnd`], and nothing hangs: when the broker does not answer,
 //!   the SDK itself ends a task (`lost`, or `expired` if it never left) soon after its time to live.
-//! * A task that is not idempotent is never sent to a worker twice. [`TaskEnd::executed`] says
-//!   whether it ran, which decides if sending it again is safe.
+//! * A task that is neither idempotent nor durable is never sent to a worker twice.
+//!   [`TaskEnd::executed`] says whether it ran, which decides if sending it again is safe.
+//! * A durable task ([`TaskBuilder::delivery`]) that was [accepted](TaskHandle::accepted) is not lost,
+//!   whatever ends the broker, its workers or this process, and any process of the same identity can
+//!   ask for its [result](Client::result).
 //! * Connections are made again by themselves, with back-off; tasks in flight are asked for.
-//! * Dropping a future or a handle cancels what it stood for, all the way to the worker.
+//! * Dropping a future or a handle cancels what it stood for, all the way to the worker; a durable
+//!   task goes on.
 
 pub mod actions;
 pub mod agents;
@@ -66,7 +70,7 @@ pub use actions::{
     Degraded, RulesFrom,
 };
 pub use agents::AgentInfo;
-pub use client::{Client, ClientBuilder};
+pub use client::{Client, ClientBuilder, Fetched};
 pub use connect::Endpoint;
 pub use conversation::Conversation;
 pub use error::{CallError, ConnectError, InvalidTask, PartsError};

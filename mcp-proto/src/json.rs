@@ -12,6 +12,7 @@
 //! | `action` | required | string, 1 to 128 of letters, digits and `. _ : / -` |
 //! | `payload` | required | any JSON value: the task's body, see below |
 //! | `ttl` | required | time to live in seconds, 0.001 to 604800, rounded to the millisecond |
+//! | `delay` | | seconds before it may go to a worker, 0 (when absent) to less than `ttl`, rounded to the millisecond |
 //! | `content_type` | | string, of the body; `"application/json"` when absent |
 //! | `priority` | | `"low"`, `"normal"` (when absent), `"high"` or `"urgent"` |
 //! | `tenant`, `affinity_key` | | string |
@@ -69,13 +70,16 @@ pub struct JsonTask {
     pub body: Bytes,
     /// Time to live, ms.
     pub ttl_ms: u64,
+    /// How long it waits before it may go to a worker, ms; less than `ttl_ms`.
+    pub delay_ms: u64,
 }
 
 impl JsonTask {
-    /// A task of this version of the protocol. A task without a content type is one with a text
-    /// body.
+    /// A task of this version of the protocol that may go to a worker at once. A task without a
+    /// content type is one with a text body.
     pub fn new(task: Task, body: Bytes, ttl_ms: u64) -> Self {
-        Self { mcp_version: ByteString::from_static(MCP_VERSION), task, body, ttl_ms }
+        let mcp_version = ByteString::from_static(MCP_VERSION);
+        Self { mcp_version, task, body, ttl_ms, delay_ms: 0 }
     }
 
     /// Reads the JSON form: one object, with nothing behind it. The length of the body is not
@@ -85,7 +89,7 @@ impl JsonTask {
     }
 
     /// Writes the JSON form on one line, without the fields that have their default value. Fails
-    /// for a body that its content type does not fit, or a time to live that is out of range.
+    /// for a body that its content type does not fit, or a time to live or delay that is out of range.
     pub fn to_json(&self) -> Result<String, JsonError> {
         write::task(self)
     }
@@ -112,6 +116,7 @@ mod field {
     pub(super) const ACTION: &str = "action";
     pub(super) const PAYLOAD: &str = "payload";
     pub(super) const TTL: &str = "ttl";
+    pub(super) const DELAY: &str = "delay";
     pub(super) const CONTENT_TYPE: &str = "content_type";
     pub(super) const PRIORITY: &str = "priority";
     pub(super) const TENANT: &str = "tenant";
@@ -130,12 +135,13 @@ mod field {
     pub(super) const CANCEL_ON_DISCONNECT: &str = "cancel_on_disconnect";
     pub(super) const EXPLAIN: &str = "explain";
 
-    pub(super) const ALL: [&str; 22] = [
+    pub(super) const ALL: [&str; 23] = [
         MCP_VERSION,
         TASK_ID,
         ACTION,
         PAYLOAD,
         TTL,
+        DELAY,
         CONTENT_TYPE,
         PRIORITY,
         TENANT,
@@ -316,6 +322,26 @@ mod tests {
         it.task.content_type = "text/plain".into();
         it.ttl_ms = 0;
         assert!(matches!(it.to_json(), Err(JsonError::Wrong { field, .. }) if field == "ttl"));
+    }
+
+    #[test]
+    fn a_delay_is_less_than_the_time_to_live() {
+        let delay = |delay: &str| JsonTask::from_json(with(&format!("\"delay\":{delay}")));
+        for (text, ms) in [("0", 0), ("0.25", 250), ("0.9990", 999)] {
+            let it = delay(text).unwrap();
+            assert_eq!(it.delay_ms, ms);
+            assert_eq!(JsonTask::from_json(it.to_json().unwrap()), Ok(it));
+        }
+        for wrong in ["1", "0.9999", "-1", "\"0\"", "null"] {
+            assert_eq!(
+                delay(wrong).unwrap_err().to_string(),
+                format!(
+                    "field \"delay\" must be a number of seconds from 0 to less than ttl, found {wrong}"
+                )
+            );
+        }
+        let it = JsonTask { delay_ms: 1000, ..JsonTask::from_json(with("")).unwrap() };
+        assert!(matches!(it.to_json(), Err(JsonError::Wrong { field, .. }) if field == "delay"));
     }
 
     #[test]

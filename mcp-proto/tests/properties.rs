@@ -762,12 +762,14 @@ fn json_task() -> BoxedStrategy<JsonTask> {
     let text = (prop_oneof![Just("text/plain"), Just("")], any::<String>())
         .prop_map(|(content_type, text)| (content_type.to_owned(), Bytes::from(text)));
     let version = prop_oneof![Just("1.0"), Just("1.27")];
-    (task(), prop_oneof![json, text], 1..=MAX_TTL_MS, version)
-        .prop_map(|(task, (content_type, body), ttl_ms, version)| JsonTask {
+    (task(), prop_oneof![json, text], 1..=MAX_TTL_MS, any::<u64>(), version)
+        .prop_map(|(task, (content_type, body), ttl_ms, delay, version)| JsonTask {
             mcp_version: version.into(),
             task: Task { content_type: content_type.into(), ..task },
             body,
             ttl_ms,
+            // Most have none.
+            delay_ms: if delay % 3 == 0 { delay % ttl_ms } else { 0 },
         })
         .boxed()
 }

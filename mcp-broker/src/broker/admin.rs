@@ -1,13 +1,15 @@
 //! Queries and operator acts: tasks for the built-in actions `mcp.admin.*`, answered by the broker.
 
 mod actions;
+mod dead_letters;
 mod degrade;
 mod tasks;
 
 use bytes::Bytes;
 use mcp_proto::{
-    ActionRef, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, TaskHead,
+    ActionRef, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, TaskHead, TaskId,
 };
+use serde::Deserialize;
 
 use super::registry::Presence;
 use super::sessions::SessionKey;
@@ -18,8 +20,10 @@ const PREFIX: &str = "mcp.admin.";
 
 const ALL: &str = "mcp.admin.actions.list, mcp.admin.actions.show, mcp.admin.actions.set, \
                    mcp.admin.actions.reset, mcp.admin.actions.degrade, \
-                   mcp.admin.actions.restore, mcp.admin.agents.list, mcp.admin.explain, \
-                   mcp.admin.stats, mcp.admin.tasks.list, mcp.admin.tasks.show, \
+                   mcp.admin.actions.restore, mcp.admin.agents.list, \
+                   mcp.admin.dead_letters.list, mcp.admin.dead_letters.show, \
+                   mcp.admin.dead_letters.replay, mcp.admin.dead_letters.drop, \
+                   mcp.admin.explain, mcp.admin.stats, mcp.admin.tasks.list, mcp.admin.tasks.show, \
                    mcp.admin.tasks.cancel";
 
 const DEFAULT_LISTED: usize = 100;
@@ -32,10 +36,26 @@ pub(super) fn is_builtin(action: ActionRef<'_>) -> bool {
     action.as_str().starts_with(PREFIX)
 }
 
-#[derive(Default, serde::Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ListAgents {
     all: bool,
+}
+
+/// Names a task. Its identity is needed only where several have a task of this id.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    task_id: String,
+    #[serde(default)]
+    identity: Option<String>,
+}
+
+impl Named {
+    fn task_id(&self) -> Result<TaskId, ErrorInfo> {
+        TaskId::try_from(self.task_id.as_str())
+            .map_err(|problem| ErrorInfo::new(ErrorCode::InvalidTask, format!("task_id {problem}")))
+    }
 }
 
 impl Core {
@@ -95,6 +115,18 @@ impl Core {
             }
             "mcp.admin.actions.reset" => {
                 arguments(body).and_then(|named| self.reset_rules_for_operator(now, session, named))
+            }
+            "mcp.admin.dead_letters.list" => {
+                arguments(body).and_then(|filter| self.list_dead_letters(now, &filter))
+            }
+            "mcp.admin.dead_letters.show" => {
+                arguments(body).and_then(|named| self.show_dead_letter(now, &named))
+            }
+            "mcp.admin.dead_letters.replay" => {
+                arguments(body).and_then(|asked| self.replay_for_operator(now, session, asked))
+            }
+            "mcp.admin.dead_letters.drop" => {
+                arguments(body).and_then(|named| self.drop_for_operator(session, &named))
             }
             "mcp.admin.explain" => {
                 arguments(body).and_then(|asked| self.answer_explain(now, &asked))
@@ -191,6 +223,19 @@ fn limit(asked: Option<usize>) -> Result<usize, ErrorInfo> {
         return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
     }
     Ok(limit)
+}
+
+/// Several identities have what was asked for by a task's id.
+fn ambiguous<'a>(
+    what: &str,
+    id: &TaskId,
+    identities: impl ExactSizeIterator<Item = &'a str>,
+) -> ErrorInfo {
+    let count = identities.len();
+    let names: Vec<_> = identities.take(8).collect();
+    let names = names.join(", ");
+    let message = format!("{count} identities have a {what} {id}; say which by identity: {names}");
+    ErrorInfo::new(ErrorCode::InvalidTask, message)
 }
 
 /// The arguments in a body; the defaults in an empty one.

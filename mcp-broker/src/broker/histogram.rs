@@ -16,7 +16,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    pub(super) fn record(&mut self, us: u64) {
+    pub(crate) fn record(&mut self, us: u64) {
         let firsts = us.saturating_sub(1) / FIRST_US;
         let index = (u64::BITS - firsts.leading_zeros()) as usize;
         self.counts[index.min(BOUNDED)] += 1;

@@ -197,6 +197,20 @@ pub enum Event {
         /// The operator's identity.
         by: String,
     },
+    /// An operator has a dead letter done again.
+    DeadLetterReplayed {
+        /// Which task.
+        task_id: TaskId,
+        /// The operator's identity.
+        by: String,
+    },
+    /// An operator is done with a dead letter.
+    DeadLetterDropped {
+        /// Which task.
+        task_id: TaskId,
+        /// The operator's identity.
+        by: String,
+    },
     /// An operator keeps an action's tasks from its workers.
     ActionDegraded {
         /// Which.
@@ -263,6 +277,8 @@ impl Event {
             | Event::BreakerClosed { .. }
             | Event::WorkerReturned { .. }
             | Event::TaskCancelled { .. }
+            | Event::DeadLetterReplayed { .. }
+            | Event::DeadLetterDropped { .. }
             | Event::ActionRestored { .. }
             | Event::SheddingEnded
             | Event::RulesChanged { .. }
@@ -328,6 +344,12 @@ impl fmt::Display for Event {
             }
             Event::TaskCancelled { task_id, by } => {
                 write!(f, "task {task_id} was cancelled by an operator, {by}")
+            }
+            Event::DeadLetterReplayed { task_id, by } => {
+                write!(f, "task {task_id} is done again: replayed by an operator, {by}")
+            }
+            Event::DeadLetterDropped { task_id, by } => {
+                write!(f, "the dead letter of task {task_id} was dropped by an operator, {by}")
             }
             Event::ActionDegraded { action, by, why } => {
                 write!(f, "action {action} was degraded by an operator, {by}")?;

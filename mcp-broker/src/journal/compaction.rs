@@ -3,8 +3,8 @@
 
 use std::io;
 
-use super::entry::{self, MAX_ENTRY_BYTES, Operation, SEGMENT_HEADER_BYTES};
-use super::log::Log;
+use super::entry::{self, Layout, MAX_ENTRY_BYTES, Operation, SCHEMA};
+use super::log::{Log, Usage};
 use super::storage::Storage;
 
 /// Bytes of a segment that are looked through after one sync. What counts of them, mostly little, is
@@ -18,6 +18,7 @@ const TOLERATED_BYTES: u64 = 128 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Compaction {
     segment: u64,
+    salt: u32,
     offset: u64,
     /// All of it is put again; with the next sync it may go.
     is_through: bool,
@@ -37,8 +38,7 @@ impl Compaction {
             }
             if usage.live_bytes > 0 {
                 if is_wasteful(log) {
-                    let offset = SEGMENT_HEADER_BYTES as u64;
-                    *of = Some(Self { segment: oldest, offset, is_through: false });
+                    *of = Self::new(oldest, usage);
                 }
                 break;
             }
@@ -50,12 +50,16 @@ impl Compaction {
         it.step(log)
     }
 
+    fn new(segment: u64, usage: &Usage) -> Option<Self> {
+        let Layout { salt, header_bytes, .. } = usage.layout?;
+        Some(Self { segment, salt, offset: header_bytes as u64, is_through: false })
+    }
+
     fn step<S: Storage>(&mut self, log: &mut Log<S>) -> io::Result<()> {
         let part = log.storage.read_at(self.segment, self.offset, STEP_BYTES + MAX_ENTRY_BYTES)?;
-        let usage = log.live.get(&self.segment).copied().unwrap_or_default();
         let mut at = 0;
         while at < STEP_BYTES
-            && let Some((end, parsed)) = entry::read(&part, usage.salt, at)
+            && let Some((end, parsed)) = entry::read(&part, self.salt, at)
         {
             let offset = self.offset + at as u64;
             let counts = parsed.operation == Operation::Put
@@ -69,13 +73,30 @@ impl Compaction {
             at = end;
         }
         self.offset += at as u64;
-        self.is_through = self.offset >= usage.bytes;
+        let bytes = log.live.get(&self.segment).map_or(0, |usage| usage.bytes);
+        self.is_through = self.offset >= bytes;
         if !self.is_through && at == 0 {
             let message = format!("segment {} is damaged at byte {}", self.segment, self.offset);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
         Ok(())
     }
+}
+
+/// Empties and removes the segments of an older schema. They are the oldest: a later schema is not read.
+pub(super) fn leave_older_schemas<S: Storage>(log: &mut Log<S>) -> io::Result<()> {
+    while let Some((&segment, usage)) = log.live.first_key_value()
+        && usage.layout.is_some_and(|layout| layout.schema < SCHEMA)
+        && let Some(mut it) = Compaction::new(segment, usage)
+    {
+        while !it.is_through {
+            it.step(log)?;
+        }
+        log.sync_active()?;
+        log.storage.remove(segment)?;
+        log.live.remove(&segment);
+    }
+    Ok(())
 }
 
 fn is_wasteful<S: Storage>(log: &Log<S>) -> bool {

@@ -14,13 +14,16 @@
 //! remains of a segment that lay in the same file before (as in SQLite's write-ahead log:
 //! <https://www.sqlite.org/fileformat.html#the_write_ahead_log>) nor what a client sends as a body are
 //! ever taken for one.
+//!
+//! In schema 1, a segment's header has no salt, and every entry begins with the same number.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-/// The present layout of entries. A segment of an older one is read as such and never written to.
-pub(super) const SCHEMA: u32 = 1;
+/// The present layout. A segment of an older one is read as such and never written to; the next start
+/// moves what counts of it to a new one.
+pub(super) const SCHEMA: u32 = 2;
 
 /// Large enough for an identity and a task id.
 pub const MAX_KEY_BYTES: usize = 4 * 1024;
@@ -29,6 +32,8 @@ pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
 
 const MAGIC: &[u8; 8] = b"MCPJRNL\n";
 pub(super) const SEGMENT_HEADER_BYTES: usize = 8 + 4 + 8 + 4 + 4;
+/// What the entries of schema 1 begin with.
+const MARKER_1: u32 = 0xfa5e_57ed;
 const HEADER_BYTES: usize = 16;
 /// Of the payload before its key.
 const FIXED_BYTES: usize = 1 + 8 + 2;
@@ -74,10 +79,45 @@ pub enum Damage {
     Entries(Range<usize>),
 }
 
+/// How a segment is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) schema: u32,
+    /// What its entries begin with.
+    pub(super) salt: u32,
+    pub(super) header_bytes: usize,
+}
+
+impl Layout {
+    /// Of a segment that is written here.
+    pub(super) fn new(salt: u32) -> Self {
+        Self { schema: SCHEMA, salt, header_bytes: SEGMENT_HEADER_BYTES }
+    }
+
+    /// Of a segment that was written some time.
+    pub(super) fn read(segment: &[u8], number: u64) -> Result<Self, Damage> {
+        let schema = word(segment, 8).ok_or(Damage::Header)?;
+        let layout = match schema {
+            1 => Self { schema, salt: MARKER_1, header_bytes: 24 },
+            _ => Self { schema, ..Self::new(word(segment, 20).ok_or(Damage::Header)?) },
+        };
+        let before_crc = layout.header_bytes - 4;
+        let checks = segment.starts_with(MAGIC)
+            && segment.get(12..20) == Some(&number.to_le_bytes())
+            && segment.get(..before_crc).map(crc32fast::hash) == word(segment, before_crc);
+        match schema {
+            _ if !checks => Err(Damage::Header),
+            1..=SCHEMA => Ok(layout),
+            _ => Err(Damage::Schema { schema }),
+        }
+    }
+}
+
 /// The entries of a segment that count, and what lies behind them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Scan {
-    pub(super) salt: u32,
+    /// None of a segment that was cut off within its header.
+    pub(super) layout: Option<Layout>,
     /// The place and length of each, in their order.
     pub(super) entries: Vec<(Range<usize>, Parsed)>,
     /// From where they end to where what can be told ends that was written after them and never
@@ -178,21 +218,21 @@ pub(super) fn read(segment: &Bytes, salt: u32, at: usize) -> Option<(usize, Pars
 /// # Errors
 /// When something that was synced is not as it was written.
 pub(super) fn scan(segment: &Bytes, number: u64, is_last: bool) -> Result<Scan, Damage> {
-    let salt = word(segment, 20).unwrap_or_default();
-    if segment.get(..SEGMENT_HEADER_BYTES) != Some(&segment_header(number, salt)) {
+    let layout = match Layout::read(segment, number) {
+        Ok(layout) => layout,
         // It was cut off, since a segment has its name only once it has its header.
-        return match is_last && segment.len() < SEGMENT_HEADER_BYTES {
-            true => Ok(Scan { salt, entries: Vec::new(), torn: 0..segment.len() }),
-            false => Err(not_a_segment(segment, number)),
-        };
-    }
-    let (mut entries, mut at) = (Vec::new(), SEGMENT_HEADER_BYTES);
-    while let Some((end, parsed)) = read(segment, salt, at) {
+        Err(_) if is_last && segment.len() < SEGMENT_HEADER_BYTES => {
+            return Ok(Scan { layout: None, entries: Vec::new(), torn: 0..segment.len() });
+        }
+        Err(damage) => return Err(damage),
+    };
+    let (mut entries, mut at) = (Vec::new(), layout.header_bytes);
+    while let Some((end, parsed)) = read(segment, layout.salt, at) {
         entries.push((at..end, parsed));
         at = end;
     }
-    let mut torn = at..begun(segment, salt, at);
-    let mut following = following(segment, salt, at).peekable();
+    let mut torn = at..begun(segment, layout.salt, at);
+    let mut following = following(segment, layout.salt, at).peekable();
     let hole = at..following.peek().map_or(segment.len(), |(next, _)| next.start);
     if !is_last && !hole.is_empty() {
         return Err(Damage::Entries(hole));
@@ -204,17 +244,7 @@ pub(super) fn scan(segment: &Bytes, number: u64, is_last: bool) -> Result<Scan, 
         }
         torn.end = torn.end.max(place.end);
     }
-    Ok(Scan { salt, entries, torn })
-}
-
-fn not_a_segment(segment: &[u8], number: u64) -> Damage {
-    let is_ours = segment.starts_with(MAGIC)
-        && segment.get(12..20) == Some(&number.to_le_bytes())
-        && segment.get(..24).map(crc32fast::hash) == word(segment, 24);
-    match word(segment, 8) {
-        Some(schema) if is_ours => Damage::Schema { schema },
-        _ => Damage::Header,
-    }
+    Ok(Scan { layout: Some(layout), entries, torn })
 }
 
 /// Where an entry would end that begins at `at` but does not check; `at` if none begins there.
@@ -349,7 +379,9 @@ mod tests {
         bytes[8..12].copy_from_slice(&9u32.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..24]);
         bytes[24..28].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(scanned(&bytes, true), Err(Damage::Schema { schema: 9 }));
+        let refused = Damage::Schema { schema: 9 };
+        assert!(refused.to_string().contains("later version (schema 9"), "{refused}");
+        assert_eq!(scanned(&bytes, true), Err(refused));
         bytes[0] = b'X';
         assert_eq!(scanned(&bytes, true), Err(Damage::Header));
     }

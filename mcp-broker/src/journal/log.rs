@@ -8,12 +8,15 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use super::compaction::Compaction;
-use super::entry::{self, Damage, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, SEGMENT_HEADER_BYTES};
+use super::entry::{
+    self, Damage, Layout, MAX_KEY_BYTES, MAX_VALUE_BYTES, Operation, SEGMENT_HEADER_BYTES,
+};
+use super::recovery::Recovery;
 use super::storage::{SegmentFile, Storage};
 
 /// A segment is ended once it has this many bytes: what one start reads at once, and what is emptied
 /// and removed in one piece.
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+pub(super) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Bytes that are gathered before they are written.
 const BUFFER_BYTES: usize = 1024 * 1024;
@@ -45,7 +48,7 @@ pub struct Dropped {
 #[non_exhaustive]
 pub enum OpenError {
     /// A segment can't be read or written.
-    #[error("segment {segment}: {source}")]
+    #[error("segment {segment:016}: {source}")]
     Io {
         /// The segment.
         segment: u64,
@@ -56,12 +59,28 @@ pub enum OpenError {
     #[error("{0}")]
     List(io::Error),
     /// A segment is not what was written.
-    #[error("segment {segment} is damaged: {damage}")]
+    #[error("segment {segment:016} is damaged: {damage}")]
     Damaged {
         /// The segment.
         segment: u64,
         /// How.
         damage: Damage,
+    },
+    /// A segment is not there, and older ones are.
+    #[error("segment {segment:016} is missing")]
+    Missing {
+        /// The segment.
+        segment: u64,
+    },
+    /// An entry is as it was written, and yet is not what this log is for.
+    #[error("segment {segment:016} has an entry at byte {offset} that is no record: {problem}")]
+    Entry {
+        /// The segment.
+        segment: u64,
+        /// Where it begins.
+        offset: u64,
+        /// What is wrong with it.
+        problem: String,
     },
 }
 
@@ -77,6 +96,8 @@ pub struct Log<S: Storage> {
     buffer: Vec<u8>,
     /// Where in the active segment the first entry lies that is not synced.
     batch: u64,
+    /// The last segment and its bytes, as of the last sync.
+    synced: (u64, u64),
     sequence: u64,
     /// What counts, and where it is.
     pub(super) index: HashMap<Bytes, Place, RandomState>,
@@ -91,13 +112,14 @@ pub struct Log<S: Storage> {
 pub(super) struct Place {
     pub(super) segment: u64,
     pub(super) offset: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// How full a segment is.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Usage {
-    pub(super) salt: u32,
+    /// None of one that was cut off within its header.
+    pub(super) layout: Option<Layout>,
     pub(super) bytes: u64,
     pub(super) live_bytes: u64,
 }
@@ -113,89 +135,40 @@ impl<S: Storage> Log<S> {
     }
 
     pub(super) fn open_with(
-        mut storage: S,
+        storage: S,
         segment_bytes: u64,
     ) -> Result<(Self, Vec<Entry>, Option<Dropped>), OpenError> {
-        let numbers = storage.list().map_err(OpenError::List)?;
-        let mut values = HashMap::<Bytes, (Place, Entry), RandomState>::default();
-        let mut live = BTreeMap::new();
-        let (mut sequence, mut dropped) = (0, None);
-        for segment in &numbers {
-            let segment = *segment;
-            let bytes =
-                storage.read(segment).map_err(|source| OpenError::Io { segment, source })?;
-            let scan = entry::scan(&bytes, segment, Some(&segment) == numbers.last())
-                .map_err(|damage| OpenError::Damaged { segment, damage })?;
-            if !scan.torn.is_empty() {
-                dropped = Some(Dropped {
-                    segment,
-                    kept_bytes: scan.torn.start as u64,
-                    dropped_bytes: scan.torn.len() as u64,
-                });
-            }
-            let kept_bytes = scan.torn.start as u64;
-            live.insert(segment, Usage { salt: scan.salt, bytes: kept_bytes, live_bytes: 0 });
-            for (place, parsed) in scan.entries {
-                sequence = sequence.max(parsed.sequence);
-                match parsed.operation {
-                    Operation::Delete => {
-                        values.remove(&parsed.key);
-                    }
-                    Operation::Put => {
-                        let at = Place {
-                            segment,
-                            offset: place.start as u64,
-                            bytes: place.len() as u64,
-                        };
-                        let entry::Parsed { sequence, key, value, .. } = parsed;
-                        let kept = Entry { sequence, key: key.clone(), value };
-                        values.insert(key, (at, kept));
-                    }
-                }
-            }
-        }
-        if let Some((&segment, usage)) = live.last_key_value() {
-            let failed = |source| OpenError::Io { segment, source };
-            if usage.bytes == 0 {
-                storage.remove(segment).map_err(failed)?;
-                live.remove(&segment);
-            } else {
-                // Also what is whole: a process that was killed may not have synced all of it.
-                storage.truncate(segment, usage.bytes).map_err(failed)?;
-            }
-        }
-        let mut index = HashMap::with_capacity_and_hasher(values.len(), RandomState::default());
-        let mut entries = Vec::with_capacity(values.len());
-        for (_, (place, entry)) in values {
-            if let Some(usage) = live.get_mut(&place.segment) {
-                usage.live_bytes += place.bytes;
-            }
-            // Not a slice of its segment, which would stay in memory as long as one key does.
-            index.insert(Bytes::copy_from_slice(&entry.key), place);
+        let mut entries = Vec::new();
+        let recovery = Recovery::read(storage, |entry| {
             entries.push(entry);
-        }
+            Ok(())
+        })?;
         entries.sort_unstable_by_key(|entry| entry.sequence);
+        let dropped = recovery.dropped();
+        Ok((recovery.begin_with(segment_bytes)?, entries, dropped))
+    }
 
-        let number = numbers.last().map_or(1, |last| last + 1);
-        let (active, salt) = begin(&mut storage, number)
-            .map_err(|source| OpenError::Io { segment: number, source })?;
-        let length = SEGMENT_HEADER_BYTES as u64;
-        live.insert(number, Usage { salt, bytes: length, live_bytes: 0 });
-        let log = Self {
+    /// Goes on in a new segment.
+    pub(super) fn begin(read: Recovery<S>, number: u64, segment_bytes: u64) -> io::Result<Self> {
+        let Recovery { mut storage, index, live, sequence, .. } = read;
+        let (active, salt) = begin(&mut storage, number)?;
+        let mut log = Self {
             storage,
             active,
             number,
             salt,
-            length,
+            length: 0,
             buffer: Vec::new(),
-            batch: length,
+            batch: 0,
+            synced: (number, SEGMENT_HEADER_BYTES as u64),
             sequence,
             index,
             live,
             compaction: None,
             segment_bytes,
         };
-        Ok((log, entries, dropped))
+        log.is_begun();
+        Ok(log)
     }
 
     /// Puts a value under a key, in place of the one before. It counts after a crash once it is
@@ -254,10 +227,25 @@ impl<S: Storage> Log<S> {
     /// When that can't be said for sure; the log is not to be used any more.
     pub fn sync(&mut self) -> io::Result<()> {
         self.sync_active()?;
+        self.synced = (self.number, self.length);
         let mut compaction = self.compaction.take();
         Compaction::go_on(&mut compaction, self)?;
         self.compaction = compaction;
         Ok(())
+    }
+
+    /// After a failure: removes what was put or deleted since the last sync that did not fail. Nobody
+    /// was told that it is on disk, and after a failed sync it can be read from the system's memory
+    /// and yet not be there, which a later start could not tell.
+    ///
+    /// # Errors
+    /// When that can't be done for sure.
+    pub fn take_back(&mut self) -> io::Result<()> {
+        let (last, bytes) = self.synced;
+        for later in self.storage.list()?.into_iter().rev().take_while(|it| *it > last) {
+            self.storage.remove(later)?;
+        }
+        self.storage.truncate(last, bytes)
     }
 
     /// Bytes of all segments, and of those entries that count.
@@ -277,7 +265,7 @@ impl<S: Storage> Log<S> {
         self.index.is_empty()
     }
 
-    fn sync_active(&mut self) -> io::Result<()> {
+    pub(super) fn sync_active(&mut self) -> io::Result<()> {
         if self.batch == self.length {
             return Ok(());
         }
@@ -325,11 +313,15 @@ impl<S: Storage> Log<S> {
         self.storage.truncate(self.number, self.length)?;
         self.number += 1;
         (self.active, self.salt) = begin(&mut self.storage, self.number)?;
+        self.is_begun();
+        Ok(())
+    }
+
+    fn is_begun(&mut self) {
         self.length = SEGMENT_HEADER_BYTES as u64;
         self.batch = self.length;
-        let usage = Usage { salt: self.salt, bytes: self.length, live_bytes: 0 };
-        self.live.insert(self.number, usage);
-        Ok(())
+        let layout = Some(Layout::new(self.salt));
+        self.live.insert(self.number, Usage { layout, bytes: self.length, live_bytes: 0 });
     }
 }
 

@@ -21,10 +21,16 @@
 mod compaction;
 mod entry;
 mod log;
+mod record;
+mod recovery;
+mod segment_journal;
 mod storage;
 #[cfg(test)]
 mod tests;
 
 pub use entry::{Damage, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 pub use log::{Dropped, Entry, Log, OpenError};
+pub use record::{EncodedRecord, InvalidRecord, decode};
+pub use recovery::Recovery;
+pub use segment_journal::{ReadJournal, SegmentJournal};
 pub use storage::{Directory, SegmentFile, Storage};

@@ -1,6 +1,6 @@
 //! Where segments lie: a directory, or whatever a test puts in its place.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -66,26 +66,62 @@ pub trait SegmentFile: Send + 'static {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// Locked by whoever writes segments.
+const LOCK_FILE: &str = "lock";
+
 /// A directory with a file for each segment. One that was removed is kept to be the next one: to sync
 /// what is written over blocks that a file already has takes two thirds of the time of what makes it
 /// grow, and freeing 64 MiB of blocks may take 20 ms (ext4).
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    /// Held as long as segments are written; or why they can't be.
+    lock: io::Result<File>,
 }
 
 impl Directory {
-    /// Opens a directory, or makes it with mode 0700.
+    /// Opens a directory, or makes it with mode 0700. One process may write to it at a time. One that
+    /// can't be written to can be read.
     ///
     /// # Errors
-    /// When it can't be made.
+    /// When it can't be made; with [`io::ErrorKind::ResourceBusy`] when another process writes to it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(path)?;
-        Ok(Self { path: path.to_owned() })
+        let lock_file = path.join(LOCK_FILE);
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(lock_file);
+        let lock = lock.and_then(|lock| match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::ResourceBusy.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        });
+        match lock {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(error),
+            lock => Ok(Self { path: path.to_owned(), lock }),
+        }
+    }
+
+    /// A directory to look at, whoever writes to it.
+    pub fn look(path: &Path) -> Self {
+        let lock = Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is only looked at"));
+        Self { path: path.to_owned(), lock }
+    }
+
+    /// Whether some process writes to it now.
+    ///
+    /// # Errors
+    /// When that can't be said.
+    pub fn is_in_use(&self) -> io::Result<bool> {
+        match File::open(self.path.join(LOCK_FILE)).map(|lock| lock.try_lock_shared()) {
+            Ok(Ok(())) => Ok(false),
+            Ok(Err(TryLockError::WouldBlock)) => Ok(true),
+            Ok(Err(TryLockError::Error(error))) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The file of a segment.
@@ -96,6 +132,13 @@ impl Directory {
     /// What is to be the next segment.
     fn spare(&self) -> PathBuf {
         self.path.join("spare")
+    }
+
+    fn may_write(&self) -> io::Result<()> {
+        match &self.lock {
+            Ok(_) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -112,8 +155,8 @@ impl Storage for Directory {
         let mut numbers = Vec::new();
         for file in fs::read_dir(&self.path)? {
             let name = file?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
-            numbers.extend(number.and_then(|number| number.parse::<u64>().ok()));
+            let number = name.to_str().and_then(|name| name.strip_suffix(".seg")?.parse().ok());
+            numbers.extend(number.filter(|number| self.file(*number).file_name() == Some(&name)));
         }
         numbers.sort_unstable();
         Ok(numbers)
@@ -133,6 +176,7 @@ impl Storage for Directory {
     }
 
     fn create(&mut self, number: u64, header: &[u8]) -> io::Result<File> {
+        self.may_write()?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         #[cfg(unix)]
@@ -146,12 +190,14 @@ impl Storage for Directory {
     }
 
     fn truncate(&mut self, number: u64, bytes: u64) -> io::Result<()> {
+        self.may_write()?;
         let file = OpenOptions::new().write(true).open(self.file(number))?;
         file.set_len(bytes)?;
         file.sync_all()
     }
 
     fn remove(&mut self, number: u64) -> io::Result<()> {
+        self.may_write()?;
         fs::rename(self.file(number), self.spare())?;
         self.sync()
     }

@@ -13,22 +13,24 @@ use tokio_util::task::TaskTracker;
 
 use super::admin::{self, AdminAddr};
 use super::clock::Clock;
-use super::config::Config;
+use super::config::{Config, ConfigError};
 use super::connection::Settings;
 use super::epoch::Epoch;
 use super::error::StartError;
-use super::journal::{self, MemoryJournal};
+use super::journal::{self, Gauges, MemoryJournal, Opened};
 use super::listener::{self, Listener, Transport};
 use super::random::random;
 use super::reset::ResetKey;
 use super::running::{Broker, Running};
-use super::shared::Shared;
+use super::shared::{Outbox, Shared};
 use super::state_dir::{ADDRESS_FILE, Access, StateDir};
 use super::tls::{self, Tls};
 use super::{timer, unreachable};
-use crate::broker::{Core, Journal};
+use crate::broker::{Core, Journal, Record, Restored};
 
 const BROKER_ID_FILE: &str = "broker_id";
+/// In the state directory, when nothing else is configured.
+const JOURNAL_DIR: &str = "journal";
 
 /// Settings of a broker that is to be started. See [`Broker::builder`].
 #[must_use = "a builder does nothing until `start`"]
@@ -38,21 +40,14 @@ pub struct Builder {
     admin: Option<SocketAddr>,
     state_dir: Option<PathBuf>,
     tls: Option<Tls>,
-    journal: Box<dyn Journal>,
+    journal: Option<Box<dyn Journal>>,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
         let mut config = Config::default();
         config.listen.set_port(0);
-        Self {
-            config,
-            listen: None,
-            admin: None,
-            state_dir: None,
-            tls: None,
-            journal: Box::new(MemoryJournal),
-        }
+        Self { config, listen: None, admin: None, state_dir: None, tls: None, journal: None }
     }
 
     /// Everything at once. What the builder's other methods say takes precedence, in any order.
@@ -75,7 +70,7 @@ impl Builder {
         self
     }
 
-    /// Directory for what outlives the process. Made if it isn't there.
+    /// Directory for what outlives the process, the journal included. Made if it isn't there.
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.state_dir = Some(path.into());
         self
@@ -87,15 +82,16 @@ impl Builder {
         self
     }
 
-    /// Where records of durable tasks are kept. Default: [`MemoryJournal`], and durable tasks are
-    /// refused.
+    /// Where records of durable tasks are kept. Default: the directory `journal` in the state
+    /// directory, or [`Config::durable`]'s; where there is no state directory, [`MemoryJournal`], and
+    /// durable tasks are refused.
     pub fn journal(mut self, journal: impl Journal) -> Self {
-        self.journal = Box::new(journal);
+        self.journal = Some(Box::new(journal));
         self
     }
 
     /// Starts the broker on the current tokio runtime, whose I/O and time must be enabled. It
-    /// accepts connections when this returns.
+    /// accepts connections when this returns, and what its journal kept goes on.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left running.
@@ -138,9 +134,12 @@ impl Builder {
         // After the addresses are ours: a start that fails there uses up no epoch.
         let seed = u64::from_ne_bytes(random()?);
         let broker_id = broker_id(config.broker_id.as_deref(), state.as_ref(), seed)?;
+        let Opened { journal, records, unwritable, bytes } =
+            open_journal(journal, &config, state.as_ref()).await?;
         let Epoch { epoch, is_restart } = Epoch::next(state.as_ref())?;
         let mut core = config.core(broker_id.clone(), epoch, seed);
-        core.is_durable = journal.is_durable();
+        core.is_durable = journal.is_durable() || unwritable.is_some();
+        let gauges = core.is_durable.then(|| Arc::new(Gauges::new(unwritable.is_none(), bytes)));
         if is_restart {
             core.restart_grace_ms = config.timing.restart_grace_ms;
         }
@@ -149,9 +148,12 @@ impl Builder {
             Core::new(core),
             Clock::start(),
             to_journal,
+            gauges.clone(),
             config.limits.outgoing_hard_bytes,
         ));
-        let journal = journal::spawn(journal, entries, &shared).map_err(StartError::System)?;
+        restore(&shared, records, unwritable);
+        let journal =
+            journal::spawn(journal, entries, gauges, &shared).map_err(StartError::System)?;
         let running = Running {
             shared,
             endpoint: Some(endpoint.clone()),
@@ -189,6 +191,50 @@ impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// The journal that was given, or the configured one.
+async fn open_journal(
+    given: Option<Box<dyn Journal>>,
+    config: &Config,
+    state: Option<&StateDir>,
+) -> Result<Opened, StartError> {
+    let durable = &config.durable;
+    let directory = match (state, &durable.dir) {
+        _ if given.is_some() || !durable.enabled => None,
+        (Some(_), Some(dir)) => Some(dir.clone()),
+        (Some(state), None) => Some(state.file(JOURNAL_DIR)),
+        (None, None) => None,
+        (None, Some(_)) => {
+            let problem = "needs a state_dir besides, where the broker's epoch is kept".to_owned();
+            return Err(ConfigError::Value { key: "durable.dir".into(), problem }.into());
+        }
+    };
+    let opened = tokio::task::spawn_blocking(move || match directory {
+        Some(directory) => Opened::directory(&directory),
+        None => Opened::given(given.unwrap_or_else(|| Box::new(MemoryJournal))),
+    });
+    opened.await.map_err(|error| StartError::System(error.into()))?
+}
+
+/// Gives the core what a journal kept.
+fn restore(shared: &Shared, records: Vec<Record>, unwritable: Option<String>) {
+    shared.hold(&mut Outbox::default(), |core, now| {
+        let restored = core.restore_from_journal(now, records);
+        if restored != Restored::default() {
+            tracing::info!(
+                tasks = restored.tasks,
+                outcomes = restored.outcomes,
+                settled = restored.settled,
+                dead_letters = restored.dead_letters,
+                left_out = restored.left_out,
+                "the journal was read"
+            );
+        }
+        if let Some(why) = unwritable {
+            core.journal_failed(now, &why);
+        }
+    });
 }
 
 fn spawn_tasks(running: &Running, endpoint: Endpoint, config: &Config) {

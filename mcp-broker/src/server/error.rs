@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::config::ConfigError;
+use crate::journal::{Damage, OpenError};
 
 /// Why a broker does not start. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,33 @@ pub enum StartError {
         /// What it holds.
         text: String,
     },
+    /// The journal can't be read, or is not what was written.
+    #[error("cannot use the journal in {path}: {source}. Nothing was changed. {advice}",
+        path = path.display(), advice = advice(source, path))]
+    Journal {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// Another process writes to the journal.
+    #[error("another process writes to the journal in {path}; stop it, or choose another directory: \
+             durable.dir", path = path.display())]
+    JournalInUse {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// The journal's directory can't be made, or is none.
+    #[error("cannot use {path} as the journal's directory: {source}", path = path.display())]
+    JournalDir {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The journal that the builder was given does not load.
+    #[error("cannot load the journal: {0}")]
+    LoadJournal(io::Error),
     /// The broker's name is no valid node id.
     #[error("the broker's name {name:?} {problem}")]
     BrokerId {
@@ -73,6 +101,21 @@ pub enum StartError {
     /// The system gives no random numbers, or no thread.
     #[error("the system refuses what every broker needs: {0}")]
     System(io::Error),
+}
+
+/// What to do about a journal that can't be opened.
+fn advice(error: &OpenError, path: &Path) -> String {
+    match error {
+        OpenError::Damaged { damage: Damage::Schema { .. }, .. } => {
+            "Start that version again, or give this one another directory: durable.dir".to_owned()
+        }
+        OpenError::Damaged { .. } | OpenError::Missing { .. } | OpenError::Entry { .. } => format!(
+            "`mcp-broker journal export {path} > tasks.jsonl` writes all that can still be read; then \
+             move the directory away, and start again",
+            path = path.display()
+        ),
+        _ => "When it can be read again, start again".to_owned(),
+    }
 }
 
 /// Why there is no usable certificate.

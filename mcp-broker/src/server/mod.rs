@@ -24,7 +24,7 @@ mod unreachable;
 
 pub use admin::AdminAddr;
 pub use builder::Builder;
-pub use config::{Config, ConfigError, LimitsConfig, TimingConfig, TlsConfig};
+pub use config::{Config, ConfigError, DurableConfig, LimitsConfig, TimingConfig, TlsConfig};
 pub use error::{StartError, TlsError};
 pub use journal::MemoryJournal;
 pub use running::Broker;

@@ -24,7 +24,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::clock::Clock;
 use super::connections::{Connections, Link};
-use super::journal::Entry;
+use super::journal::{Entry, Gauges};
 use super::unreachable::Addresses;
 use crate::broker::{ConnectionId, Core, Event, Level, Mono, Now, Output};
 
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) drained: CancellationToken,
     /// Cancelled when the core panicked: what it holds can't be trusted, and the broker ends.
     pub(super) failed: CancellationToken,
+    /// Of the journal, if there is one.
+    pub(super) journal: Option<Arc<Gauges>>,
     /// Bytes for one peer beyond which it is closed.
     outgoing_hard_bytes: usize,
 }
@@ -66,10 +68,11 @@ impl Shared {
     pub(super) fn new(
         core: Core,
         clock: Clock,
-        journal: Sender<Entry>,
+        to_journal: Sender<Entry>,
+        journal: Option<Arc<Gauges>>,
         outgoing_hard_bytes: usize,
     ) -> Self {
-        let held = Held { core, timer_at: None, is_draining: false, journal: Some(journal) };
+        let held = Held { core, timer_at: None, is_draining: false, journal: Some(to_journal) };
         Self {
             held: Mutex::new(held),
             connections: Connections::new(),
@@ -78,6 +81,7 @@ impl Shared {
             timer_moved: Notify::new(),
             drained: CancellationToken::new(),
             failed: CancellationToken::new(),
+            journal,
             outgoing_hard_bytes,
         }
     }
@@ -276,7 +280,7 @@ mod tests {
     fn shared() -> Shared {
         let config = CoreConfig::new(NodeId::try_from("b").unwrap(), 1, 1);
         let (journal, _) = super::super::journal::entries();
-        Shared::new(Core::new(config), Clock::start(), journal, 1)
+        Shared::new(Core::new(config), Clock::start(), journal, None, 1)
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! The client: sends tasks, many at once, on one connection that is made again when it breaks.
 
+mod acceptance;
 mod feed;
+mod fetches;
 mod ids;
 mod incoming;
 mod outgoing;
 mod pending;
+mod results;
 mod session;
+mod settlements;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,9 +24,11 @@ use crate::connection::{Dialer, Timeouts};
 use crate::error::{ConnectError, InvalidTask};
 use crate::task::TaskBuilder;
 
+pub(crate) use acceptance::Acceptance;
 pub(crate) use feed::Source;
 pub(crate) use incoming::{Incoming, Told};
 pub(crate) use pending::local_end;
+pub use results::Fetched;
 pub(crate) use session::{Draft, Submitted, Ticket};
 use session::{Session, Settings};
 
@@ -75,6 +81,7 @@ impl Client {
     /// A task in its JSON form.
     pub fn task_from_json(&self, json: &JsonTask) -> TaskBuilder {
         self.task_from(json.task.clone(), Duration::from_millis(json.ttl_ms), json.body.clone())
+            .delay(Duration::from_millis(json.delay_ms))
     }
 
     /// Closes the connection in an orderly way once all that was sent has arrived, and waits for

@@ -17,11 +17,14 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::acceptance::Acceptance;
 use super::feed::{self, Feed, Source};
+use super::fetches::{Answer, Asker, Fetches};
 use super::ids::TaskIds;
 use super::incoming::{Incoming, Told};
 use super::outgoing::{Outgoing, Pushed};
 use super::pending::{Ended, Pending, Submission, local_end};
+use super::settlements::Settlements;
 use crate::connection::{self, Control, Dialer, Link, Peer, Timeouts};
 use crate::error::{CallError, ConnectError};
 use crate::task::{Delivered, TaskEnd};
@@ -62,6 +65,8 @@ pub(crate) struct Session {
 
 struct State {
     pending: Pending<Waiter>,
+    fetches: Fetches,
+    settlements: Settlements,
     link: Option<Arc<Link>>,
     session_id: Option<SessionId>,
     broker_id: Option<NodeId>,
@@ -83,7 +88,12 @@ pub(crate) struct Draft {
     pub(crate) task: EncodedTask,
     pub(crate) body: Bytes,
     pub(crate) ttl: Duration,
+    /// How long it waits before it may go to a worker; less than its time to live.
+    pub(crate) delay: Duration,
     pub(crate) is_idempotent: bool,
+    pub(crate) is_durable: bool,
+    /// Whether its outcome is settled as soon as it is taken.
+    pub(crate) settles: bool,
     /// Set when the result is taken in parts.
     pub(crate) incoming: Option<Arc<Incoming>>,
     /// What follows the body.
@@ -94,6 +104,10 @@ pub(crate) struct Draft {
 pub(crate) struct Ticket {
     pub(crate) id: TaskId,
     pub(crate) end: oneshot::Receiver<Delivered>,
+    /// Of a durable task.
+    pub(crate) acceptance: Option<Acceptance>,
+    /// See [`Draft::settles`].
+    pub(crate) settles: bool,
     /// What is to be fed.
     feed: Option<Box<Feed>>,
 }
@@ -116,6 +130,8 @@ impl Session {
             settings,
             state: Mutex::new(State {
                 pending: Pending::new(),
+                fetches: Fetches::default(),
+                settlements: Settlements::default(),
                 link: None,
                 session_id: None,
                 broker_id: None,
@@ -174,6 +190,9 @@ impl Session {
         } else if max == max_body_bytes as u64 || max_body_bytes == 0 {
             let message = "the broker takes no inputs in chunks".to_owned();
             return Err(too_large(draft.id, message));
+        }
+        if draft.is_durable && (bytes > max_body_bytes as u64 || draft.source.is_some()) {
+            return Err(not_in_a_frame(draft.id, max_body_bytes));
         }
         if draft.body.len() > max_body_bytes {
             let over = draft.body.split_off(max_body_bytes);
@@ -266,24 +285,38 @@ impl Session {
                 }
                 Some(_) | None => {}
             }
-            let Draft { id, task, body, is_idempotent, incoming, source, .. } = draft;
+            let Draft { id, task, body, ttl, delay, incoming, source, .. } = draft;
+            let Draft { is_idempotent, is_durable, settles, .. } = draft;
+            let not_before = (!delay.is_zero()).then(|| deadline - (ttl - delay));
             let (end, ended_at) = oneshot::channel();
             let outgoing = source.as_ref().map(|source| self.outgoing(&id, body.len(), source));
             let feed = source.zip(outgoing.as_ref());
             let feed = feed.map(|(source, outgoing)| {
                 Box::new(Feed { source: *source, signal: outgoing.signal() })
             });
-            let ticket = Ticket { id: id.clone(), end: ended_at, feed };
             let waiter = Waiter { end, bytes };
-            let submission =
-                Submission { id, task, body, deadline, is_idempotent, incoming, outgoing, waiter };
+            let submission = Submission {
+                id: id.clone(),
+                task,
+                body,
+                deadline,
+                not_before,
+                is_idempotent,
+                is_durable,
+                incoming,
+                outgoing,
+                waiter,
+            };
             if pending.submit(submission, now, link.as_deref(), &mut ended) {
                 self.control.wake.notify_one();
             }
+            // Refused, it has none; what has this id then is another one.
+            let is_taken = ended.is_empty();
+            let acceptance = (is_durable && is_taken).then(|| pending.acceptance(&id)).flatten();
             if let Some(link) = link {
                 link.flush_soon();
             }
-            ticket
+            Ticket { id, end: ended_at, acceptance, settles, feed }
         };
         self.tell(ended);
         Ok(Ok(ticket))
@@ -351,6 +384,33 @@ impl Session {
 
     pub(crate) fn abandon(&self, id: &TaskId) {
         self.change(|state, ended| state.pending.abandon(id, state.link.as_deref(), ended));
+    }
+
+    /// The outcome of a durable task was taken.
+    pub(crate) fn settle(&self, id: &TaskId) {
+        self.change(|state, _| state.settlements.settle(id.clone(), state.link.as_deref()));
+    }
+
+    /// What the broker has of a task. `waits`: for its outcome, if it is known. Dropped, it asks no
+    /// more.
+    pub(super) async fn fetch(&self, id: &TaskId, waits: bool) -> Result<Answer, CallError> {
+        let Ok(room) = self.room.acquire().await else { return Err(self.closed_error()) };
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if let Some(error) = &state.closed {
+                return Err(CallError::Connect(error.clone()));
+            }
+            let State { fetches, link, .. } = &mut *state;
+            if fetches.ask(id, Asker { waits, answer }, link.as_deref()) {
+                // The task's, until the broker has no more to say of it.
+                room.forget();
+            }
+            if let Some(link) = link {
+                link.flush_soon();
+            }
+        }
+        answered.await.map_err(|_| self.closed_error())
     }
 
     /// Says what was read of a result in parts.
@@ -440,6 +500,15 @@ impl Session {
 fn too_large(id: TaskId, problem: String) -> CallError {
     let message = format!("{problem}: send a reference to it instead");
     let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
+    TaskEnd::from(local_end(id, Outcome::Rejected, Executed::No, error)).into()
+}
+
+fn not_in_a_frame(id: TaskId, max_bytes: usize) -> CallError {
+    let message = format!(
+        "the input of a durable task goes in one frame: at most {max_bytes} bytes, and no stream; \
+         send a reference to it instead"
+    );
+    let error = ErrorInfo::new(ErrorCode::Unsupported, message);
     TaskEnd::from(local_end(id, Outcome::Rejected, Executed::No, error)).into()
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -23,7 +23,7 @@ use crate::conversation::{self, Conversation};
 use crate::error::{CallError, InvalidTask};
 use crate::worker::Job;
 
-/// Time to live of a task that does not say.
+/// Time to live of a task that does not say, beyond its delay.
 const DEFAULT_TTL: Duration = Duration::from_secs(30);
 
 /// A task being put together. Nothing is sent before [`send`](Self::send) or
@@ -34,15 +34,36 @@ pub struct TaskBuilder {
     /// Or what is wrong with it, the first thing.
     task: Result<Task, InvalidTask>,
     body: Bytes,
-    ttl: Duration,
+    ttl: Option<Duration>,
+    start: Start,
+    settles: bool,
     input: Option<Box<Input>>,
     input_bytes: Option<u64>,
 }
 
+/// When a task may go to a worker.
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    After(Duration),
+    At(SystemTime),
+}
+
+impl Start {
+    /// From now on.
+    fn delay(self) -> Duration {
+        match self {
+            Start::After(delay) => delay,
+            // Zero, if that is past.
+            Start::At(time) => time.duration_since(SystemTime::now()).unwrap_or_default(),
+        }
+    }
+}
+
 impl TaskBuilder {
     pub(crate) fn new(client: Client, task: Result<Task, InvalidTask>) -> Self {
-        let (body, ttl) = (Bytes::new(), DEFAULT_TTL);
-        Self { client, task, body, ttl, input: None, input_bytes: None }
+        let (body, start) = (Bytes::new(), Start::After(Duration::ZERO));
+        let (ttl, input, input_bytes) = (None, None, None);
+        Self { client, task, body, ttl, start, settles: true, input, input_bytes }
     }
 
     fn with(mut self, set: impl FnOnce(&mut Task)) -> Self {
@@ -125,9 +146,25 @@ impl TaskBuilder {
         self
     }
 
-    /// Its time to live from the call of `send` or `call` on, 1 ms to 7 days. 30 s when not said.
+    /// Its time to live from the call of `send` or `call` on, 1 ms to 7 days. 30 s when not said, and
+    /// its [`delay`](Self::delay) besides.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How long it waits, from the call of `send` or `call` on, before a worker may have it; less than
+    /// its time to live, which counts from there, too.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.start = Start::After(delay);
+        self
+    }
+
+    /// When a worker may have it, by this machine's clock, in place of a [`delay`](Self::delay): the
+    /// broker is told how long that is from now, so their clocks need not agree. At once, when that
+    /// is past.
+    pub fn not_before(mut self, time: SystemTime) -> Self {
+        self.start = Start::At(time);
         self
     }
 
@@ -193,9 +230,27 @@ impl TaskBuilder {
         self.with(|task| task.attempt_timeout_ms = ms)
     }
 
-    /// What the broker promises for it.
+    /// What the broker promises for it. [`Delivery::Durable`]: once [accepted](TaskHandle::accepted),
+    /// it is on the broker's disk and not lost whatever ends the broker, its workers or this process.
+    /// It runs at least once, so perhaps twice, and its outcome is kept until it is settled.
+    ///
+    /// This client sends it again, under the same id, to a broker that went before it accepted it, or
+    /// that has lost its journal; and waits for its end, over any number of connections, for as long
+    /// as it lives (its time to live, and 10 s more): a longer one than the default lets it survive
+    /// longer pauses of the broker. Only closing the client, or a client that does not
+    /// [reconnect](crate::ClientBuilder::reconnect), ends that waiting before.
+    ///
+    /// Input and result fit one frame each, 64 KiB: more is rejected(UNSUPPORTED) without being sent.
     pub fn delivery(self, delivery: Delivery) -> Self {
         self.with(|task| task.delivery = delivery)
+    }
+
+    /// Leaves it to [`Client::settle`] to tell the broker that the outcome of a durable task was
+    /// taken; otherwise that is told as soon as the handle, or `call`, is awaited to its end. For an
+    /// outcome that is to be safe elsewhere before the broker may forget it.
+    pub fn settle_manually(mut self) -> Self {
+        self.settles = false;
+        self
     }
 
     /// Load test: only workers labelled `shadow=true` get it, which get no other tasks, and it is kept
@@ -238,7 +293,8 @@ impl TaskBuilder {
     /// of the job's. To wait for it, see [`Job::wait_for`].
     pub fn child_of(self, job: &Job) -> Self {
         // Nothing remains only while the handler is being dropped.
-        let ttl = self.ttl.min(job.remaining()).max(Duration::from_millis(1));
+        let ttl = self.ttl.unwrap_or(DEFAULT_TTL).min(job.remaining());
+        let ttl = ttl.max(Duration::from_millis(1));
         self.parent(&job.task).ttl(ttl)
     }
 
@@ -263,24 +319,28 @@ impl TaskBuilder {
         self.sending(None)
     }
 
-    /// Sends it and waits for its reply. Dropping this future cancels the task.
+    /// Sends it and waits for its reply. Dropping this future cancels the task, if it is not durable.
     pub fn call(self) -> impl Future<Output = Result<Reply, CallError>> + Send {
         Calling::Sending(self.sending(None))
     }
 
     /// Sends it, and gives its result in parts as they come. As [`send`](Self::send) otherwise.
     ///
-    /// A handler that does not emit parts gives none: its result is the body of the outcome.
+    /// A handler that does not emit parts gives none: its result is the body of the outcome. So is that
+    /// of a durable task, always.
     pub async fn stream(self) -> Result<TaskStream, CallError> {
         let incoming = Arc::new(Incoming::new());
-        let handle = self.sending(Some(incoming.clone())).await?;
+        let is_durable = self.task.as_ref().is_ok_and(|task| task.delivery == Delivery::Durable);
+        let handle = self.sending((!is_durable).then(|| incoming.clone())).await?;
         Ok(TaskStream::new(handle, incoming))
     }
 
     fn sending(self, incoming: Option<Arc<Incoming>>) -> Sending {
-        let Self { client, task, body, ttl, input, input_bytes } = self;
-        let draft = task.and_then(|task| draft(task, body, ttl));
-        let draft = draft.map(|draft| Draft { incoming, ..draft });
+        let Self { client, task, body, ttl, start, settles, input, input_bytes } = self;
+        let delay = start.delay();
+        let ttl = ttl.unwrap_or(DEFAULT_TTL.saturating_add(delay));
+        let draft = task.and_then(|task| draft(task, body, ttl, delay));
+        let draft = draft.map(|it| Draft { incoming, settles: it.settles && settles, ..it });
         match (draft, input) {
             (Ok(draft), Some(input)) => {
                 let max_body_bytes = client.session().max_body_bytes();
@@ -292,13 +352,23 @@ impl TaskBuilder {
     }
 }
 
-fn draft(task: Task, body: Bytes, ttl: Duration) -> Result<Draft, InvalidTask> {
-    check(&task, ttl)?;
+fn draft(task: Task, body: Bytes, ttl: Duration, delay: Duration) -> Result<Draft, InvalidTask> {
+    check(&task, ttl, delay)?;
     let encoded = task.encode();
     check_encoded(encoded.0.len())?;
-    let is_idempotent = task.idempotent;
-    let (id, incoming, source) = (task.id, None, None);
-    Ok(Draft { id, task: encoded, body, ttl, is_idempotent, incoming, source })
+    let is_durable = task.delivery == Delivery::Durable;
+    Ok(Draft {
+        is_idempotent: task.idempotent,
+        is_durable,
+        settles: is_durable,
+        id: task.id,
+        task: encoded,
+        body,
+        ttl,
+        delay,
+        incoming: None,
+        source: None,
+    })
 }
 
 impl fmt::Debug for TaskBuilder {
@@ -312,9 +382,13 @@ impl fmt::Debug for TaskBuilder {
 }
 
 /// Whether the broker would take it, as far as that can be told here.
-fn check(task: &Task, ttl: Duration) -> Result<(), InvalidTask> {
+fn check(task: &Task, ttl: Duration, delay: Duration) -> Result<(), InvalidTask> {
     if ttl.is_zero() || ttl > Duration::from_millis(MAX_TTL_MS) {
         return Err(InvalidTask::new("ttl", format!("is {ttl:?}; 1 ms to 7 days are allowed")));
+    }
+    if delay >= ttl {
+        let problem = format!("is {delay:?}, and its time to live {ttl:?}: that has to be longer");
+        return Err(InvalidTask::new("delay", problem));
     }
     let texts = [
         ("content_type", &task.content_type),

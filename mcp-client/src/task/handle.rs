@@ -8,22 +8,39 @@ use mcp_proto::{ErrorCode, ErrorInfo, Executed, Outcome, TaskId};
 use tokio::sync::oneshot;
 
 use super::{Delivered, TaskEnd};
-use crate::client::{Client, Ticket, Told, local_end};
+use crate::client::{Acceptance, Client, Ticket, Told, local_end};
+use crate::error::CallError;
 
 /// A task that was sent. A future of its end; dropped before that, it cancels the task, unless
 /// [`detach`](Self::detach)ed. Keeps the client's connection open.
+///
+/// A *durable* task is not cancelled by that: it goes on, and its outcome can be had by
+/// [`Client::result`], by any process of this identity. It is sent again as long as this client is
+/// connected, or connects again, and the broker has not [accepted](Self::accepted) it. Awaited to its
+/// end, the handle [settles](Client::settle) it, if it was not sent with
+/// [`settle_manually`](crate::TaskBuilder::settle_manually).
 #[must_use = "a dropped handle cancels its task; detach() it to let it run"]
 pub struct TaskHandle {
     id: TaskId,
     client: Client,
-    /// None once the end was taken.
-    end: Option<oneshot::Receiver<Delivered>>,
+    end: End,
+    /// Of a durable task.
+    acceptance: Option<Acceptance>,
+    settles: bool,
+}
+
+enum End {
+    Awaited(oneshot::Receiver<Delivered>),
+    /// Instead of ACCEPTED.
+    Came(Box<Delivered>),
+    Taken,
 }
 
 impl TaskHandle {
     pub(super) fn new(client: Client, mut ticket: Ticket) -> Self {
         client.session().feed(&mut ticket);
-        Self { id: ticket.id, client, end: Some(ticket.end) }
+        let Ticket { id, end, acceptance, settles, .. } = ticket;
+        Self { id, client, end: End::Awaited(end), acceptance, settles }
     }
 
     /// The task's id.
@@ -42,9 +59,59 @@ impl TaskHandle {
         self.client.session().credit(&self.id, told);
     }
 
+    /// Waits until the broker has the task on disk, if it is durable: from then on it outlives the
+    /// broker, and this process. `Ok` as well when it has ended ok already. The end is to be awaited
+    /// all the same.
+    ///
+    /// Without a connection this waits for one, as long as the task lives. Cancel-safe.
+    ///
+    /// # Errors
+    /// How it ended, when it was not accepted before that: rejected(DURABLE_UNAVAILABLE) if the broker
+    /// has no journal. Of a task that is not durable, ACCEPTED never comes, so this waits for its end.
+    ///
+    /// # Panics
+    /// When the handle was awaited to its end before and there was no ACCEPTED.
+    pub async fn accepted(&mut self) -> Result<(), CallError> {
+        let accepted = async {
+            match &self.acceptance {
+                Some(acceptance) => acceptance.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        if let End::Awaited(end) = &mut self.end {
+            tokio::select! {
+                biased;
+                () = accepted => return Ok(()),
+                result = end => {
+                    let end = result.unwrap_or_else(|_| unknown_end(&self.id));
+                    self.end = End::Came(Box::new(end));
+                }
+            }
+        }
+        match &self.end {
+            _ if self.is_accepted() => Ok(()),
+            End::Came(end) => TaskEnd::from(Delivered::clone(end)).into_reply().map(drop),
+            End::Awaited(_) | End::Taken => panic!("TaskHandle asked after it was ready"),
+        }
+    }
+
+    /// Whether a broker keeps this outcome, if the task is durable.
+    fn is_kept(&self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Ok | Outcome::Failed | Outcome::Expired | Outcome::Cancelled => true,
+            // Else it may be because of another task with this id, which has an outcome of its own.
+            Outcome::Rejected => self.is_accepted(),
+            Outcome::Lost => false,
+        }
+    }
+
+    fn is_accepted(&self) -> bool {
+        self.acceptance.as_ref().is_some_and(Acceptance::is_set)
+    }
+
     /// Lets the task run without anybody waiting for it.
     pub fn detach(mut self) {
-        self.end = None;
+        self.end = End::Taken;
     }
 
     /// Waits for the end of the task; the same as awaiting the handle. The future can be dropped
@@ -60,10 +127,21 @@ impl Future for TaskHandle {
     /// Panics when polled again after it was ready.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskEnd> {
         let this = self.get_mut();
-        let Some(end) = &mut this.end else { panic!("TaskHandle polled after it was ready") };
-        let result = std::task::ready!(Pin::new(end).poll(cx));
-        this.end = None;
-        Poll::Ready(result.unwrap_or_else(|_| unknown_end(&this.id)).into())
+        let delivered = match &mut this.end {
+            End::Awaited(end) => {
+                let result = std::task::ready!(Pin::new(end).poll(cx));
+                this.end = End::Taken;
+                result.unwrap_or_else(|_| unknown_end(&this.id))
+            }
+            End::Came(_) | End::Taken => match std::mem::replace(&mut this.end, End::Taken) {
+                End::Came(delivered) => *delivered,
+                End::Awaited(_) | End::Taken => panic!("TaskHandle polled after it was ready"),
+            },
+        };
+        if this.settles && this.is_kept(delivered.deliver.outcome) {
+            this.client.session().settle(&this.id);
+        }
+        Poll::Ready(delivered.into())
     }
 }
 
@@ -75,7 +153,7 @@ fn unknown_end(id: &TaskId) -> Delivered {
 
 impl Drop for TaskHandle {
     fn drop(&mut self) {
-        if self.end.is_some() {
+        if let End::Awaited(_) = self.end {
             self.client.session().abandon(&self.id);
         }
     }

@@ -35,6 +35,7 @@ pub(super) fn task(json: &[u8]) -> Result<JsonTask, JsonError> {
     let action = action.id::<ActionName>(&action_expected())?;
     let payload = fields.required(field::PAYLOAD, "any JSON value")?;
     let ttl_ms = ttl_ms(fields.required(field::TTL, &ttl_expected())?)?;
+    let delay_ms = fields.optional(field::DELAY).map_or(Ok(0), |value| delay_ms(value, ttl_ms))?;
 
     let content_type = match fields.optional(field::CONTENT_TYPE) {
         Some(value) => value.text()?,
@@ -79,7 +80,7 @@ pub(super) fn task(json: &[u8]) -> Result<JsonTask, JsonError> {
     if bytes > MAX_TASK_BYTES {
         return Err(JsonError::TaskTooLong { bytes, max: MAX_TASK_BYTES });
     }
-    Ok(JsonTask { mcp_version, task, body, ttl_ms })
+    Ok(JsonTask { mcp_version, task, body, ttl_ms, delay_ms })
 }
 
 const VERSION: &str = "a string MAJOR.MINOR such as \"1.0\"";
@@ -117,6 +118,15 @@ fn ttl_ms(value: Value<'_>) -> Result<u64, JsonError> {
         }
         _ => Err(value.wrong(&ttl_expected())),
     }
+}
+
+pub(super) const DELAY: &str = "a number of seconds from 0 to less than ttl";
+
+fn delay_ms(value: Value<'_>, ttl_ms: u64) -> Result<u64, JsonError> {
+    let seconds = value.raw.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0);
+    // The cast saturates.
+    let ms = seconds.map(|seconds| (seconds * 1000.0).round() as u64);
+    ms.filter(|ms| *ms < ttl_ms).ok_or_else(|| value.wrong(DELAY))
 }
 
 fn body(payload: Value<'_>, content_type: &str) -> Result<Bytes, JsonError> {

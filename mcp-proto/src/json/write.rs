@@ -1,9 +1,9 @@
-use serde::Serializer as _;
 use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::compact::compact;
-use super::read::ttl_expected;
+use super::read::{DELAY, ttl_expected};
 use super::{JSON_CONTENT_TYPE, JsonError, JsonTask, field, is_json};
 use crate::limits::MAX_TTL_MS;
 use crate::message::{Delivery, Priority};
@@ -15,6 +15,13 @@ pub(super) fn task(it: &JsonTask) -> Result<String, JsonError> {
             field: field::TTL.to_owned(),
             expected: ttl_expected(),
             found: format!("{} ms", it.ttl_ms),
+        });
+    }
+    if it.delay_ms >= it.ttl_ms {
+        return Err(JsonError::Wrong {
+            field: field::DELAY.to_owned(),
+            expected: DELAY.to_owned(),
+            found: format!("{} ms", it.delay_ms),
         });
     }
     let mut json = Vec::with_capacity(256 + payload.get().len());
@@ -32,12 +39,11 @@ fn fields(it: &JsonTask, payload: &RawValue, to: &mut Vec<u8>) -> Result<(), ser
     map.serialize_entry(field::TASK_ID, &task.id)?;
     map.serialize_entry(field::ACTION, &task.action)?;
     map.serialize_entry(field::PAYLOAD, payload)?;
-    if it.ttl_ms.is_multiple_of(1000) {
-        map.serialize_entry(field::TTL, &(it.ttl_ms / 1000))?;
-    } else {
-        map.serialize_entry(field::TTL, &(it.ttl_ms as f64 / 1000.0))?;
-    }
+    map.serialize_entry(field::TTL, &Seconds { ms: it.ttl_ms })?;
 
+    if it.delay_ms > 0 {
+        map.serialize_entry(field::DELAY, &Seconds { ms: it.delay_ms })?;
+    }
     if task.content_type != JSON_CONTENT_TYPE {
         map.serialize_entry(field::CONTENT_TYPE, &*task.content_type)?;
     }
@@ -89,6 +95,21 @@ fn fields(it: &JsonTask, payload: &RawValue, to: &mut Vec<u8>) -> Result<(), ser
         map.serialize_entry(field::EXPLAIN, &true)?;
     }
     map.end()
+}
+
+/// A time as a number of seconds, without a fraction where there is none.
+struct Seconds {
+    ms: u64,
+}
+
+impl Serialize for Seconds {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        if self.ms.is_multiple_of(1000) {
+            to.serialize_u64(self.ms / 1000)
+        } else {
+            to.serialize_f64(self.ms as f64 / 1000.0)
+        }
+    }
 }
 
 /// The body as a JSON value.

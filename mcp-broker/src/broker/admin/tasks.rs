@@ -5,7 +5,7 @@ mod view;
 use mcp_proto::{AgentId, ErrorCode, ErrorInfo, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_LISTED, json, limit};
+use super::{MAX_LISTED, Named, ambiguous, json, limit};
 use crate::broker::family::BY_OPERATOR;
 use crate::broker::finished::Kept;
 use crate::broker::inflight::{AttemptKey, Task, TaskKey};
@@ -26,22 +26,6 @@ pub(super) struct Filter {
     status: Option<Status>,
     agent: Option<String>,
     limit: Option<usize>,
-}
-
-/// Names a task. Its identity is needed only where several have a task of this id.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Named {
-    task_id: String,
-    #[serde(default)]
-    identity: Option<String>,
-}
-
-impl Named {
-    fn task_id(&self) -> Result<TaskId, ErrorInfo> {
-        TaskId::try_from(self.task_id.as_str())
-            .map_err(|problem| ErrorInfo::new(ErrorCode::InvalidTask, format!("task_id {problem}")))
-    }
 }
 
 #[derive(Serialize)]
@@ -201,14 +185,8 @@ impl Core {
             }
         }
         if found.len() > 1 {
-            let names: Vec<_> =
-                found.iter().take(8).map(|(identity, _)| identity.as_str()).collect();
-            let message = format!(
-                "{} identities have a task {id}; say which by identity: {}",
-                found.len(),
-                names.join(", ")
-            );
-            return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
+            let identities = found.iter().map(|(identity, _)| identity.as_str());
+            return Err(ambiguous("task", id, identities));
         }
         Ok(found.pop().map(|(_, it)| it))
     }

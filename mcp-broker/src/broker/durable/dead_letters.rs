@@ -64,9 +64,13 @@ impl DeadLetters {
         Some(kept)
     }
 
-    /// All of them with their numbers, the newest first.
-    pub(in crate::broker) fn newest(&self) -> impl Iterator<Item = (u64, &Kept)> {
-        self.letters.iter().rev().map(|(number, kept)| (*number, kept))
+    /// All of them with their numbers, or those before one of this number; the newest first.
+    pub(in crate::broker) fn newest(
+        &self,
+        before: Option<u64>,
+    ) -> impl Iterator<Item = (u64, &Kept)> {
+        let letters = self.letters.range(..before.unwrap_or(u64::MAX));
+        letters.rev().map(|(number, kept)| (*number, kept))
     }
 
     pub(in crate::broker) fn len(&self) -> usize {

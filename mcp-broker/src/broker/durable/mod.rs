@@ -33,6 +33,7 @@ use dead_letters::{DeadLetters, Kept};
 use journaling::Journaling;
 use ledger::{Entry, Ledger};
 
+pub(super) use dead_letters::Kept as KeptLetter;
 pub(super) use ledger::LedgerKey;
 
 pub use journal::{AcceptedTask, DeadLetter, EndedTask, Journal, Record, SettledTask, TaskName};
@@ -334,15 +335,12 @@ impl Core {
         let (name, payload) = (kept.name.clone(), kept.letter.payload.clone());
         let ttl_ms = ttl_ms.unwrap_or(kept.letter.ttl_ms);
         let identity = self.sessions.identity(&name.identity);
-        let known = self.tasks.name(identity, &name.task_id);
-        if self.tasks.find(known).is_some() {
+        if self.tasks.find(self.tasks.name(identity, &name.task_id)).is_some() {
             let message = format!("task {} is in flight", name.task_id);
             return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
         }
         self.room_for_durable(payload.len())?;
         self.room_for_task(false)?;
-        self.forget_ended(known);
-        self.drop_dead_letter(number);
         let key = self.take_up(
             now,
             &name.identity,
@@ -353,7 +351,10 @@ impl Core {
                 deadline_wall_ms: now.wall_ms.saturating_add(ttl_ms),
             },
         )?;
+        self.forget_ended(self.tasks.name(identity, &name.task_id));
+        // In this order: with both of them on disk, the task counts.
         self.journal_accepted(now, key, ttl_ms, 0);
+        self.drop_dead_letter(number);
         self.set_off(now, key, 0);
         Ok(())
     }

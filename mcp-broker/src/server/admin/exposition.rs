@@ -12,6 +12,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::super::journal::Figures;
 use crate::broker::{ActionMetrics, Histogram, Metrics, Stats, TaskCounts};
 
 /// Of what [`encode`] returns.
@@ -23,10 +24,13 @@ const PREFIX: &str = "mcp";
 /// A gauge of an action, where it has one.
 type Gauge = fn(&ActionMetrics) -> Option<u64>;
 
-/// Writes the metrics.
-pub(super) fn encode(metrics: Metrics) -> Result<String, fmt::Error> {
+/// Writes the metrics, and those of the journal if there is one.
+pub(super) fn encode(metrics: Metrics, journal: Option<Figures>) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(metrics));
+    if let Some(journal) = journal {
+        registry.register_collector(Box::new(journal));
+    }
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
     Ok(text)
@@ -38,6 +42,25 @@ impl Collector for Metrics {
         self.write_actions(&mut to)?;
         self.write_gauges(&mut to)?;
         self.write_counters(&mut to)
+    }
+}
+
+impl Collector for Figures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut to = Families(encoder);
+        let help = "Whether durable tasks are taken";
+        let gauge = MetricType::Gauge;
+        to.0.encode_descriptor("journal_up", help, None, gauge)?
+            .encode_gauge(&u64::from(self.is_up))?;
+        if let Some(bytes) = self.bytes {
+            let help = "Bytes of the journal's segments";
+            to.0.encode_descriptor("journal", help, Some(&Unit::Bytes), gauge)?
+                .encode_gauge(&bytes)?;
+        }
+        const NONE: [(&str, &str); 0] = [];
+        let help = "Bringing to disk what had gathered";
+        to.histograms("journal_sync", help, std::iter::once((NONE, &self.syncs)))?;
+        to.counter("journal_records", "Records brought to disk", self.records)
     }
 }
 

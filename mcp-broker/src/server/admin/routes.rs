@@ -10,9 +10,13 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::json;
 
 use super::super::shared::Shared;
 use super::exposition;
+
+/// What can be required of a broker that is ready.
+const DURABLE: &str = "require=durable";
 
 type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
@@ -34,20 +38,28 @@ async fn livez(State(shared): State<Arc<Shared>>) -> Answer {
     }
 }
 
-/// Whether the broker takes connections and tasks.
-async fn readyz(State(shared): State<Arc<Shared>>) -> Answer {
-    let reason = match shared.look(|core, _| core.is_shutting_down()) {
-        Some(false) => None,
-        Some(true) => Some("draining"),
-        None => Some("failed"),
-    };
-    let (status, body) = match reason {
-        None => (StatusCode::OK, serde_json::json!({ "ready": true })),
-        Some(reason) => {
-            let body = serde_json::json!({ "ready": false, "reason": reason });
-            (StatusCode::SERVICE_UNAVAILABLE, body)
+/// Whether the broker takes connections and tasks. One that refuses durable tasks is ready for all
+/// others, and says so; with `require=durable` it is not.
+async fn readyz(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
+    let asked: Vec<_> = uri.query().into_iter().flat_map(|query| query.split('&')).collect();
+    if let Some(unknown) = asked.iter().find(|it| !matches!(**it, "" | DURABLE)) {
+        let problem = format!("there is no ?{unknown}; there is ?{DURABLE}\n");
+        return text(StatusCode::BAD_REQUEST, problem);
+    }
+    let is_required = asked.contains(&DURABLE);
+    let looked = shared.look(|core, _| (core.is_shutting_down(), core.why_not_durable()));
+    let not_ready = |reason| json!({ "ready": false, "reason": reason });
+    let (is_ready, body) = match looked {
+        None => (false, not_ready("failed".to_owned())),
+        Some((true, _)) => (false, not_ready("draining".to_owned())),
+        Some((false, Some(why))) if is_required => (false, not_ready(why)),
+        // Where there was not to be a journal, there is nothing to tell.
+        Some((false, Some(why))) if shared.journal.is_some() => {
+            (true, json!({ "ready": true, "durable": false, "reason": why }))
         }
+        Some((false, _)) => (true, json!({ "ready": true })),
     };
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(CONTENT_TYPE, "application/json")], format!("{body}\n"))
 }
 
@@ -56,8 +68,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
     let Some(metrics) = shared.look(|core, now| core.metrics(now)) else {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the core has failed\n");
     };
+    let journal = shared.journal.as_ref().map(|it| it.figures());
     // Up to some milliseconds for many actions, in which the runtime has other things to do.
-    let text = tokio::task::spawn_blocking(|| exposition::encode(metrics)).await;
+    let text = tokio::task::spawn_blocking(|| exposition::encode(metrics, journal)).await;
     match text {
         Ok(Ok(body)) => (StatusCode::OK, [(CONTENT_TYPE, exposition::CONTENT_TYPE)], body),
         Ok(Err(_)) | Err(_) => {
@@ -103,7 +116,7 @@ mod tests {
     async fn a_broker_whose_core_failed_is_neither_live_nor_ready() {
         let config = CoreConfig::new(NodeId::try_from("b").unwrap(), 1, 1);
         let (to_journal, _entries) = journal::entries();
-        let shared = Arc::new(Shared::new(Core::new(config), Clock::start(), to_journal, 1));
+        let shared = Arc::new(Shared::new(Core::new(config), Clock::start(), to_journal, None, 1));
         let fail = || shared.hold(&mut Outbox::default(), |_, _| panic!("a fault"));
         assert!(thread::scope(|scope| scope.spawn(fail).join().is_err()));
 

@@ -87,7 +87,7 @@ impl Config {
             }
         }
 
-        let durable = &self.durable;
+        let durable = &self.durable.rules;
         at_least("durable.max_bytes", durable.max_bytes, 1)?;
         for (key, ms) in [
             ("durable.retention_ms", durable.retention_ms),

@@ -7,7 +7,7 @@ use mcp_proto::DEFAULT_PORT;
 use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
 use mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES;
 
-use super::{Config, LimitsConfig, TimingConfig, TlsConfig};
+use super::{Config, DurableConfig, LimitsConfig, TimingConfig, TlsConfig};
 use crate::broker::{ActionRules, DurableRules};
 
 impl Default for Config {
@@ -22,10 +22,16 @@ impl Default for Config {
             tls: TlsConfig::default(),
             limits: LimitsConfig::default(),
             timing: TimingConfig::default(),
-            durable: DurableRules::default(),
+            durable: DurableConfig::default(),
             scheduling: ActionRules::default(),
             actions: BTreeMap::new(),
         }
+    }
+}
+
+impl Default for DurableConfig {
+    fn default() -> Self {
+        Self { enabled: true, dir: None, rules: DurableRules::default() }
     }
 }
 

@@ -46,8 +46,8 @@ pub struct Config {
     /// Whether `admin` may be an address that other machines reach. It asks nobody who they are:
     /// whoever reaches it sees the names of actions and how much is done. Default: no.
     pub admin_allow_remote: bool,
-    /// Directory for what outlives the process: the epoch, the broker's name, a development
-    /// certificate. Default: none, nothing is kept.
+    /// Directory for what outlives the process: the epoch, the broker's name, the journal, a
+    /// development certificate. Default: none, nothing is kept.
     pub state_dir: Option<PathBuf>,
     /// The broker's name, in ACK and in traces; 1 to 128 printable bytes. Default: a random one,
     /// kept in the state directory.
@@ -62,8 +62,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Intervals and time-outs.
     pub timing: TimingConfig,
-    /// What is kept of durable tasks.
-    pub durable: DurableRules,
+    /// What is kept of durable tasks, and where.
+    pub durable: DurableConfig,
     /// How workers are chosen.
     pub scheduling: ActionRules,
     /// The rules of these actions. In a file, what one of them does not say is as in `scheduling`.
@@ -84,6 +84,22 @@ pub struct TlsConfig {
     /// Names and addresses that the development certificate has besides localhost and the address
     /// listened on.
     pub dev_names: Vec<String>,
+}
+
+/// The key `[durable]`: the journal, and what is kept of durable tasks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct DurableConfig {
+    /// Whether there is a journal: without one, durable tasks are refused. Default: yes, where there is
+    /// a state directory.
+    pub enabled: bool,
+    /// Directory of the journal, such as one on a disk of its own. There has to be a state directory
+    /// besides. Default: `journal` in the state directory.
+    pub dir: Option<PathBuf>,
+    /// What is kept, in memory and in the journal.
+    #[serde(flatten)]
+    pub rules: DurableRules,
 }
 
 /// The key `[limits]`. Sizes are in bytes.
@@ -280,7 +296,7 @@ impl Config {
     pub(crate) fn core(&self, broker_id: NodeId, epoch: u64, seed: u64) -> CoreConfig {
         let Self { limits, timing, .. } = self;
         CoreConfig {
-            durable: self.durable.clone(),
+            durable: self.durable.rules.clone(),
             rules: self.scheduling.clone(),
             actions: self.actions.clone(),
             limits: self.frame_limits(),
@@ -350,12 +366,20 @@ mod tests {
         assert_eq!(config.actions["a"].policy, Policy::RoundRobin);
         assert_eq!(config.actions["b"].policy, Policy::LeastLoaded);
         assert_eq!(config.tls(), Some(Tls::Dev { names: vec![] }));
+        let config = parse("[durable]\nenabled = false\ndir = '/disk'\nretention_ms = 7").unwrap();
+        assert!(!config.durable.enabled);
+        assert_eq!(config.durable.dir.as_deref(), Some(Path::new("/disk")));
+        assert_eq!(config.durable.rules.retention_ms, 7);
     }
 
     #[test]
     fn an_error_names_the_file_the_line_and_the_key() {
         let error = parse("[limits]\nmax_conections = 7").unwrap_err();
         for part in ["broker.toml", "line 2", "max_conections", "max_connections"] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+        let error = parse("\n[durable]\nretention = 7").unwrap_err();
+        for part in ["broker.toml", "line 2", "[durable]", "retention"] {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         let error = parse("[limits]\nmax_connections = 'many'").unwrap_err();

@@ -3,17 +3,23 @@
 //!
 //! One sync covers whatever gathered while the last one ran; there is no timer.
 
+mod gauges;
 mod memory;
+mod open;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
+use super::clock::Clock;
 use super::shared::{Outbox, Shared};
 use crate::broker::{Journal, Record};
 
+pub(super) use gauges::{Figures, Gauges};
 pub use memory::MemoryJournal;
+pub(super) use open::Opened;
 
 /// A record to keep, with its number.
 pub(super) type Entry = (u64, Record);
@@ -27,43 +33,63 @@ pub(super) fn entries() -> (Sender<Entry>, Receiver<Entry>) {
 pub(super) fn spawn(
     journal: Box<dyn Journal>,
     entries: Receiver<Entry>,
+    gauges: Option<Arc<Gauges>>,
     shared: &Arc<Shared>,
 ) -> io::Result<JoinHandle<()>> {
     let shared = Arc::downgrade(shared);
+    let mut keeper = Keeper { journal, gauges, clock: Clock::start() };
     thread::Builder::new()
         .name("mcp-journal".to_owned())
-        .spawn(move || run(journal, &entries, &shared))
+        .spawn(move || keeper.run(&entries, &shared))
 }
 
-fn run(mut journal: Box<dyn Journal>, entries: &Receiver<Entry>, shared: &Weak<Shared>) {
-    let mut outbox = Outbox::default();
-    while let Ok(first) = entries.recv() {
-        let kept = keep(&mut *journal, first, entries);
-        let Some(shared) = shared.upgrade() else {
-            return;
-        };
-        match kept {
-            Ok(up_to) => {
-                shared.hold(&mut outbox, |core, now| core.journal_synced(now, up_to));
-            }
-            Err(error) => {
-                // What a failed write or sync left on disk is anyone's guess: it is not used again.
-                shared.hold(&mut outbox, |core, now| core.journal_failed(now, &error.to_string()));
-                drop(shared);
-                while entries.recv().is_ok() {}
+struct Keeper {
+    journal: Box<dyn Journal>,
+    gauges: Option<Arc<Gauges>>,
+    clock: Clock,
+}
+
+impl Keeper {
+    fn run(&mut self, entries: &Receiver<Entry>, shared: &Weak<Shared>) {
+        let mut outbox = Outbox::default();
+        while let Ok(first) = entries.recv() {
+            let kept = catch_unwind(AssertUnwindSafe(|| self.keep(first, entries)))
+                .unwrap_or_else(|_| Err(io::Error::other("a fault of the journal itself")));
+            let Some(shared) = shared.upgrade() else {
                 return;
+            };
+            match kept {
+                Ok(up_to) => {
+                    shared.hold(&mut outbox, |core, now| core.journal_synced(now, up_to));
+                }
+                Err(error) => {
+                    // What a failed write or sync left on disk is anyone's guess: it is not used again.
+                    let why = error.to_string();
+                    shared.hold(&mut outbox, |core, now| core.journal_failed(now, &why));
+                    if let Some(gauges) = &self.gauges {
+                        gauges.failed();
+                    }
+                    drop(shared);
+                    while entries.recv().is_ok() {}
+                    return;
+                }
             }
         }
     }
-}
 
-/// Appends everything that waits and syncs it. Returns the number of the last one.
-fn keep(journal: &mut dyn Journal, first: Entry, entries: &Receiver<Entry>) -> io::Result<u64> {
-    let mut last = first.0;
-    for (seq, record) in std::iter::once(first).chain(entries.try_iter()) {
-        journal.append(&record)?;
-        last = seq;
+    /// Appends everything that waits and syncs it. Returns the number of the last one.
+    fn keep(&mut self, first: Entry, entries: &Receiver<Entry>) -> io::Result<u64> {
+        let (mut last, mut count) = (first.0, 0);
+        for (seq, record) in std::iter::once(first).chain(entries.try_iter()) {
+            self.journal.append(&record)?;
+            last = seq;
+            count += 1;
+        }
+        let start = self.clock.now().mono;
+        self.journal.sync()?;
+        if let Some(gauges) = &self.gauges {
+            gauges.synced(count, self.clock.now().mono.since(start));
+        }
+        Ok(last)
     }
-    journal.sync()?;
-    Ok(last)
 }

@@ -1,5 +1,6 @@
 //! Durable tasks: nothing is acknowledged before it is on disk, and nothing acknowledged is lost.
 
+mod dead_letters;
 mod kept;
 mod restarts;
 

@@ -33,7 +33,7 @@ fn about(record: &Record) -> (bool, TaskName) {
 }
 
 /// The broker was killed, `down_ms` ago, when so many records were on disk.
-fn restarted_with(
+pub(super) fn restarted_with(
     before: &mut Fixture,
     on_disk: usize,
     down_ms: u64,
@@ -50,7 +50,7 @@ fn restarted_with(
     (it, restored)
 }
 
-fn restarted(before: &mut Fixture) -> (Fixture, Restored) {
+pub(super) fn restarted(before: &mut Fixture) -> (Fixture, Restored) {
     let on_disk = before.records.len();
     restarted_with(before, on_disk, 0, |_| {})
 }

@@ -1,5 +1,8 @@
-use mcp_proto::{ActionName, Frame, Task};
+use std::time::Duration;
 
+use mcp_proto::{ActionName, ErrorInfo, Frame, Task};
+
+use super::entry::{DURABLE_END_MARGIN, END_MARGIN};
 use super::*;
 
 const TTL: Duration = Duration::from_secs(10);
@@ -41,22 +44,41 @@ impl Fixture {
     }
 
     fn submit(&mut self, name: &str, waiter: u32, is_idempotent: bool) {
-        self.submit_body(name, waiter, is_idempotent, "body");
+        let submission = self.submission(name, waiter);
+        self.submit_as(Submission { is_idempotent, ..submission });
     }
 
-    fn submit_body(&mut self, name: &str, waiter: u32, is_idempotent: bool, body: &'static str) {
+    fn submit_durable(&mut self, name: &str, waiter: u32) {
+        let submission = self.submission(name, waiter);
+        self.submit_as(Submission { is_durable: true, ..submission });
+    }
+
+    fn submission(&self, name: &str, waiter: u32) -> Submission<u32> {
         let task = Task::new(id(name), ActionName::try_from("upper").unwrap());
-        let submission = Submission {
+        Submission {
             id: id(name),
             task: task.encode(),
-            body: body.into(),
+            body: "body".into(),
             deadline: self.now + TTL,
-            is_idempotent,
+            not_before: None,
+            is_idempotent: false,
+            is_durable: false,
             incoming: None,
             outgoing: None,
             waiter,
-        };
+        }
+    }
+
+    fn submit_as(&mut self, submission: Submission<u32>) {
         self.pending.submit(submission, self.now, &mut self.wire, &mut self.ended);
+    }
+
+    fn accept(&mut self, name: &str) {
+        self.pending.accepted(&id(name));
+    }
+
+    fn is_accepted(&self, name: &str) -> bool {
+        self.pending.acceptance(&id(name)).unwrap().is_set()
     }
 
     fn deliver(&mut self, name: &str, outcome: Outcome, executed: Executed, code: ErrorCode) {
@@ -375,7 +397,7 @@ fn the_same_task_sent_twice_is_one_task_with_one_end_for_both() {
 fn another_task_with_the_same_id_is_refused() {
     let mut it = Fixture::connected();
     it.submit("t", 1, false);
-    it.submit_body("t", 2, false, "another body");
+    it.submit_as(Submission { body: "another body".into(), ..it.submission("t", 2) });
     assert_eq!(it.sent(), ["SEND t"]);
     assert_eq!(it.ends(), [(2, Outcome::Rejected, NO)]);
     it.deliver_ok("t");
@@ -408,104 +430,5 @@ fn the_last_part_of_a_result_is_not_taken_for_all_of_it() {
     assert_eq!(it.sent(), ["SEND t"]);
 }
 
-/// However connections come and go and whatever the broker says, each task ends exactly once, and
-/// one that may run only once is sent again only after the broker said that it did not take it.
-mod any_order {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Debug, Clone)]
-    enum Op {
-        Submit(u8, bool),
-        Connect,
-        Disconnect,
-        Deliver(u8),
-        Refuse(u8),
-        Status(u8, bool),
-        Cancel(u8),
-        Abandon(u8),
-        Goaway,
-        Pass(u8),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let task = 0..6u8;
-        prop_oneof![
-            (task.clone(), any::<bool>()).prop_map(|(t, i)| Op::Submit(t, i)),
-            Just(Op::Connect),
-            Just(Op::Disconnect),
-            task.clone().prop_map(Op::Deliver),
-            task.clone().prop_map(Op::Refuse),
-            (task.clone(), any::<bool>()).prop_map(|(t, known)| Op::Status(t, known)),
-            task.clone().prop_map(Op::Cancel),
-            task.prop_map(Op::Abandon),
-            Just(Op::Goaway),
-            (0..5u8).prop_map(Op::Pass),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn each_task_ends_once(ops in proptest::collection::vec(op(), 0..80)) {
-            let mut it = Fixture::new();
-            let name = |t: u8| format!("t{t}");
-            // By number of submission: how often each was sent without the broker refusing it.
-            let mut next = 0;
-            let mut submitted = std::collections::HashMap::new();
-            let mut open_sends: std::collections::HashMap<String, (bool, u32)> = Default::default();
-            for op in ops {
-                match op {
-                    Op::Submit(t, idempotent) => {
-                        let is_new = !it.pending.tasks.contains_key(&id(&name(t)));
-                        if is_new {
-                            open_sends.insert(name(t), (idempotent, 0));
-                            submitted.insert(next, ());
-                            it.submit(&name(t), next, idempotent);
-                            next += 1;
-                        }
-                    }
-                    Op::Connect if !it.is_connected => it.connect(),
-                    Op::Disconnect => it.disconnect(),
-                    Op::Deliver(t) if it.is_connected => it.deliver_ok(&name(t)),
-                    Op::Refuse(t) if it.is_connected => {
-                        let was_sent = it.pending.tasks.get(&id(&name(t)))
-                            .is_some_and(|entry| entry.state != State::Unsent);
-                        it.refuse_shutting_down(&name(t));
-                        if let (true, Some(sends)) = (was_sent, open_sends.get_mut(&name(t))) {
-                            sends.1 = 0;
-                        }
-                    }
-                    Op::Status(t, known) if it.is_connected => {
-                        let state = if known { TaskState::Running } else { TaskState::Unknown };
-                        it.status(&name(t), state);
-                    }
-                    Op::Cancel(t) => it.cancel(&name(t)),
-                    Op::Abandon(t) => it.abandon(&name(t)),
-                    Op::Goaway if it.is_connected => it.pending.going_away(),
-                    Op::Pass(seconds) => it.pass(Duration::from_secs(seconds.into())),
-                    Op::Connect | Op::Deliver(_) | Op::Refuse(_) | Op::Status(..) | Op::Goaway => {}
-                }
-                for sent in it.sent() {
-                    let Some(name) = sent.strip_prefix("SEND ") else { continue };
-                    let (idempotent, sends) = open_sends.get_mut(name).unwrap();
-                    *sends += 1;
-                    prop_assert!(*idempotent || *sends == 1, "{name} was sent {sends} times");
-                }
-                for (waiter, ..) in it.ends() {
-                    prop_assert!(submitted.remove(&waiter).is_some(), "ended twice");
-                }
-                let on_wire = it.pending.tasks.values().filter(|it| it.state != State::Unsent);
-                prop_assert_eq!(it.pending.on_wire(), if it.is_connected { on_wire.count() } else { 0 });
-            }
-            it.disconnect();
-            it.pass(TTL + END_MARGIN + Duration::from_secs(1));
-            it.pass(Duration::from_secs(1));
-            it.pass(Duration::from_secs(1));
-            for (waiter, ..) in it.ends() {
-                prop_assert!(submitted.remove(&waiter).is_some());
-            }
-            prop_assert!(submitted.is_empty(), "never ended: {submitted:?}");
-        }
-    }
-}
+mod any_order;
+mod durable;

@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use bytestring::ByteString;
 use mcp_proto::{
-    Ack, Chunk, Credit, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, MCP_VERSION, Message,
-    MessageKind, Outcome,
+    Ack, Chunk, Credit, Deliver, ErrorCode, ErrorInfo, Executed, Frame, Goaway, Hello, MCP_VERSION,
+    Message, MessageKind, Outcome,
 };
 
 use super::{Session, State, Waiter};
-use crate::client::pending::Ended;
+use crate::client::pending::{Ended, local_end};
 use crate::connection::{Control, Link, Peer, Received, SDK, Stop};
 use crate::error::ConnectError;
+use crate::task::Delivered;
 
 impl Peer for Session {
     fn hello(&self) -> Hello {
@@ -36,12 +37,16 @@ impl Peer for Session {
         state.session_id.clone_from(&ack.session_id);
         state.link = Some(link.clone());
         state.pending.connected(Instant::now(), &**link);
+        let room = state.fetches.connected(&**link);
+        state.settlements.connected(&**link);
+        self.room.add_permits(room);
     }
 
     fn disconnected(&self) {
         let mut state = self.lock();
         state.link = None;
         state.pending.disconnected();
+        state.settlements.disconnected();
     }
 
     fn received(self: &Arc<Self>, batch: &mut Vec<Received>, arrived_at: Instant) {
@@ -71,15 +76,17 @@ impl Peer for Session {
     }
 
     fn is_owed(&self) -> bool {
-        self.lock().pending.on_wire() > 0
+        !self.may_leave()
     }
 
     fn is_settled(&self) -> bool {
-        self.lock().pending.on_wire() == 0
+        let state = self.lock();
+        state.pending.on_wire() == 0 && !state.settlements.are_sent()
     }
 
     fn may_leave(&self) -> bool {
-        self.is_settled()
+        let state = self.lock();
+        state.pending.on_wire() == 0 && state.fetches.is_empty()
     }
 
     fn reconnects(&self, error: Option<&ConnectError>) -> bool {
@@ -99,6 +106,7 @@ impl Peer for Session {
             state.link = None;
             state.closed.get_or_insert_with(|| Arc::new(error));
             state.pending.give_up(ErrorCode::BrokerLost, &message, &mut ended);
+            state.fetches.give_up();
         }
         self.tell(ended);
         self.room.close();
@@ -119,15 +127,20 @@ impl Session {
         now: Instant,
         ended: &mut Vec<Ended<Waiter>>,
     ) {
-        let State { pending, link, .. } = state;
+        let State { pending, fetches, link, .. } = state;
         match received {
             Received::Frame(Frame { message: Message::Deliver(deliver), body }) => {
+                if !fetches.is_empty() {
+                    let end = Delivered { deliver: deliver.clone(), body: body.clone() };
+                    self.room.add_permits(fetches.delivered(&end));
+                }
                 let sends_again = self.settings.reconnects;
                 if pending.delivered(deliver, body, now, sends_again, ended) {
                     self.control.wake.notify_one();
                 }
             }
             Received::Frame(Frame { message: Message::Status(id, task_state), .. }) => {
+                self.room.add_permits(fetches.status(&id, task_state));
                 if pending.status(&id, task_state, now, link.as_deref(), ended) {
                     self.control.wake.notify_one();
                 }
@@ -143,21 +156,31 @@ impl Session {
             Received::Frame(Frame { message: Message::Progress(progress), .. }) => {
                 pending.progress(progress);
             }
-            // Accepted: the end will follow. Nothing else concerns a client's tasks.
+            Received::Frame(Frame { message: Message::Accepted(id), .. }) => pending.accepted(&id),
+            // Nothing else concerns a client's tasks.
             Received::Frame(_) => {}
             Received::TooLarge(Message::Deliver(deliver), body_bytes) => {
                 let message = format!("its result has {body_bytes} bytes, more than can be taken");
                 let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
-                let executed = deliver.executed;
-                pending.undeliverable(&deliver.task_id, Outcome::Failed, executed, error, ended);
+                let Deliver { task_id, executed, .. } = *deliver;
+                let end = local_end(task_id, Outcome::Failed, executed, error);
+                self.undeliverable(state, end, ended);
             }
             Received::TooLarge(..) => {}
             Received::Invalid(invalid) => {
-                if let (MessageKind::Deliver, Some(id)) = (invalid.kind, &invalid.task_id) {
-                    let error = ErrorInfo::new(ErrorCode::InvalidMessage, invalid.to_string());
-                    pending.undeliverable(id, Outcome::Lost, Executed::Maybe, error, ended);
+                let problem = invalid.to_string();
+                if let (MessageKind::Deliver, Some(id)) = (invalid.kind, invalid.task_id) {
+                    let error = ErrorInfo::new(ErrorCode::InvalidMessage, problem);
+                    let end = local_end(id, Outcome::Lost, Executed::Maybe, error);
+                    self.undeliverable(state, end, ended);
                 }
             }
         }
+    }
+
+    /// A task's DELIVER came, but can't be used.
+    fn undeliverable(&self, state: &mut State, end: Delivered, ended: &mut Vec<Ended<Waiter>>) {
+        self.room.add_permits(state.fetches.delivered(&end));
+        state.pending.complete(end, ended);
     }
 }
