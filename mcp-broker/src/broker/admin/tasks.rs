@@ -2,7 +2,7 @@
 
 mod view;
 
-use mcp_proto::{AgentId, ErrorCode, ErrorInfo, NodeId, TaskId};
+use mcp_proto::{AgentId, ErrorInfo, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_LISTED, Named, ambiguous, json, limit};
