@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use mcp_client::{Client, Delivery, TaskEnd, TaskId};
 use serde::{Deserialize, Serialize};
-use tokio::task::{JoinSet, spawn_local};
+use tokio::task::JoinSet;
 
 use super::ledger::{self, FAST, Ledger, Note};
 use crate::peers::{Target, mcp};
@@ -25,6 +25,9 @@ const NOT_SETTLED: u64 = 50;
 
 /// Of so many tasks one is not durable, and may not run twice.
 const NOT_DURABLE: u64 = 5;
+
+/// After an attempt to connect that failed.
+pub(super) const CONNECT_AGAIN: Duration = Duration::from_millis(20);
 
 /// What a client is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,8 +59,8 @@ pub(crate) async fn send(target: Target, plan: Plan) -> Result<()> {
     let client = loop {
         match Client::builder(mcp::endpoint(address, &ca_pem)).connect().await {
             Ok(client) => break client,
-            // It was killed as well.
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            // The broker was killed as well.
+            Err(_) => tokio::time::sleep(CONNECT_AGAIN).await,
         }
     };
     let in_flight = plan.in_flight;
@@ -160,10 +163,11 @@ impl State {
             if !is_left(&id) {
                 continue;
             }
-            let (outcome, result) = match self.client.result(&TaskId::try_from(id.as_str())?).await? {
-                Some(end) => told(&end),
-                None => ("unknown".to_owned(), String::new()),
-            };
+            let (outcome, result) =
+                match self.client.result(&TaskId::try_from(id.as_str())?).await? {
+                    Some(end) => told(&end),
+                    None => ("unknown".to_owned(), String::new()),
+                };
             self.ledger.note(&Note::Again(id, outcome, result))?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use mcp_client::{HandlerError, Job, Worker};
 
-use super::client::ACTION;
+use super::client::{ACTION, CONNECT_AGAIN};
 use super::ledger::{self, Ledger, Note};
 use crate::peers::{Target, mcp};
 
@@ -31,11 +31,17 @@ pub(crate) async fn work(target: Target, dir: PathBuf, index: u32, slots: u32) -
             Ok::<_, HandlerError>(result)
         }
     };
-    let worker = Worker::builder(mcp::endpoint(address, &ca_pem))
-        .agent_id(format!("worker-{index}"))
-        .slots(slots)
-        .handler(ACTION, handler)
-        .start()
-        .await?;
-    bail!("the worker stopped: {:?}", worker.closed().await)
+    loop {
+        let worker = Worker::builder(mcp::endpoint(address, &ca_pem))
+            .agent_id(format!("worker-{index}"))
+            .slots(slots)
+            .handler(ACTION, handler.clone())
+            .start()
+            .await;
+        match worker {
+            Ok(worker) => bail!("the worker stopped: {:?}", worker.closed().await),
+            // The broker was killed as well.
+            Err(_) => tokio::time::sleep(CONNECT_AGAIN).await,
+        }
+    }
 }
