@@ -1,5 +1,6 @@
 //! The command line.
 
+mod journal;
 mod serve;
 
 use std::process::ExitCode;
@@ -26,10 +27,12 @@ struct Cli {
 enum Command {
     /// Run the broker until it is told to stop
     Serve(serve::Serve),
+    Journal(journal::Journal),
 }
 
 pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.main(),
+        Command::Journal(journal) => journal.main(),
     }
 }

@@ -94,11 +94,15 @@ impl Layout {
         Self { schema: SCHEMA, salt, header_bytes: SEGMENT_HEADER_BYTES }
     }
 
+    fn schema_1() -> Self {
+        Self { schema: 1, salt: MARKER_1, header_bytes: SEGMENT_HEADER_BYTES - 4 }
+    }
+
     /// Of a segment that was written some time.
     pub(super) fn read(segment: &[u8], number: u64) -> Result<Self, Damage> {
         let schema = word(segment, 8).ok_or(Damage::Header)?;
         let layout = match schema {
-            1 => Self { schema, salt: MARKER_1, header_bytes: 24 },
+            1 => Self::schema_1(),
             _ => Self { schema, ..Self::new(word(segment, 20).ok_or(Damage::Header)?) },
         };
         let before_crc = layout.header_bytes - 4;
@@ -245,6 +249,37 @@ pub(super) fn scan(segment: &Bytes, number: u64, is_last: bool) -> Result<Scan, 
         torn.end = torn.end.max(place.end);
     }
     Ok(Scan { layout: Some(layout), entries, torn })
+}
+
+/// How a segment may be read whose header does not check: as whatever its first entry begins with, if
+/// it has not lost that, too.
+fn guess(segment: &[u8]) -> [Layout; 3] {
+    let salt = |at| word(segment, at).unwrap_or_default();
+    [
+        Layout::new(salt(SEGMENT_HEADER_BYTES)),
+        Layout::new(salt(SEGMENT_HEADER_BYTES - 8)),
+        Layout::schema_1(),
+    ]
+}
+
+/// All entries of a damaged segment that check, and how it was read.
+pub(super) fn salvage(
+    segment: &Bytes,
+    number: u64,
+) -> (Option<Layout>, Vec<(Range<usize>, Parsed)>) {
+    let layouts = match Layout::read(segment, number) {
+        Ok(layout) => vec![layout],
+        Err(Damage::Schema { .. }) => Vec::new(),
+        Err(_) => guess(segment).to_vec(),
+    };
+    let all = layouts.into_iter().map(|layout| {
+        let entries: Vec<_> = following(segment, layout.salt, layout.header_bytes).collect();
+        (layout, entries)
+    });
+    match all.max_by_key(|(_, entries)| entries.len()) {
+        Some((layout, entries)) if !entries.is_empty() => (Some(layout), entries),
+        _ => (None, Vec::new()),
+    }
 }
 
 /// Where an entry would end that begins at `at` but does not check; `at` if none begins there.

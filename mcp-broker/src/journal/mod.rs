@@ -20,6 +20,7 @@
 
 mod compaction;
 mod entry;
+mod inspection;
 mod log;
 mod record;
 mod recovery;
@@ -29,6 +30,7 @@ mod storage;
 mod tests;
 
 pub use entry::{Damage, MAX_KEY_BYTES, MAX_VALUE_BYTES};
+pub use inspection::{Found, Inspection, SegmentView, inspect};
 pub use log::{Dropped, Entry, Log, OpenError};
 pub use record::{EncodedRecord, InvalidRecord, decode};
 pub use recovery::Recovery;

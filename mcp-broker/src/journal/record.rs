@@ -304,3 +304,6 @@ fn is_about(id: &TaskId, name: &TaskName) -> Result<(), InvalidRecord> {
     }
     Err(InvalidRecord::OtherTask { key: name.task_id.clone(), value: id.clone() })
 }
+
+#[cfg(test)]
+pub(in crate::journal) mod tests;

@@ -121,3 +121,6 @@ impl<S: Storage> Journal for SegmentJournal<S> {
         Ok(std::mem::take(&mut self.records))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,10 +16,10 @@ const SEGMENT_BYTES: u64 = 400;
 
 /// Segments in memory, which outlive the log that writes them.
 #[derive(Debug, Clone, Default)]
-struct Forgetful(Arc<Mutex<Disk>>);
+pub(super) struct Forgetful(Arc<Mutex<Disk>>);
 
 #[derive(Debug, Default)]
-struct Disk {
+pub(super) struct Disk {
     segments: BTreeMap<u64, Kept>,
     /// One that was removed, to be the next one.
     spare: Vec<u8>,
@@ -41,6 +41,18 @@ impl Kept {
 }
 
 impl Forgetful {
+    /// Segments as they are.
+    pub(super) fn of(segments: &BTreeMap<u64, Vec<u8>>) -> Self {
+        let kept = |bytes: &Vec<u8>| Kept { bytes: bytes.clone(), synced: bytes.clone(), end: 0 };
+        let segments = segments.iter().map(|(number, bytes)| (*number, kept(bytes))).collect();
+        Self(Arc::new(Mutex::new(Disk { segments, spare: Vec::new() })))
+    }
+
+    /// All bytes.
+    pub(super) fn segments(&self) -> BTreeMap<u64, Vec<u8>> {
+        self.disk().segments.iter().map(|(number, kept)| (*number, kept.bytes.clone())).collect()
+    }
+
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap()
     }
@@ -69,7 +81,7 @@ impl Forgetful {
     }
 }
 
-struct OpenSegment(Forgetful, u64);
+pub(super) struct OpenSegment(Forgetful, u64);
 
 impl Storage for Forgetful {
     type File = OpenSegment;
