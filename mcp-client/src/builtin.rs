@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
-use mcp_proto::{ErrorCode, ErrorInfo, Outcome};
+use mcp_proto::{ErrorCode, ErrorInfo, Outcome, TaskId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::client::Client;
 use crate::error::CallError;
 use crate::task::TaskEnd;
+
+/// Names a task of any identity.
+#[derive(Serialize)]
+pub(crate) struct Named<'a> {
+    pub(crate) task_id: &'a TaskId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<&'a str>,
+}
 
 /// Asks a built-in action. An answer that can't be read is a failure with INVALID_MESSAGE.
 pub(crate) async fn ask<T: DeserializeOwned>(

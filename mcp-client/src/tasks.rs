@@ -7,7 +7,7 @@ use mcp_proto::{ActionName, AgentId, ContextTrace, ErrorCode, ErrorInfo, Execute
 use mcp_proto::{Delivery, NodeId, Priority};
 use serde::{Deserialize, Serialize};
 
-use crate::builtin::ask;
+use crate::builtin::{Named, ask};
 use crate::client::Client;
 use crate::error::CallError;
 
@@ -170,14 +170,6 @@ pub struct TaskCancelled {
     pub cancelled: bool,
     /// How it ended.
     pub status: TaskStatus,
-}
-
-/// Names a task of any identity.
-#[derive(Serialize)]
-struct Named<'a> {
-    task_id: &'a TaskId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    identity: Option<&'a str>,
 }
 
 impl Client {

@@ -1,13 +1,16 @@
 //! `mcpctl call`: sends one task and prints its result.
 
+mod detach;
 mod result;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use mcp_client::{ActionName, Client, Outcome, Priority, Retry, TaskBuilder, TaskEnd, TaskId};
+use clap::{ArgGroup, Args, ValueEnum};
+use mcp_client::{
+    ActionName, Client, Delivery, Outcome, Priority, Retry, TaskBuilder, TaskEnd, TaskId,
+};
 use tokio::fs::File;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +29,8 @@ Examples:
   git diff | mcpctl call review - --idempotent --label gpu=a100
   mcpctl call transcribe --file talk.wav --ttl 1h > talk.txt
   mcpctl call embed --file page.txt --idempotent --retry 3 --attempt-timeout 10s
+  mcpctl call review --file report.txt --durable --ttl 1h > review.txt
+  mcpctl call review --file report.txt --durable --detach --delay 8h   # then: mcpctl tasks result ID
   mcpctl call review --file report.txt --trace
   mcpctl call review --file report.txt --shadow
   mcpctl call review --file report.txt --explain
@@ -41,6 +46,7 @@ Examples:
 /// Ctrl-C cancels the task, at the worker too; a second one does not wait for that.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+#[command(group = ArgGroup::new("may_run_twice").args(["idempotent", "durable"]).multiple(true))]
 pub(crate) struct Call {
     /// What to ask for: an action that a worker serves
     action: ActionName,
@@ -58,9 +64,28 @@ pub(crate) struct Call {
     #[arg(value_name = "-", group = "input", value_parser = ["-"], hide_possible_values = true)]
     stdin: Option<String>,
 
-    /// Time to live: the task ends when it has no result by then
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::ttl)]
-    ttl: Duration,
+    /// Time to live: the task ends when it has no result by then; 30s when not given, and the
+    /// --delay besides
+    #[arg(long, value_name = "TIME", value_parser = parse::ttl)]
+    ttl: Option<Duration>,
+
+    /// Wait so long before a worker may have it
+    #[arg(long, value_name = "TIME", value_parser = parse::ttl)]
+    delay: Option<Duration>,
+
+    /// Survive the broker: it is on the broker's disk before it counts as accepted, runs at least once,
+    /// and its result is kept until it was printed here
+    ///
+    /// Should this program end before, or --ttl be over while the broker is away, `mcpctl tasks result
+    /// ID` asks for the result; so does the same call with the same --id. Input and result have at most
+    /// 64 KiB each. Needs a broker with a state directory.
+    #[arg(long)]
+    durable: bool,
+
+    /// Don't wait for the result: print the task's id once the broker has the task on disk. `mcpctl
+    /// tasks result ID` asks for the result
+    #[arg(long, requires = "durable", conflicts_with_all = ["trace", "explain", "no_stream"])]
+    detach: bool,
 
     /// Running it twice does no harm: then it is sent again when its worker or the broker is lost
     #[arg(long)]
@@ -68,11 +93,11 @@ pub(crate) struct Call {
 
     /// Try it again when its handler fails, up to N times, after 100ms, 200ms, 400ms, … at most 1s
     ///
-    /// Needs --idempotent, since a handler that failed may have done a part of its work. All attempts
-    /// are within --ttl. A failure that the handler calls permanent stands, and so does one while
+    /// Needs --idempotent or --durable, since a handler that failed may have done a part of its work. All
+    /// attempts are within --ttl. A failure that the handler calls permanent stands, and so does one while
     /// retries are more than a fifth of what the broker does; `-o json` tells in context_trace why
     /// there was another attempt, or none.
-    #[arg(long, value_name = "N", value_parser = parse::retry, requires = "idempotent")]
+    #[arg(long, value_name = "N", value_parser = parse::retry, requires = "may_run_twice")]
     retry: Option<Retry>,
 
     /// End an attempt that gives no sign of life for so long: its worker hangs
@@ -154,7 +179,13 @@ impl Call {
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
         let (worker, traced) = (self.worker(), self.trace.then(|| self.action.clone()));
-        let is_explained = self.explain;
+        let (is_explained, is_durable) = (self.explain, self.durable);
+        if self.detach {
+            let task = self.task(&client, input);
+            let done = detach::send(task, global.output, &worker, &interrupted).await;
+            client.close().await;
+            return done;
+        }
         let parts = match global.output {
             Output::Table if !self.no_stream => Parts::Written,
             Output::Table | Output::Json => Parts::Collected,
@@ -167,7 +198,11 @@ impl Call {
         };
         let exit = if interrupted.is_cancelled() { Exit::Cancelled } else { Exit::of(end.outcome) };
         if parts == Parts::Collected {
-            print(&end, global.output)?;
+            report::print(&end, global.output)?;
+        }
+        // It is written: from here on it is not the broker's to keep.
+        if is_durable && !matches!(end.outcome, Outcome::Rejected | Outcome::Lost) {
+            client.settle(&end.task_id);
         }
         if global.output == Output::Table
             && let Some(step) = &end.fallback
@@ -182,7 +217,14 @@ impl Call {
         }
         client.close().await;
         if end.outcome != Outcome::Ok && global.output == Output::Table {
-            return Err(Failure::new(exit, report::explain(&end, &worker)));
+            let mut why = report::explain(&end, &worker);
+            if is_durable && end.outcome == Outcome::Lost {
+                let id = &end.task_id;
+                why.push_str(&format!(
+                    "\nwhen the broker is back: mcpctl tasks result {id} --wait"
+                ));
+            }
+            return Err(Failure::new(exit, why));
         }
         Ok(exit)
     }
@@ -229,11 +271,19 @@ impl Call {
     fn task(self, client: &Client, input: Input) -> TaskBuilder {
         let mut task = input
             .of(client.task(self.action))
-            .ttl(self.ttl)
             .idempotent(self.idempotent)
             .shadow(self.shadow)
             .explain(self.explain)
             .priority(self.priority.into());
+        if let Some(ttl) = self.ttl {
+            task = task.ttl(ttl);
+        }
+        if let Some(delay) = self.delay {
+            task = task.delay(delay);
+        }
+        if self.durable {
+            task = task.delivery(Delivery::Durable).settle_manually();
+        }
         for (key, value) in self.label {
             task = task.label(key, value);
         }
@@ -290,20 +340,4 @@ impl Input {
             Input::Stdin => task.input_reader(tokio::io::stdin()),
         }
     }
-}
-
-fn print(end: &TaskEnd, output: Output) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    match output {
-        Output::Json => {
-            let mut line = Vec::new();
-            report::json_line(end, &mut line);
-            stdout.write_all(&line)?;
-        }
-        Output::Table => {
-            stdout.write_all(&end.body)?;
-            result::end_line(&mut stdout, &end.body)?;
-        }
-    }
-    stdout.flush()
 }

@@ -14,6 +14,8 @@ Exit status:
     3  the task expired
     4  the task was rejected; also: no worker for it
     5  cannot connect, or the broker was lost
+    6  tasks result: there is no such task
+    7  tasks result: the task has not ended yet
   130  cancelled: Ctrl-C or SIGTERM
   141  the reader of standard output went away";
 
@@ -26,6 +28,8 @@ pub(crate) enum Exit {
     Expired = 3,
     Rejected = 4,
     Unreachable = 5,
+    UnknownTask = 6,
+    NotEnded = 7,
     Cancelled = 130,
     /// What the shell reports for a program that SIGPIPE ended.
     ClosedPipe = 141,
@@ -90,6 +94,8 @@ mod tests {
             Exit::Expired,
             Exit::Rejected,
             Exit::Unreachable,
+            Exit::UnknownTask,
+            Exit::NotEnded,
             Exit::Cancelled,
             Exit::ClosedPipe,
         ];

@@ -1,12 +1,13 @@
 //! `mcpctl`: the command line of MCP, the Model Communication Protocol. Sends tasks, serves
-//! actions with programs and servers, and looks at the broker's agents, actions and tasks. One file a
-//! command.
+//! actions with programs and servers, and looks at the broker's agents, actions, tasks and dead letters.
+//! One file a command.
 
 mod actions;
 mod agents;
 mod bench;
 mod call;
 mod connect;
+mod dlq;
 mod exit;
 mod explain;
 mod global;
@@ -64,6 +65,7 @@ enum Command {
     Actions(actions::Actions),
     Agents(agents::Agents),
     Tasks(tasks::Tasks),
+    Dlq(dlq::Dlq),
     Explain(explain::Explain),
     Bench(bench::Bench),
 }
@@ -78,6 +80,7 @@ impl Cli {
             Command::Actions(command) => command.run(&self.global).await,
             Command::Agents(command) => command.run(&self.global).await,
             Command::Tasks(command) => command.run(&self.global).await,
+            Command::Dlq(command) => command.run(&self.global).await,
             Command::Explain(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
         }
@@ -168,6 +171,17 @@ mod tests {
             ("tasks ls --limit 1001", "1..=1000"),
             ("tasks show", "<TASK_ID>"),
             ("tasks cancel", "<TASK_ID>..."),
+            ("tasks result", "<TASK_ID>"),
+            ("call up --retry 3", "--durable"),
+            ("call up --detach", "--durable"),
+            ("call up --durable --detach --trace", "--trace"),
+            ("call up --delay 8d", "8d"),
+            ("dlq ls --limit 0", "1..=1000"),
+            ("dlq show", "<TASK_ID>"),
+            ("dlq replay", "TASK_ID"),
+            ("dlq replay t --all", "--all"),
+            ("dlq drop t --action up", "--action"),
+            ("dlq drop --action up", "--all"),
             ("actions degrade", "<ACTION>..."),
             ("actions restore no*", "no*"),
             ("actions ls --limit 0", "1..=1000"),
@@ -188,11 +202,12 @@ mod tests {
 
     #[test]
     fn help_tells_the_exit_statuses() {
-        let tasks = ["tasks ls ", "tasks show ", "tasks cancel "];
+        let tasks = ["tasks ls ", "tasks show ", "tasks cancel ", "tasks result "];
+        let dlq = ["dlq ls ", "dlq show ", "dlq replay ", "dlq drop "];
         let actions = ["actions ls ", "actions show ", "actions set ", "actions reset "];
         let degrade = ["actions degrade ", "actions restore "];
         let others = ["", "call ", "send ", "worker ", "agents ls ", "explain ", "bench "];
-        for command in tasks.into_iter().chain(actions).chain(degrade).chain(others) {
+        for command in tasks.into_iter().chain(dlq).chain(actions).chain(degrade).chain(others) {
             let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();
             assert!(help.contains("Exit status:\n    0  "), "{command}");
         }

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IsTerminal, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mcp_client::{ContextTrace, ErrorCode, ErrorInfo, Executed, Outcome, TaskEnd, TaskId};
 use serde::Serialize;
+
+use crate::global::Output;
 
 /// The end of a task as one JSON object.
 #[derive(Serialize)]
@@ -45,6 +47,31 @@ pub(crate) fn json_line(end: &TaskEnd, to: &mut Vec<u8>) {
     // Neither the values above nor a Vec can fail.
     let _ = serde_json::to_writer(&mut *to, &report);
     to.push(b'\n');
+}
+
+/// Writes a result, or with it all that is told of its task, to stdout.
+pub(crate) fn print(end: &TaskEnd, output: Output) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match output {
+        Output::Json => {
+            let mut line = Vec::new();
+            json_line(end, &mut line);
+            stdout.write_all(&line)?;
+        }
+        Output::Table => {
+            stdout.write_all(&end.body)?;
+            end_line(&mut stdout, &end.body)?;
+        }
+    }
+    stdout.flush()
+}
+
+/// On a terminal, what follows a result begins on a line of its own.
+pub(crate) fn end_line(stdout: &mut io::StdoutLock<'_>, result: &[u8]) -> io::Result<()> {
+    if result.last().is_some_and(|byte| *byte != b'\n') && stdout.is_terminal() {
+        stdout.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 /// What to say of a result that is not of a worker of the action.

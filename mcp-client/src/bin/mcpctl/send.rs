@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use mcp_client::{CallError, Client, Retry, TaskEnd};
+use mcp_client::{CallError, Client, Delivery, Outcome, Retry, TaskEnd, TaskId};
 use mcp_proto::json::{JsonError, JsonTask};
 use tokio_util::sync::CancellationToken;
 
@@ -27,12 +27,13 @@ Examples:
   mcpctl send --file tasks.jsonl > results.jsonl
   generate-tasks | mcpctl send --file - --in-flight 1000 | jq -r .outcome
   mcpctl send --file pages.jsonl --retry 3 --attempt-timeout 10s > results.jsonl
+  mcpctl send --file pages.jsonl --durable > results.jsonl
 
 A line:
   {\"mcp_version\":\"1.0\",\"task_id\":\"t-1\",\"action\":\"upper\",\"payload\":{\"text\":\"hello\"},\"ttl\":30}
 
-All five fields are required; ttl is in seconds. Others that may be there: content_type (with
-\"text/plain\" the payload is a string and goes to the worker as it is), priority, tenant,
+All five fields are required; ttl is in seconds. Others that may be there: delay (in seconds, less than
+ttl), content_type (with \"text/plain\" the payload is a string and goes to the worker as it is), priority, tenant,
 affinity_key, required_labels, headers, idempotent, delivery, shadow, parent_task_id, depth,
 traceparent, tracestate, retry (such as {\"max_attempts\":5,\"initial_ms\":200}),
 attempt_timeout_ms, cancel_on_disconnect, explain. Names that begin with x- are left out.";
@@ -85,6 +86,14 @@ pub(crate) struct Send {
     /// ATTEMPT_TIMEOUT.
     #[arg(long, value_name = "TIME", value_parser = parse::attempt_timeout)]
     attempt_timeout: Option<Duration>,
+
+    /// All tasks survive the broker, as those with `"delivery":"durable"` in their line do: each is on
+    /// the broker's disk before it counts as accepted, and its result is kept until it was written here
+    ///
+    /// Should this program end before, send the same lines again: what was done is not done again,
+    /// and its result is printed. They run at least once. Needs a broker with a state directory.
+    #[arg(long)]
+    durable: bool,
 }
 
 /// What became of a line.
@@ -92,7 +101,25 @@ struct Done {
     number: u64,
     bytes: u64,
     took: Duration,
+    is_durable: bool,
     result: Result<TaskEnd, CallError>,
+}
+
+/// What is to be written.
+#[derive(Default)]
+struct Output {
+    lines: Vec<u8>,
+    /// The durable ones among them.
+    durable: Vec<TaskId>,
+}
+
+impl Output {
+    fn write(&mut self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(&self.lines)?;
+        self.lines.clear();
+        stdout.flush()
+    }
 }
 
 impl Send {
@@ -127,7 +154,7 @@ impl Send {
         let limit = self.in_flight as usize;
         let mut in_flight = FuturesUnordered::new();
         let mut is_open = true;
-        let mut out = Vec::new();
+        let mut out = Output::default();
         loop {
             tokio::select! {
                 biased;
@@ -137,8 +164,9 @@ impl Send {
                     while let Some(Some(done)) = in_flight.next().now_or_never() {
                         tally_up(done, tally, progress, &mut out)?;
                     }
-                    progress.suspend(|| write_out(&out))?;
-                    out.clear();
+                    progress.suspend(|| out.write())?;
+                    // They are written: from here on they are not the broker's to keep.
+                    out.durable.drain(..).for_each(|id| client.settle(&id));
                     progress.update(tally, in_flight.len());
                 }
                 () = interrupted.cancelled(), if is_open => is_open = false,
@@ -166,6 +194,9 @@ impl Send {
         if let (0, Some(timeout)) = (task.attempt_timeout_ms, self.attempt_timeout) {
             task.attempt_timeout_ms = timeout.as_millis() as u32;
         }
+        if self.durable {
+            task.delivery = Delivery::Durable;
+        }
         json
     }
 }
@@ -184,8 +215,9 @@ fn read(line: &Line) -> Result<JsonTask, String> {
 /// One task, from its line to its end. When interrupted it is cancelled, and its end still told.
 async fn one(client: &Client, line: Line, task: JsonTask, interrupted: &CancellationToken) -> Done {
     let start = Instant::now();
+    let is_durable = task.task.delivery == Delivery::Durable;
     let result = async {
-        let mut handle = client.task_from_json(&task).send().await?;
+        let mut handle = client.task_from_json(&task).settle_manually().send().await?;
         Ok(tokio::select! {
             end = &mut handle => end,
             () = interrupted.cancelled() => {
@@ -195,14 +227,14 @@ async fn one(client: &Client, line: Line, task: JsonTask, interrupted: &Cancella
         })
     };
     let result = result.await;
-    Done { number: line.number, bytes: line.bytes, took: start.elapsed(), result }
+    Done { number: line.number, bytes: line.bytes, took: start.elapsed(), is_durable, result }
 }
 
 fn tally_up(
     done: Done,
     tally: &mut Tally,
     progress: &Progress,
-    out: &mut Vec<u8>,
+    out: &mut Output,
 ) -> Result<(), Failure> {
     let result = match done.result {
         Ok(end) => Ok(end),
@@ -212,7 +244,10 @@ fn tally_up(
     match result {
         Ok(end) => {
             tally.add(end.outcome, done.took);
-            report::json_line(&end, out);
+            report::json_line(&end, &mut out.lines);
+            if done.is_durable && !matches!(end.outcome, Outcome::Rejected | Outcome::Lost) {
+                out.durable.push(end.task_id);
+            }
             progress.advance(done.bytes);
         }
         Err(invalid) => {
@@ -221,12 +256,6 @@ fn tally_up(
         }
     }
     Ok(())
-}
-
-fn write_out(out: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(out)?;
-    stdout.flush()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! `mcpctl tasks`: what waits, what runs where, what went wrong; and its end.
+//! `mcpctl tasks`: what waits, what runs where, what went wrong; its end, and its result.
 
 mod ls;
+mod result;
 mod show;
 
 use std::io::{self, Write};
@@ -14,6 +15,8 @@ use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
 use crate::{connect, latency, report, signals};
 
+pub(crate) use show::hop_line;
+
 const SHOW_EXAMPLES: &str = "\
 Examples:
   mcpctl tasks show 0198c0de-5f1a-7c3e-9d2b-4f6a8b0c2d4e
@@ -25,7 +28,7 @@ Examples:
   mcpctl tasks ls --action review --status queued -o json | jq -r '.tasks[].task_id' |
     xargs -r mcpctl tasks cancel";
 
-/// Look at tasks of all clients, and end them
+/// Look at tasks of all clients, end them, and ask for their results
 #[derive(Debug, Args)]
 pub(crate) struct Tasks {
     #[command(subcommand)]
@@ -37,6 +40,7 @@ enum Command {
     Ls(ls::Ls),
     Show(Show),
     Cancel(Cancel),
+    Result(result::ResultOf),
 }
 
 /// Show one task: where it is or how it ended, why, and its way there
@@ -90,6 +94,7 @@ impl Tasks {
             Command::Ls(ls) => ls.run(&client, global.output, &interrupted).await,
             Command::Show(show) => show.run(&client, global.output, &interrupted).await,
             Command::Cancel(cancel) => cancel.run(&client, global.output, &interrupted).await,
+            Command::Result(result) => result.run(&client, global.output, &interrupted).await,
         };
         client.close().await;
         done
@@ -162,6 +167,6 @@ fn line(done: &TaskCancelled) -> String {
     }
 }
 
-fn ms(ms: u64) -> String {
+pub(crate) fn ms(ms: u64) -> String {
     latency::show(Duration::from_millis(ms))
 }

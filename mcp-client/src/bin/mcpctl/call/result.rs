@@ -6,6 +6,7 @@ use mcp_client::{Outcome, PartsError, StreamEvent, TaskEnd, TaskStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
+use crate::report;
 
 /// Most of a result that is put together in memory.
 const MAX_WHOLE_BYTES: usize = 1024 * 1024 * 1024;
@@ -56,14 +57,6 @@ pub(super) async fn read(
         Parts::Collected => {}
     }
     Ok(end)
-}
-
-/// On a terminal, what follows a result begins on a line of its own.
-pub(super) fn end_line(stdout: &mut io::StdoutLock<'_>, result: &[u8]) -> io::Result<()> {
-    if result.last().is_some_and(|byte| *byte != b'\n') && stdout.is_terminal() {
-        stdout.write_all(b"\n")?;
-    }
-    Ok(())
 }
 
 struct Reader {
@@ -129,7 +122,7 @@ impl Reader {
     }
 
     fn end_line(&mut self) -> io::Result<()> {
-        end_line(&mut io::stdout().lock(), self.last.take().as_slice())
+        report::end_line(&mut io::stdout().lock(), self.last.take().as_slice())
     }
 
     /// Shows how far the handler is, where that does not get in the way.

@@ -65,7 +65,7 @@ pub(super) fn text(info: &TaskInfo) -> String {
     text
 }
 
-fn hop_line(hop: &Hop) -> String {
+pub(crate) fn hop_line(hop: &Hop) -> String {
     let us = |us| latency::show(Duration::from_micros(us));
     let mut line = format!(
         "  {}. {} {}: queued {}, network {}, worker's queue {}, worked {}; {} of {}",
