@@ -21,6 +21,8 @@ pub mod limits;
 pub mod message;
 pub mod session;
 #[cfg(feature = "quic")]
+pub mod socket;
+#[cfg(feature = "quic")]
 pub mod transport;
 #[cfg(feature = "quic")]
 pub mod unreachable;

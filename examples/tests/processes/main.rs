@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backends;
+mod bad_network;
 mod broker_restarts;
 mod clients_cut_off;
 mod command_line;

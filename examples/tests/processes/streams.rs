@@ -14,24 +14,24 @@ use tokio::sync::Semaphore;
 use crate::proxy::Proxy;
 use crate::support::{BrokerProcess, PATIENCE, Process, ends_of, send_many, until, within};
 
-/// A worker whose handler counts: one number a line, as far as the body says, one for each permit.
+/// Counts: one number a line, as far as the body says, one for each permit.
+pub(crate) async fn count(job: Job, permits: Arc<Semaphore>) -> Result<HandlerReply, HandlerError> {
+    let up_to: u32 = String::from_utf8_lossy(&job.body).parse()?;
+    for number in 0..up_to {
+        permits.acquire().await?.forget();
+        job.emit(format!("{number}\n")).await?;
+    }
+    Ok(HandlerReply::new("end").header("numbers", up_to.to_string()))
+}
+
+/// A worker whose handler counts.
 async fn counter(endpoint: Endpoint, agent_id: &str, permits: &Arc<Semaphore>) -> Worker {
     let permits = permits.clone();
-    let count = move |job: Job| {
-        let permits = permits.clone();
-        async move {
-            let up_to: u32 = String::from_utf8_lossy(&job.body).parse()?;
-            for number in 0..up_to {
-                permits.acquire().await?.forget();
-                job.emit(format!("{number}\n")).await?;
-            }
-            Ok::<_, HandlerError>(HandlerReply::new("end").header("numbers", up_to.to_string()))
-        }
-    };
+    let count = move |job: Job| count(job, permits.clone());
     Worker::builder(endpoint).agent_id(agent_id).handler("count", count).start().await.unwrap()
 }
 
-async fn stream(
+pub(crate) async fn stream(
     client: &Client,
     action: &str,
     body: impl ToString,
@@ -52,12 +52,12 @@ async fn next_part(stream: &mut TaskStream) -> String {
     }
 }
 
-fn numbers(range: std::ops::Range<u32>) -> String {
+pub(crate) fn numbers(range: std::ops::Range<u32>) -> String {
     range.map(|number| format!("{number}\n")).collect()
 }
 
 /// All parts that come until the end, which nothing may interrupt.
-async fn rest(stream: &mut TaskStream) -> String {
+pub(crate) async fn rest(stream: &mut TaskStream) -> String {
     let mut text = String::new();
     while let Some(event) = next(stream).await {
         match event {

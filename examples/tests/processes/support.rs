@@ -7,7 +7,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mcp_client::{Client, Endpoint, HandlerError, Job, TaskEnd, TaskHandle, Worker};
+use mcp_client::{Client, Endpoint, HandlerError, Job, TaskEnd, TaskHandle, TaskId, Worker};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -181,12 +181,16 @@ impl BrokerProcess {
 pub(crate) struct Ledger(Arc<Mutex<HashMap<String, u32>>>);
 
 impl Ledger {
-    fn note(&self, job: &Job) {
+    pub(crate) fn note(&self, job: &Job) {
         *self.0.lock().unwrap().entry(job.task.id.to_string()).or_default() += 1;
     }
 
     pub(crate) fn runs(&self) -> usize {
         self.0.lock().unwrap().len()
+    }
+
+    pub(crate) fn runs_of(&self, task: &TaskId) -> u32 {
+        self.0.lock().unwrap().get(task.as_str()).copied().unwrap_or(0)
     }
 
     pub(crate) fn most_runs_of_a_task(&self) -> u32 {

@@ -28,7 +28,7 @@ fn part(number: usize, bytes: usize) -> Bytes {
 }
 
 /// `bytes` of input in parts, counted as they are taken.
-fn input(
+pub(crate) fn input(
     bytes: usize,
     taken: &Arc<AtomicUsize>,
 ) -> impl Stream<Item = Result<Bytes, String>> + use<> {
@@ -42,7 +42,7 @@ fn input(
 
 /// Fletcher's, which the order matters to: byte by byte, so that it does not matter how the input is cut.
 #[derive(Default)]
-struct Checksum(u64, u64, usize);
+pub(crate) struct Checksum(u64, u64, usize);
 
 impl Checksum {
     fn add(&mut self, part: &[u8]) {
@@ -57,7 +57,7 @@ impl Checksum {
         format!("{} {:x} {:x}", self.2, self.0, self.1)
     }
 
-    fn of(bytes: usize) -> String {
+    pub(crate) fn of(bytes: usize) -> String {
         let mut sum = Self::default();
         for number in 0..bytes.div_ceil(PART) {
             sum.add(&part(number, PART.min(bytes - number * PART)));
@@ -66,31 +66,30 @@ impl Checksum {
     }
 }
 
-/// A worker that answers with the length and the checksum of its input, and reads a part for each
-/// permit.
+/// Answers with the length and the checksum of the input, and reads a part for each permit.
+pub(crate) async fn sum(job: Job, permits: Arc<Semaphore>) -> Result<HandlerReply, HandlerError> {
+    let mut sum = Checksum::default();
+    sum.add(&job.body);
+    let mut input = job.input();
+    loop {
+        permits.acquire().await?.forget();
+        match input.next().await {
+            Some(part) => sum.add(&part?),
+            None => return Ok(HandlerReply::new(sum.text())),
+        }
+    }
+}
+
+/// A worker that does so.
 async fn summing(endpoint: Endpoint, agent_id: &str, permits: &Arc<Semaphore>) -> Worker {
     let permits = permits.clone();
-    let sum = move |job: Job| {
-        let permits = permits.clone();
-        async move {
-            let mut sum = Checksum::default();
-            sum.add(&job.body);
-            let mut input = job.input();
-            loop {
-                permits.acquire().await?.forget();
-                match input.next().await {
-                    Some(part) => sum.add(&part?),
-                    None => return Ok::<_, HandlerError>(HandlerReply::new(sum.text())),
-                }
-            }
-        }
-    };
+    let sum = move |job: Job| sum(job, permits.clone());
     let echo = |job: Job| async move { Ok::<_, HandlerError>(job.body) };
     let worker = Worker::builder(endpoint).agent_id(agent_id).slots(4);
     worker.handler("sum", sum).handler("work", echo).start().await.unwrap()
 }
 
-fn permits(count: usize) -> Arc<Semaphore> {
+pub(crate) fn permits(count: usize) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(count))
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_proto::ErrorCode;
+use mcp_proto::socket::quic_socket;
 use mcp_proto::transport::transport_config;
 use mcp_proto::unreachable::Unreachable;
 use quinn::crypto::rustls::QuicServerConfig;
@@ -120,12 +121,9 @@ pub(super) fn bind(
         tracing::debug!(%error, "lost workers are noticed by their silence only");
     }
     let runtime = Arc::new(TrackedRuntime(drivers));
-    let endpoint = Endpoint::new(
-        transport.reset_key.endpoint_config(udp_payload),
-        Some(config),
-        socket,
-        runtime,
-    );
+    let socket = quic_socket(socket, &*runtime).map_err(failed)?;
+    let settings = transport.reset_key.endpoint_config(udp_payload);
+    let endpoint = Endpoint::new_with_abstract_socket(settings, Some(config), socket, runtime);
     Ok((endpoint.map_err(failed)?, reports.ok()))
 }
 

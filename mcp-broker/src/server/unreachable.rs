@@ -10,7 +10,7 @@ use super::shared::{Outbox, Shared};
 use crate::broker::ConnectionId;
 
 /// The newest connection of each address, known by the address at which it was made. One that has
-/// moved since is not found, which only means that silence must tell.
+/// moved since is not found at its new one, which only means that silence must tell.
 #[derive(Debug, Default)]
 pub(super) struct Addresses(DashMap<SocketAddr, ConnectionId>);
 
@@ -34,7 +34,9 @@ pub(super) async fn run(shared: Arc<Shared>, reports: Unreachable) {
     loop {
         match reports.next().await {
             Ok(address) => {
-                if let Some(id) = shared.addresses.find(address) {
+                if let Some(id) = shared.addresses.find(address)
+                    && is_at(&shared, id, address)
+                {
                     shared.hold(&mut outbox, |core, now| core.handle_unreachable(now, id));
                 }
             }
@@ -44,6 +46,12 @@ pub(super) async fn run(shared: Arc<Shared>, reports: Unreachable) {
             }
         }
     }
+}
+
+/// Whether the connection has not moved since.
+fn is_at(shared: &Shared, id: ConnectionId, address: SocketAddr) -> bool {
+    let link = shared.connections.get(&id);
+    link.is_some_and(|link| canonical(link.peer()) == canonical(address))
 }
 
 /// An IPv4 address as such, also on a socket for both families.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use mcp_proto::socket::quic_socket;
 use mcp_proto::{
     Ack, ErrorCode, ErrorInfo, Frame, Hello, Incoming, MCP_VERSION, Message, transport,
 };
@@ -182,7 +183,9 @@ impl Dialer {
         let config = transport::endpoint_config(transport::MAX_UDP_PAYLOAD_BYTES);
         let runtime = Arc::new(quinn::TokioRuntime);
         let reports = Reports::watch(&socket);
-        let endpoint = quinn::Endpoint::new(config, None, socket, runtime).map_err(unusable)?;
+        let socket = quic_socket(socket, &*runtime).map_err(unusable)?;
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, socket, runtime)
+            .map_err(unusable)?;
         Ok(slot.insert(Socket { endpoint, reports }).clone())
     }
 }

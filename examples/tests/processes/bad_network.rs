@@ -1,0 +1,247 @@
+//! Tasks over a network that loses, doubles, delays and reorders packets, is silent for a while, and
+//! gives its peers other addresses. The same things happen whenever a test runs, if not at the same
+//! packets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_client::{Client, HandlerError, Job, Outcome, TaskEnd, TaskHandle, Worker};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::proxy::{Proxy, Weather};
+use crate::streams::{count, numbers, rest, stream};
+use crate::support::{BrokerProcess, Ledger, PATIENCE, ends_of, send_many, until, within};
+use crate::uploads::{Checksum, input, permits, sum};
+
+/// Longer than a silent worker is waited for, shorter than the SDK waits for its broker.
+const BLACK_OUT: Duration = Duration::from_secs(3);
+/// Shorter than a black-out.
+const IMPATIENT: Duration = Duration::from_secs(1);
+/// More often than a peer connects in a black-out, and far less than without its waits.
+const FEW: usize = 10;
+
+const TASKS: usize = 300;
+const STREAMS: usize = 3;
+const NUMBERS: u32 = 200;
+const INPUTS: usize = 2;
+const INPUT_BYTES: usize = 150_000;
+
+/// A client and a worker, each behind a bad network of its own.
+struct World {
+    _broker: BrokerProcess,
+    to_client: Proxy,
+    to_worker: Proxy,
+    client: Client,
+    _worker: Worker,
+    ledger: Ledger,
+}
+
+impl World {
+    async fn start(seed: u64, silence: Duration) -> Self {
+        let broker = BrokerProcess::start().await;
+        let to_client = Proxy::start_in(&broker.address, Weather::BAD, seed).await;
+        let to_worker = Proxy::start_in(&broker.address, Weather::BAD, !seed).await;
+        let ledger = Ledger::default();
+        let worker = worker(&broker, &to_worker, &ledger, silence).await;
+        let client = Client::builder(broker.endpoint_at(to_client.address))
+            .silence_timeout(silence)
+            .connect()
+            .await
+            .unwrap();
+        Self { _broker: broker, to_client, to_worker, client, _worker: worker, ledger }
+    }
+
+    /// All kinds of tasks; `act` is called when a part of them is done.
+    async fn does_all_while(&self, act: impl AsyncFnOnce(&Self)) {
+        let work = Work::begin(&self.client).await;
+        let begun = self.client.pending();
+        until("a part of it is done", || async { self.client.pending() < begun - TASKS / 10 })
+            .await;
+        act(self).await;
+        work.is_done(&self.ledger).await;
+        for proxy in [&self.to_client, &self.to_worker] {
+            assert!(!proxy.mishaps().contains(&0), "the network was better than it should be");
+        }
+    }
+
+    fn cut(&self) {
+        self.to_client.cut();
+        self.to_worker.cut();
+    }
+
+    fn mend(&self) {
+        self.to_client.mend();
+        self.to_worker.mend();
+    }
+
+    async fn black_out(&self) {
+        let mended = Instant::now() + BLACK_OUT;
+        self.cut();
+        sleep_until(mended).await;
+        self.mend();
+    }
+
+    /// Nobody had to connect again.
+    fn stayed_connected(&self) {
+        assert_eq!((self.to_client.dialled(), self.to_worker.dialled()), (1, 1));
+    }
+}
+
+async fn worker(
+    broker: &BrokerProcess,
+    proxy: &Proxy,
+    ledger: &Ledger,
+    silence: Duration,
+) -> Worker {
+    let ledger = ledger.clone();
+    let work = move |job: Job| {
+        ledger.note(&job);
+        async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Ok::<_, HandlerError>(job.body)
+        }
+    };
+    let permits = permits(usize::MAX >> 3);
+    let for_sum = permits.clone();
+    Worker::builder(broker.endpoint_at(proxy.address))
+        .agent_id("w")
+        .slots(16)
+        .silence_timeout(silence)
+        .handler("work", work)
+        .handler("count", move |job: Job| count(job, permits.clone()))
+        .handler("sum", move |job: Job| sum(job, for_sum.clone()))
+        .start()
+        .await
+        .unwrap()
+}
+
+/// Tasks of which none may run twice: small ones, results in parts, and inputs in parts.
+struct Work {
+    small: Vec<TaskHandle>,
+    streams: Vec<JoinHandle<(String, TaskEnd)>>,
+    inputs: Vec<TaskHandle>,
+}
+
+impl Work {
+    async fn begin(client: &Client) -> Self {
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            let mut stream = stream(client, "count", NUMBERS, false).await;
+            streams.push(tokio::spawn(
+                async move { (rest(&mut stream).await, stream.outcome().await) },
+            ));
+        }
+        let mut inputs = Vec::new();
+        for _ in 0..INPUTS {
+            let input = input(INPUT_BYTES, &Arc::default());
+            inputs.push(client.task("sum").input(input).ttl(PATIENCE).send().await.unwrap());
+        }
+        Self { small: send_many(client, TASKS, false).await, streams, inputs }
+    }
+
+    async fn is_done(self, ledger: &Ledger) {
+        for (number, end) in ends_of(self.small).await.iter().enumerate() {
+            assert_eq!(end.outcome, Outcome::Ok, "{end:?}");
+            assert_eq!(end.body, number.to_string());
+        }
+        assert_eq!((ledger.runs(), ledger.most_runs_of_a_task()), (TASKS, 1));
+        for stream in self.streams {
+            let (text, end) = within("the stream ends", stream).await.unwrap();
+            assert_eq!((end.outcome, text), (Outcome::Ok, numbers(0..NUMBERS)), "{end:?}");
+        }
+        for end in ends_of(self.inputs).await {
+            assert_eq!(end.body, Checksum::of(INPUT_BYTES), "{end:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_doubles_and_disorder_cost_nothing_but_time() {
+    let world = World::start(1, PATIENCE).await;
+    world.does_all_while(async |_| ()).await;
+    world.stayed_connected();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_black_out_is_sat_out() {
+    let world = World::start(2, PATIENCE).await;
+    world.does_all_while(World::black_out).await;
+    world.stayed_connected();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_black_out_brings_no_storm_of_reconnects() {
+    let world = World::start(3, IMPATIENT).await;
+    let handles = send_many(&world.client, TASKS, true).await;
+    let ids: Vec<_> = handles.iter().map(|handle| handle.id().clone()).collect();
+    until("a part is done", || async { world.client.pending() < TASKS * 9 / 10 }).await;
+    world.black_out().await;
+    for (number, (end, id)) in ends_of(handles).await.iter().zip(ids).enumerate() {
+        let is_idempotent = number % 2 == 0;
+        match end.outcome {
+            Outcome::Ok => assert_eq!(end.body, number.to_string()),
+            // Nobody can say whether its SEND, or all about it, was in what the black-out took.
+            Outcome::Lost => assert!(!is_idempotent, "{end:?}"),
+            other => panic!("{other}: {end:?}"),
+        }
+        assert!(is_idempotent || world.ledger.runs_of(&id) <= 1, "{end:?}");
+    }
+    let dialled = (world.to_client.dialled(), world.to_worker.dialled());
+    assert!((2..FEW).contains(&dialled.0) && dialled.1 < FEW, "{dialled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_with_new_addresses_go_on_where_they_were() {
+    let world = World::start(4, PATIENCE).await;
+    world
+        .does_all_while(async |world| {
+            for proxy in [&world.to_client, &world.to_worker, &world.to_client, &world.to_worker] {
+                let pending = world.client.pending();
+                proxy.rebind(false);
+                until("more is done", || async {
+                    world.client.pending() < pending.saturating_sub(TASKS / 10).max(1)
+                })
+                .await;
+            }
+        })
+        .await;
+    world.stayed_connected();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_with_new_addresses_after_a_black_out_go_on_where_they_were() {
+    let world = World::start(5, PATIENCE).await;
+    world
+        .does_all_while(async |world| {
+            world.black_out().await;
+            world.to_client.rebind(false);
+            world.to_worker.rebind(false);
+        })
+        .await;
+    world.stayed_connected();
+}
+
+/// The host says that nobody listens at its old address: that is not the end of the worker.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_whose_old_address_is_closed_is_not_lost() {
+    let patient = "[timing]\nprobe_after_ms = 1000\nlost_after_ms = 3600000\nlease_ms = 3600000\n";
+    let broker = BrokerProcess::start_with(patient).await;
+    let proxy = Proxy::start(&broker.address).await;
+    let ledger = Ledger::default();
+    let _worker = worker(&broker, &proxy, &ledger, PATIENCE).await;
+    let client = broker.client().await;
+    let handles = send_many(&client, TASKS, false).await;
+    for done in 1..10 {
+        until("a part is done", || async { client.pending() < TASKS - done * TASKS / 10 }).await;
+        proxy.rebind(true);
+    }
+    let ends = ends_of(handles).await;
+    let not_ok: Vec<_> = ends.iter().filter(|end| end.outcome != Outcome::Ok).collect();
+    assert!(not_ok.is_empty(), "{not_ok:?}");
+    assert_eq!(ledger.most_runs_of_a_task(), 1);
+    let stats = client.task("mcp.admin.stats").call().await.unwrap();
+    let stats: serde_json::Value = serde_json::from_slice(&stats.body).unwrap();
+    assert_eq!((&stats["agents_lost"], proxy.dialled()), (&0.into(), 1));
+}
