@@ -595,7 +595,8 @@ fn send<W>(entry: &mut Entry<W>, now: Instant, out: &mut impl Outbox) {
     let input_follows = entry.outgoing.as_ref().map(|outgoing| outgoing.length());
     // Lent: a clone would allocate.
     let task = mem::replace(&mut entry.task, EncodedTask(Bytes::new()));
-    let message = Message::Send(Send { task, ttl_ms, stream_window_bytes, input_follows, delay_ms: 0 });
+    let message =
+        Message::Send(Send { task, ttl_ms, stream_window_bytes, input_follows, delay_ms: 0 });
     out.push(&message, &entry.body);
     if let Message::Send(Send { task, .. }) = message {
         entry.task = task;
