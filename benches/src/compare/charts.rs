@@ -134,12 +134,13 @@ fn curve_panel(title: String, records: &[Record], peers: &[Peer], cell: &Cell) -
 /// The same in every plot.
 fn style(peer: Peer, has_markers: bool) -> Style {
     let index = match peer {
-        Peer::Mcp => 0,
+        Peer::Mcp | Peer::McpDurable => 0,
         Peer::Mcp1452 => 1,
-        Peer::Nats => 2,
-        Peer::NatsTls => 3,
-        Peer::Redis => 4,
-        Peer::Grpc => 5,
+        Peer::Nats | Peer::NatsJsSync => 2,
+        Peer::NatsTls | Peer::NatsJs => 3,
+        Peer::Redis | Peer::RedisStreamsSync => 4,
+        Peer::Grpc | Peer::RedisStreams => 5,
     };
-    Style { index, is_dashed: peer == Peer::NatsTls, has_markers }
+    let is_dashed = matches!(peer, Peer::NatsTls | Peer::NatsJs | Peer::RedisStreams);
+    Style { index, is_dashed, has_markers }
 }

@@ -1,6 +1,7 @@
 //! `mcp-bench compare`.
 
 mod charts;
+mod disk;
 mod options;
 mod plan;
 mod record;
@@ -22,7 +23,7 @@ use servers::Servers;
 /// Runs the comparison, and prints and writes what came of it.
 pub(crate) fn run(options: &Options) -> Result<()> {
     options.check()?;
-    let servers = Servers::find(options);
+    let servers = Servers::find(options)?;
     let mut peers = Vec::new();
     for peer in options.peers() {
         match servers.version(peer) {
@@ -30,7 +31,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             Err(how_to_get_it) => eprintln!("{peer} is skipped: {how_to_get_it}"),
         }
     }
-    for warning in servers.warnings(&peers) {
+    for warning in servers.warnings(&peers)? {
         eprintln!("{warning}");
     }
     if peers.is_empty() {
@@ -80,15 +81,17 @@ fn measure(
     bar: &ProgressBar,
 ) -> Option<Record> {
     bar.set_message(format!("{peer}, {cell}"));
-    let measured = servers.measure(peer, cell.slots, cell.load(options));
+    let disk = || peer.guarantee().map(|_| servers.disk()).transpose();
+    let run = || Ok((disk()?, servers.measure(peer, cell.slots, cell.load(options))?));
+    let result: Result<_> = run();
     bar.inc(1);
-    match measured {
-        Ok(measured) => {
+    match result {
+        Ok((disk, measured)) => {
             if let Some(why) = &measured.first_error {
                 bar.println(format!("{peer}, {cell}: {} tasks failed: {why}", measured.errors));
             }
             let version = servers.version(peer).unwrap_or_default();
-            Some(Record::new(peer, version, cell, repeat, measured))
+            Some(Record::new(peer, version, disk, cell, repeat, measured))
         }
         Err(error) => {
             bar.println(format!("{peer}, {cell}: {error:#}"));

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use clap::builder::ArgPredicate;
 
 use crate::peers::Peer;
 
@@ -19,11 +20,21 @@ const MAX_IN_FLIGHT: u32 = mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 /// Largest body on a lane.
 const MAX_PAYLOAD_BYTES: usize = mcp_proto::limits::MAX_BODY_BYTES;
 
+/// Who takes part unless said otherwise.
+const PEERS: &str = "mcp,nats,nats-tls,redis,grpc";
+const DURABLE_PEERS: &str = "mcp-durable,nats-js-sync,nats-js,redis-streams-sync,redis-streams";
+
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Tasks that outlive every process: peers that store them take part, and the defaults are
+    /// `--payload 1024 --slots 0 --rate none`
+    #[arg(long)]
+    durable: bool,
+
     /// Who takes part
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST",
-          default_values_t = [Peer::Mcp, Peer::Nats, Peer::NatsTls, Peer::Redis, Peer::Grpc])]
+          default_value_if("durable", ArgPredicate::IsPresent, DURABLE_PEERS),
+          default_value = PEERS)]
     peers: Vec<Peer>,
 
     /// Closed loops: tasks at the peer at any time
@@ -31,16 +42,29 @@ pub(crate) struct Options {
     pub(crate) in_flight: Vec<u32>,
 
     /// Bytes of each task's input, and of its result
-    #[arg(long, value_delimiter = ',', value_name = "LIST", default_values_t = [128, 1024, 16384])]
+    #[arg(long, value_delimiter = ',', value_name = "LIST",
+          default_value_if("durable", ArgPredicate::IsPresent, "1024"),
+          default_values_t = [128, 1024, 16384])]
     pub(crate) payload: Vec<usize>,
 
     /// A second table with a worker of so many slots, for loads beyond them; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_if("durable", ArgPredicate::IsPresent, "0"),
+        default_value_t = 4
+    )]
     pub(crate) slots: u32,
 
     /// Open loops: tasks a second, as a number or as a share of what the slower one of two peers is
     /// capable of; "none" for none
-    #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "50%,80%")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "LIST",
+        default_value_if("durable", ArgPredicate::IsPresent, "none"),
+        default_value = "50%,80%"
+    )]
     rate: Vec<RateOption>,
 
     /// Seconds that each run is measured, after half a second of warm-up
@@ -54,6 +78,11 @@ pub(crate) struct Options {
     /// Writes compare.json and plots (SVG) to this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
+
+    /// Where the servers keep their files, on the disk that is to be measured [default: beside this
+    /// program]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 
     /// The NATS server [default: the one on the PATH]
     #[arg(long, value_name = "PATH", env = "NATS_SERVER")]
@@ -83,6 +112,15 @@ impl Options {
             }
         }
         peers
+    }
+
+    /// Where the servers keep their files.
+    pub(crate) fn dir(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.dir {
+            return Ok(dir.clone());
+        }
+        let program = std::env::current_exe().context("this program's path")?;
+        Ok(program.parent().context("this program's directory")?.to_owned())
     }
 
     pub(crate) fn rates(&self) -> Vec<Rate> {
@@ -151,7 +189,36 @@ impl FromStr for RateOption {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options(arguments: &[&str]) -> Options {
+        let program = std::iter::once(&"compare");
+        Cli::try_parse_from(program.chain(arguments)).unwrap().options
+    }
+
+    #[test]
+    fn durable_has_defaults_of_its_own() {
+        let fast = options(&[]);
+        assert_eq!(fast.peers()[..2], [Peer::Mcp, Peer::Nats]);
+        assert_eq!((fast.payload.len(), fast.slots, fast.rates().len()), (3, 4, 2));
+        let durable = options(&["--durable"]);
+        assert_eq!(durable.peers()[..2], [Peer::McpDurable, Peer::NatsJsSync]);
+        assert!(durable.peers().iter().all(|peer| peer.guarantee().is_some()));
+        assert_eq!(
+            (&durable.payload[..], durable.slots, durable.rates()),
+            (&[1024][..], 0, vec![])
+        );
+        let both = options(&["--durable", "--peers", "mcp,mcp-durable", "--payload", "128"]);
+        assert_eq!((both.peers(), both.payload), (vec![Peer::Mcp, Peer::McpDurable], vec![128]));
+    }
 
     #[test]
     fn a_rate_is_a_number_or_a_share() {

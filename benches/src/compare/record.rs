@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::disk::Disk;
 use super::plan::Cell;
 use crate::load::{Measured, Mode};
 use crate::peers::Peer;
@@ -23,6 +24,12 @@ pub(crate) struct Record {
     /// Largest UDP payload that path MTU discovery may find; none over TCP.
     pub(crate) mtu: Option<u16>,
     pub(crate) tls: bool,
+    /// What the peer has done once it acknowledges a task.
+    pub(crate) guarantee: Option<&'static str>,
+    /// Where it does that; none without a guarantee.
+    pub(crate) file_system: Option<String>,
+    /// Of that disk alone, right before the run.
+    pub(crate) fdatasync_us: Option<f64>,
     pub(crate) repeat: u32,
     pub(crate) tasks_per_s: f64,
     pub(crate) p50_us: f64,
@@ -42,6 +49,7 @@ impl Record {
     pub(crate) fn new(
         peer: Peer,
         version: String,
+        disk: Option<Disk>,
         cell: &Cell,
         repeat: u32,
         measured: Measured,
@@ -60,6 +68,9 @@ impl Record {
             slots: cell.slots,
             mtu: peer.mtu(),
             tls: peer.is_tls(),
+            guarantee: peer.guarantee(),
+            fdatasync_us: disk.as_ref().map(|disk| disk.fdatasync_us),
+            file_system: disk.map(|disk| disk.file_system),
             repeat,
             tasks_per_s: measured.tasks_per_s,
             p50_us: measured.latency.p50_us,

@@ -73,7 +73,7 @@ mod tests {
             errors: 0,
             first_error: None,
         };
-        Record::new(peer, String::new(), cell, repeat, measured)
+        Record::new(peer, String::new(), None, cell, repeat, measured)
     }
 
     #[test]

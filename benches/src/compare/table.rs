@@ -6,6 +6,7 @@ use super::plan::{Cell, Plan};
 use super::record::Record;
 use super::summary::{capacities, median_of, ratio};
 use crate::load::Mode;
+use crate::median::median;
 use crate::peers::Peer;
 use crate::text;
 
@@ -23,6 +24,10 @@ pub(crate) fn all(plan: &Plan, records: &[Record]) -> String {
     if !plan.pairs().is_empty() && !plan.rates.is_empty() {
         let title = "Open loop, latency from the time a task should be sent, µs, both at one rate";
         tables.push((title.to_owned(), open(plan, records)));
+    }
+    if records.iter().any(|record| record.guarantee.is_some()) {
+        let title = "What each has done once it acknowledges, and the disk by itself";
+        tables.push((title.to_owned(), guarantees(plan, records)));
     }
     let texts: Vec<_> =
         tables.into_iter().map(|(title, table)| format!("\n{title}:\n\n{table}")).collect();
@@ -73,6 +78,24 @@ fn cpu(plan: &Plan, records: &[Record], cells: &[Cell]) -> Table {
             format!("{server} + {worker} + {client}")
         }));
         table.add_row(row);
+    }
+    table
+}
+
+fn guarantees(plan: &Plan, records: &[Record]) -> Table {
+    let header = ["peer", "version", "guarantee", "file system", "fdatasync of 4 KiB, p50, µs"];
+    let mut table = text::table(header.map(str::to_owned).to_vec());
+    for peer in &plan.peers {
+        let of_peer = || records.iter().filter(|record| record.peer == *peer);
+        let Some(any) = of_peer().next() else { continue };
+        let disk = of_peer().filter_map(|record| record.fdatasync_us).collect();
+        table.add_row(vec![
+            peer.to_string(),
+            any.version.clone(),
+            any.guarantee.map_or_else(text::dash, str::to_owned),
+            any.file_system.clone().unwrap_or_else(text::dash),
+            text::number(median(disk)),
+        ]);
     }
     table
 }

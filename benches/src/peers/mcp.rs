@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use mcp_broker::broker::ActionRules;
 use mcp_broker::{Broker, Config};
-use mcp_client::{ActionName, Client, Endpoint, HandlerError, Job, Worker};
+use mcp_client::{ActionName, Client, Delivery, Endpoint, HandlerError, Job, Worker};
 use serde::{Deserialize, Serialize};
 
 use super::{ECHO, Target};
@@ -19,6 +19,8 @@ pub(crate) const NETWORK_UDP_PAYLOAD_BYTES: u16 = 1452;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct BrokerSettings {
     pub(crate) max_udp_payload_bytes: Option<u16>,
+    /// Where its journal lies; tasks are durable then.
+    pub(crate) state_dir: Option<PathBuf>,
     pub(crate) rules: ActionRules,
     pub(crate) listen: Option<SocketAddr>,
     /// With one, it takes durable tasks.
@@ -39,10 +41,12 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
     if let Some(bytes) = settings.max_udp_payload_bytes {
         config.limits.max_udp_payload_bytes = bytes;
     }
+    let is_durable = settings.state_dir.is_some();
+    config.state_dir = settings.state_dir;
     let broker = Broker::builder().config(config).start().await?;
     let ca_pem = broker.ca_pem().context("a certificate of its own")?.to_owned();
     let admin = broker.admin_addr().context("its admin listener")?;
-    ready(Target::Mcp { address: broker.local_addr(), ca_pem, admin });
+    ready(Target::Mcp { address: broker.local_addr(), ca_pem, admin, is_durable });
     broker.failed().await;
     anyhow::bail!("the broker failed")
 }
@@ -63,18 +67,25 @@ pub(super) async fn work(
 pub(super) struct Caller {
     client: Client,
     action: ActionName,
+    delivery: Delivery,
 }
 
 impl Caller {
-    pub(super) async fn connect(address: SocketAddr, ca_pem: &str) -> Result<Self> {
+    pub(super) async fn connect(
+        address: SocketAddr,
+        ca_pem: &str,
+        is_durable: bool,
+    ) -> Result<Self> {
         let client = Client::builder(endpoint(address, ca_pem)).connect().await?;
-        Ok(Self { client, action: ActionName::try_from(ECHO)? })
+        let delivery = if is_durable { Delivery::Durable } else { Delivery::Fast };
+        Ok(Self { client, action: ActionName::try_from(ECHO)?, delivery })
     }
 }
 
 impl crate::load::Caller for Caller {
     async fn call(&self, body: Bytes) -> Result<Bytes> {
-        Ok(self.client.task(self.action.clone()).body(body).call().await?.body)
+        let task = self.client.task(self.action.clone()).delivery(self.delivery).body(body);
+        Ok(task.call().await?.body)
     }
 }
 

@@ -1,9 +1,12 @@
 //! What is compared: a broker, its worker and its client, each spoken to by its real client library.
 
 pub(crate) mod grpc;
+mod item;
+mod jetstream;
 pub(crate) mod mcp;
-pub(crate) mod nats;
-pub(crate) mod redis;
+mod nats;
+mod redis;
+mod redis_streams;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -36,38 +39,56 @@ pub(crate) enum Peer {
     Redis,
     /// gRPC straight to the worker: no broker at all
     Grpc,
+    /// This broker, durable tasks
+    McpDurable,
+    /// NATS JetStream, each write synced
+    NatsJsSync,
+    /// NATS JetStream as it comes
+    NatsJs,
+    /// Redis streams, each write synced
+    RedisStreamsSync,
+    /// Redis streams, synced once a second
+    RedisStreams,
 }
 
 impl Peer {
     /// Whether it is what the others are compared with.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Peer::Mcp | Peer::Mcp1452)
+        matches!(self, Peer::Mcp | Peer::Mcp1452 | Peer::McpDurable)
     }
 
     pub(crate) fn is_tls(self) -> bool {
-        matches!(self, Peer::Mcp | Peer::Mcp1452 | Peer::NatsTls)
+        self.is_ours() || self == Peer::NatsTls
     }
 
     /// Largest UDP payload, where it has one.
     pub(crate) fn mtu(self) -> Option<u16> {
         match self {
-            Peer::Mcp => Some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES),
+            Peer::Mcp | Peer::McpDurable => Some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES),
             Peer::Mcp1452 => Some(mcp::NETWORK_UDP_PAYLOAD_BYTES),
-            Peer::Nats | Peer::NatsTls | Peer::Redis | Peer::Grpc => None,
+            _ => None,
+        }
+    }
+
+    /// What it has done once it acknowledges a task or a result; none where it promises nothing.
+    pub(crate) fn guarantee(self) -> Option<&'static str> {
+        match self {
+            Peer::McpDurable | Peer::NatsJsSync | Peer::RedisStreamsSync => Some("synced to disk"),
+            Peer::NatsJs => Some("written, synced every 2 minutes"),
+            Peer::RedisStreams => Some("written, synced every second"),
+            Peer::Mcp | Peer::Mcp1452 | Peer::Nats | Peer::NatsTls | Peer::Redis | Peer::Grpc => {
+                None
+            }
         }
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Peer::Mcp => "mcp",
-            Peer::Mcp1452 => "mcp-1452",
-            Peer::Nats => "nats",
-            Peer::NatsTls => "nats-tls",
-            Peer::Redis => "redis",
-            Peer::Grpc => "grpc",
-        })
+        match self.to_possible_value() {
+            Some(value) => f.write_str(value.get_name()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -79,12 +100,19 @@ pub(crate) enum Target {
         address: SocketAddr,
         ca_pem: String,
         admin: SocketAddr,
+        is_durable: bool,
     },
     Nats {
         address: SocketAddr,
         ca_file: Option<PathBuf>,
     },
+    JetStream {
+        address: SocketAddr,
+    },
     Redis {
+        address: SocketAddr,
+    },
+    RedisStreams {
         address: SocketAddr,
     },
     Grpc {
@@ -98,7 +126,9 @@ pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Re
     match target {
         Target::Mcp { address, ca_pem, .. } => mcp::work(address, &ca_pem, slots, ready).await,
         Target::Nats { address, ca_file } => nats::work(address, ca_file, slots, ready).await,
+        Target::JetStream { address } => jetstream::work(address, slots, ready).await,
         Target::Redis { address } => redis::work(address, slots, ready).await,
+        Target::RedisStreams { address } => redis_streams::work(address, slots, ready).await,
         Target::Grpc { .. } => anyhow::bail!("a gRPC server is its own worker"),
     }
 }
@@ -106,13 +136,19 @@ pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Re
 /// Puts `load` on the server at `target`.
 pub(crate) async fn measure(target: Target, load: Load) -> Result<Measured> {
     match target {
-        Target::Mcp { address, ca_pem, .. } => {
-            load::run(mcp::Caller::connect(address, &ca_pem).await?, load).await
+        Target::Mcp { address, ca_pem, is_durable, .. } => {
+            load::run(mcp::Caller::connect(address, &ca_pem, is_durable).await?, load).await
         }
         Target::Nats { address, ca_file } => {
             load::run(nats::Caller::connect(address, ca_file).await?, load).await
         }
+        Target::JetStream { address } => {
+            load::run(jetstream::Caller::connect(address).await?, load).await
+        }
         Target::Redis { address } => load::run(redis::Caller::connect(address).await?, load).await,
+        Target::RedisStreams { address } => {
+            load::run(redis_streams::Caller::connect(address).await?, load).await
+        }
         Target::Grpc { address } => load::run(grpc::Caller::connect(address).await?, load).await,
     }
 }

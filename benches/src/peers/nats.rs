@@ -48,7 +48,7 @@ impl crate::load::Caller for Caller {
     }
 }
 
-async fn connect(address: SocketAddr, ca_file: Option<PathBuf>) -> Result<Client> {
+pub(super) async fn connect(address: SocketAddr, ca_file: Option<PathBuf>) -> Result<Client> {
     let options = ConnectOptions::new()
         .client_capacity(CAPACITY)
         .subscription_capacity(CAPACITY)

@@ -1,9 +1,7 @@
 //! Redis lists: tasks are pushed to one, results to one of each client.
 //!
-//! An item is the number of its client, the number of its task, and the body. What can be pushed or
-//! popped together is, up to [`BATCH`].
+//! What can be pushed or popped together is, up to [`BATCH`].
 
-use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,19 +10,17 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, Value};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::ECHO;
+use super::item::{self, Pending};
 
 /// Items in one command. More gains nothing.
 const BATCH: usize = 32;
 
 /// Connections of a worker that has room: while one waits for Redis, another can be served.
 const WORKER_CONNECTIONS: u32 = 2;
-
-/// Of an item: two numbers.
-const HEADER_BYTES: usize = 16;
 
 pub(super) async fn work(address: SocketAddr, slots: u32, ready: impl FnOnce()) -> Result<()> {
     let connections = WORKER_CONNECTIONS.min(slots.div_ceil(BATCH as u32));
@@ -43,7 +39,7 @@ async fn echo(mut connection: MultiplexedConnection, batch: usize) -> Result<()>
     loop {
         let mut by_client: HashMap<u64, Vec<Vec<u8>>> = HashMap::new();
         for item in tasks.drain(..) {
-            by_client.entry(number(&item, 0)?).or_default().push(item);
+            by_client.entry(item::client(&item)?).or_default().push(item);
         }
         let mut pipeline = redis::pipe();
         for (client, items) in by_client {
@@ -56,34 +52,24 @@ async fn echo(mut connection: MultiplexedConnection, batch: usize) -> Result<()>
 }
 
 pub(super) struct Caller {
-    client: u64,
-    next_task: Cell<u64>,
     to_push: mpsc::UnboundedSender<Vec<u8>>,
     pending: Rc<Pending>,
 }
-
-type Pending = RefCell<HashMap<u64, oneshot::Sender<Bytes>>>;
 
 impl Caller {
     pub(super) async fn connect(address: SocketAddr) -> Result<Self> {
         let client = u64::from(std::process::id());
         let (to_push, pushed) = mpsc::unbounded_channel();
-        let pending = Rc::<Pending>::default();
+        let pending = Rc::new(Pending::of(client));
         spawn_local(send(connect(address).await?, pushed));
         spawn_local(receive(connect(address).await?, client, pending.clone()));
-        Ok(Self { client, next_task: Cell::new(0), to_push, pending })
+        Ok(Self { to_push, pending })
     }
 }
 
 impl crate::load::Caller for Caller {
     async fn call(&self, body: Bytes) -> Result<Bytes> {
-        let task = self.next_task.replace(self.next_task.get() + 1);
-        let mut item = Vec::with_capacity(HEADER_BYTES + body.len());
-        item.extend_from_slice(&self.client.to_be_bytes());
-        item.extend_from_slice(&task.to_be_bytes());
-        item.extend_from_slice(&body);
-        let (done, result) = oneshot::channel();
-        self.pending.borrow_mut().insert(task, done);
+        let (item, result) = self.pending.begin(&body);
         self.to_push.send(item).ok().context("the connection is gone")?;
         Ok(result.await?)
     }
@@ -110,10 +96,7 @@ async fn receive(
     let command = pop(&result_list(client), BATCH);
     loop {
         for item in items(command.query_async(&mut connection).await?)? {
-            let done = pending.borrow_mut().remove(&number(&item, 8)?);
-            if let Some(done) = done {
-                let _ = done.send(Bytes::from(item).slice(HEADER_BYTES..));
-            }
+            pending.end(item.into())?;
         }
     }
 }
@@ -139,16 +122,11 @@ fn items(popped: Value) -> Result<Vec<Vec<u8>>> {
     Ok(items)
 }
 
-fn number(item: &[u8], at: usize) -> Result<u64> {
-    let bytes = item.get(at..).and_then(|rest| rest.first_chunk()).context("an item is cut")?;
-    Ok(u64::from_be_bytes(*bytes))
-}
-
 fn result_list(client: u64) -> String {
     format!("results:{client}")
 }
 
-async fn connect(address: SocketAddr) -> Result<MultiplexedConnection> {
+pub(super) async fn connect(address: SocketAddr) -> Result<MultiplexedConnection> {
     let client = redis::Client::open(format!("redis://{address}"))?;
     // A BLMPOP is answered when there is something.
     let config = AsyncConnectionConfig::new().set_response_timeout(None);

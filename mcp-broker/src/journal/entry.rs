@@ -289,7 +289,8 @@ fn begun(segment: &[u8], salt: u32, at: usize) -> usize {
     if !rest.starts_with(marker) {
         return at;
     }
-    let length = word(rest, 4).map_or(rest.len(), |length| HEADER_BYTES + length as usize);
+    let length =
+        word(rest, 4).map_or(rest.len(), |length| HEADER_BYTES.saturating_add(length as usize));
     at + length.min(rest.len())
 }
 

@@ -5,12 +5,12 @@
 //! ┌────────┬───┬───┬───┐ ┌────────┬───┬───┬───┐ ┌────────┬───┬──
 //! │ header │put│put│del│ │ header │del│put│put│ │ header │put│  ◀── append, sync
 //! └────────┴───┴───┴───┘ └────────┴───┴───┴───┘ └────────┴───┴──
-//!  ▲ the oldest is emptied: what still counts is put again at the end, then the file is removed
+//!  ▲ the oldest is emptied: what still counts is put again at the end, then the segment is removed
 //! ```
 //!
 //! A put replaces what was put under its key before; a delete ends it. All that counts is named in
 //! an index in memory; values stay on disk. Only the last segment is written to, and a start begins a
-//! new one.
+//! new one. The file of a removed segment is kept as `spare` and overwritten to be the next one.
 //!
 //! **After a crash** the last segment may end in entries that were written in part, or in any order:
 //! whatever came after the last sync. Those are dropped, and what was dropped is told. Anything else
