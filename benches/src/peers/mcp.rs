@@ -23,8 +23,6 @@ pub(crate) struct BrokerSettings {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) rules: ActionRules,
     pub(crate) listen: Option<SocketAddr>,
-    /// With one, it takes durable tasks.
-    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// Runs a broker with the default configuration but for `settings`, as `mcp-broker serve` does: on
@@ -33,16 +31,16 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
     let mut config = Config::default();
     config.listen.set_port(0);
     config.listen = settings.listen.unwrap_or(config.listen);
-    config.tls.dev = settings.state_dir.is_some();
+    let is_durable = settings.state_dir.is_some();
     config.state_dir = settings.state_dir;
+    // The same one when it is started again.
+    config.tls.dev = is_durable;
     // Always on, as it should be where a broker runs.
     config.admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into());
     config.scheduling = settings.rules;
     if let Some(bytes) = settings.max_udp_payload_bytes {
         config.limits.max_udp_payload_bytes = bytes;
     }
-    let is_durable = settings.state_dir.is_some();
-    config.state_dir = settings.state_dir;
     let broker = Broker::builder().config(config).start().await?;
     let ca_pem = broker.ca_pem().context("a certificate of its own")?.to_owned();
     let admin = broker.admin_addr().context("its admin listener")?;
