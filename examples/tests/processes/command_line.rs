@@ -7,16 +7,16 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::{BrokerProcess, PATIENCE, Process, until, within};
 
-async fn run(broker: &BrokerProcess, arguments: &[&str]) -> Output {
+pub(crate) async fn run(broker: &BrokerProcess, arguments: &[&str]) -> Output {
     let mut command = broker.mcpctl(arguments);
     within("mcpctl ends", command.stdin(Stdio::null()).output()).await.unwrap()
 }
 
-fn code(output: &Output) -> Option<i32> {
+pub(crate) fn code(output: &Output) -> Option<i32> {
     output.status.code()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -182,7 +182,7 @@ async fn send_answers_each_line_and_goes_on_after_a_bad_one() {
     assert_eq!(ids, ["a", "b"]);
 }
 
-fn json(output: &Output) -> serde_json::Value {
+pub(crate) fn json(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
