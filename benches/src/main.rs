@@ -3,9 +3,11 @@
 //! `mcp-bench streams`: what small tasks notice of results in parts beside them.
 //! `mcp-bench sched`: what the broker's policies make of a load, simulated.
 //! `mcp-bench overload`: what a broker does with more than its workers can do, with real processes.
+//! `mcp-bench attack`: what hostile peers cost a broker, and honest ones beside them.
 //!
 //! The program runs itself again for each process that takes part, see [`role`].
 
+mod attack;
 mod compare;
 mod fleet;
 mod load;
@@ -43,6 +45,8 @@ enum Command {
     Sched(sched::Options),
     /// Send more than workers can do, and print what was done, what was refused, and how fast
     Overload(overload::Options),
+    /// Let hostile peers at a broker, and print what they cost it, and honest tasks beside them
+    Attack(attack::Options),
     /// A process of a measurement
     #[command(hide = true)]
     Role {
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Streams(options) => streams::run(&options),
         Command::Sched(options) => sched::run(&options),
         Command::Overload(options) => overload::run(&options),
+        Command::Attack(options) => attack::run(&options),
         Command::Role { role } => role::play(&role),
     };
     match result {

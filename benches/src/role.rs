@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
+use crate::attack::{self, Attack};
 use crate::fleet::{self, Held};
 use crate::load::Load;
 use crate::overload::{self, Flood};
@@ -35,6 +36,8 @@ pub(crate) enum Role {
     Sleeper { target: Target, slots: u32, prefetch: u32, work: Duration },
     /// Sends more tasks than can be done. Says what it saw.
     Flooder { target: Target, flood: Flood },
+    /// Attacks with so many connections. Says what it saw.
+    Attacker { target: Target, attack: Attack, connections: u32, time: Duration },
     /// Sends tasks. Says what it [`Measured`](crate::load::Measured).
     Client { target: Target, load: Load },
 }
@@ -75,6 +78,10 @@ async fn act(role: Role) -> Result<()> {
         }
         Role::Flooder { target, flood } => {
             say(&overload::send(target, flood).await?);
+            Ok(())
+        }
+        Role::Attacker { target, attack, connections, time } => {
+            say(&attack::attack(target, attack, connections, time).await?);
             Ok(())
         }
         Role::Client { target, load } => {
