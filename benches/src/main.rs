@@ -4,9 +4,11 @@
 //! `mcp-bench sched`: what the broker's policies make of a load, simulated.
 //! `mcp-bench overload`: what a broker does with more than its workers can do, with real processes.
 //! `mcp-bench crash`: whether anything is lost when processes are killed, over and over.
+//! `mcp-bench attack`: what hostile peers cost a broker, and honest ones beside them.
 //!
 //! The program runs itself again for each process that takes part, see [`role`].
 
+mod attack;
 mod compare;
 mod crash;
 mod fleet;
@@ -47,6 +49,8 @@ enum Command {
     Overload(overload::Options),
     /// Kill brokers, workers and clients under load, and compare what was noted: nothing may be lost
     Crash(crash::Options),
+    /// Let hostile peers at a broker, and print what they cost it, and honest tasks beside them
+    Attack(attack::Options),
     /// A process of a measurement
     #[command(hide = true)]
     Role {
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
         Command::Sched(options) => sched::run(&options),
         Command::Overload(options) => overload::run(&options),
         Command::Crash(options) => crash::run(&options),
+        Command::Attack(options) => attack::run(&options),
         Command::Role { role } => role::play(&role),
     };
     match result {

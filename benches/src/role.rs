@@ -10,6 +10,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
+use crate::attack::{self, Attack};
 use crate::crash::{self, Plan};
 use crate::fleet::{self, Held};
 use crate::load::Load;
@@ -41,6 +42,8 @@ pub(crate) enum Role {
     NotingWorker { target: Target, dir: PathBuf, index: u32, slots: u32 },
     /// Sends tasks and notes what it is told. Says `null` when all have their outcomes.
     NotingClient { target: Target, plan: Plan },
+    /// Attacks with so many connections. Says what it saw.
+    Attacker { target: Target, attack: Attack, connections: u32, time: Duration },
     /// Sends tasks. Says what it [`Measured`](crate::load::Measured).
     Client { target: Target, load: Load },
 }
@@ -89,6 +92,10 @@ async fn act(role: Role) -> Result<()> {
         Role::NotingClient { target, plan } => {
             crash::send(target, plan).await?;
             say(&());
+            Ok(())
+        }
+        Role::Attacker { target, attack, connections, time } => {
+            say(&attack::attack(target, attack, connections, time).await?);
             Ok(())
         }
         Role::Client { target, load } => {

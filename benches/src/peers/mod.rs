@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::load::{self, Load, Measured};
 
 /// What tasks are called, wherever a name is needed.
-const ECHO: &str = "echo";
+pub(crate) const ECHO: &str = "echo";
 
 /// One row of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum, Serialize)]
