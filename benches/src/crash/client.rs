@@ -119,7 +119,7 @@ impl State {
 
     async fn send_new(&self) -> Result<()> {
         let number = self.sent.replace_with(|sent| *sent + 1);
-        let kind = if number % NOT_DURABLE == 0 { FAST } else { "" };
+        let kind = if number.is_multiple_of(NOT_DURABLE) { FAST } else { "" };
         let id = format!("{kind}{}-{}-{number}", self.plan.index, std::process::id());
         self.ledger.note(&Note::Sent(id.clone()))?;
         self.send(id).await
