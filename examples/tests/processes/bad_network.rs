@@ -59,7 +59,7 @@ impl World {
         until("a part of it is done", || async { self.client.pending() < begun - TASKS / 10 })
             .await;
         act(self).await;
-        work.is_done(&self.ledger).await;
+        work.comes_to_its_end(&self.ledger).await;
         for proxy in [&self.to_client, &self.to_worker] {
             assert!(!proxy.mishaps().contains(&0), "the network was better than it should be");
         }
@@ -140,7 +140,7 @@ impl Work {
         Self { small: send_many(client, TASKS, false).await, streams, inputs }
     }
 
-    async fn is_done(self, ledger: &Ledger) {
+    async fn comes_to_its_end(self, ledger: &Ledger) {
         for (number, end) in ends_of(self.small).await.iter().enumerate() {
             assert_eq!(end.outcome, Outcome::Ok, "{end:?}");
             assert_eq!(end.body, number.to_string());
