@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use mcp_proto::{ContextTrace, ErrorCode, ErrorInfo, Hop, HopEvent, NodeId, Outcome, Task};
+use mcp_proto::{
+    ContextTrace, ErrorCode, ErrorInfo, Hop, HopEvent, NodeId, Outcome, ResultHeaders, Task,
+};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -66,7 +68,7 @@ fn deliver(id: TaskId) -> impl Strategy<Value = Box<Deliver>> {
         })
 }
 
-fn some(headers: BTreeMap<String, String>) -> Option<Box<BTreeMap<String, String>>> {
+fn some(headers: BTreeMap<String, String>) -> ResultHeaders {
     (!headers.is_empty()).then(|| Box::new(headers))
 }
 
@@ -209,5 +211,5 @@ fn the_longest_record_fits_the_log() {
 
     let longest = 2 * (MAX_TASK_BYTES + MAX_HEADER_BYTES + MAX_BODY_BYTES) + 1024;
     assert!(longest < MAX_VALUE_BYTES);
-    assert!(2 + mcp_proto::limits::MAX_TASK_ID_BYTES + 1024 < MAX_KEY_BYTES);
+    const { assert!(2 + mcp_proto::limits::MAX_TASK_ID_BYTES + 1024 < MAX_KEY_BYTES) };
 }
