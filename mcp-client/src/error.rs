@@ -291,6 +291,7 @@ fn is_permanent(code: ErrorCode) -> bool {
             | ErrorCode::DuplicateMismatch
             | ErrorCode::Unsupported
             | ErrorCode::DurableUnavailable
+            | ErrorCode::Settled
             | ErrorCode::UnknownAction
     )
 }

@@ -101,6 +101,7 @@ async fn each_outcome_is_an_error_of_its_kind() {
         (Outcome::Cancelled, Executed::No, ErrorCode::Cancelled, false),
         (Outcome::Rejected, Executed::No, ErrorCode::NoWorker, true),
         (Outcome::Rejected, Executed::No, ErrorCode::DurableUnavailable, false),
+        (Outcome::Rejected, Executed::No, ErrorCode::Settled, false),
     ];
     for (outcome, executed, code, is_retryable) in cases {
         let serve = async {

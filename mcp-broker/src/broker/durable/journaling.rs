@@ -45,8 +45,8 @@ impl Core {
             )),
             None if self.config.is_durable => None,
             None => Some(
-                "this broker keeps no journal: start it with a state directory, or send the task \
-                 with delivery fast"
+                "this broker keeps no journal: start it with a state directory (mcp-broker serve \
+                 --state DIR), or send the task with delivery fast"
                     .to_owned(),
             ),
         }
