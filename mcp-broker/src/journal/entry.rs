@@ -251,35 +251,29 @@ pub(super) fn scan(segment: &Bytes, number: u64, is_last: bool) -> Result<Scan, 
     Ok(Scan { layout: Some(layout), entries, torn })
 }
 
-/// How a segment may be read whose header does not check: as whatever its first entry begins with, if
-/// it has not lost that, too.
-fn guess(segment: &[u8]) -> [Layout; 3] {
-    let salt = |at| word(segment, at).unwrap_or_default();
-    [
-        Layout::new(salt(SEGMENT_HEADER_BYTES)),
-        Layout::new(salt(SEGMENT_HEADER_BYTES - 8)),
-        Layout::schema_1(),
-    ]
-}
-
 /// All entries of a damaged segment that check, and how it was read.
 pub(super) fn salvage(
     segment: &Bytes,
     number: u64,
 ) -> (Option<Layout>, Vec<(Range<usize>, Parsed)>) {
-    let layouts = match Layout::read(segment, number) {
-        Ok(layout) => vec![layout],
-        Err(Damage::Schema { .. }) => Vec::new(),
-        Err(_) => guess(segment).to_vec(),
+    let layout = match Layout::read(segment, number) {
+        Ok(layout) => Some(layout),
+        Err(Damage::Schema { .. }) => None,
+        Err(_) => first_salt(segment).map(|salt| match salt {
+            MARKER_1 => Layout::schema_1(),
+            salt => Layout::new(salt),
+        }),
     };
-    let all = layouts.into_iter().map(|layout| {
-        let entries: Vec<_> = following(segment, layout.salt, layout.header_bytes).collect();
-        (layout, entries)
-    });
-    match all.max_by_key(|(_, entries)| entries.len()) {
-        Some((layout, entries)) if !entries.is_empty() => (Some(layout), entries),
-        _ => (None, Vec::new()),
-    }
+    let entries = layout.map(|it| following(segment, it.salt, it.header_bytes).collect());
+    (layout, entries.unwrap_or_default())
+}
+
+/// What the first entry begins with that checks. Behind those of the segment may be remains of
+/// others.
+fn first_salt(segment: &Bytes) -> Option<u32> {
+    let salts = (0..segment.len()).map_while(|at| Some((at, word(segment, at)?)));
+    let mut of_entries = salts.filter(|(at, salt)| read(segment, *salt, *at).is_some());
+    of_entries.next().map(|(_, salt)| salt)
 }
 
 /// Where an entry would end that begins at `at` but does not check; `at` if none begins there.

@@ -101,7 +101,7 @@ fn samples(text: &str) -> HashMap<String, f64> {
     samples
 }
 
-async fn metrics(address: SocketAddr) -> HashMap<String, f64> {
+pub(crate) async fn metrics(address: SocketAddr) -> HashMap<String, f64> {
     let answer = get(address, "/metrics").await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert!(answer.head.contains("content-type: application/openmetrics-text; version=1.0.0"));

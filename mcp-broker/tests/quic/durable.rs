@@ -2,6 +2,7 @@
 //! told to everyone.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mcp_broker::Broker;
@@ -38,6 +39,15 @@ async fn gated() -> (Broker, Sender<io::Result<()>>) {
     let (ends, syncs) = channel();
     let journal = Gated { syncs };
     (Broker::builder().journal(journal).start().await.unwrap(), ends)
+}
+
+/// The same with an admin listener.
+pub(crate) async fn gated_admin() -> (Broker, Sender<io::Result<()>>, SocketAddr) {
+    let (ends, syncs) = channel();
+    let builder = Broker::builder().admin("127.0.0.1:0".parse().unwrap());
+    let broker = builder.journal(Gated { syncs }).start().await.unwrap();
+    let address = broker.admin_addr().unwrap();
+    (broker, ends, address)
 }
 
 fn durable(id: &str) -> Message {

@@ -6,6 +6,7 @@
 mod admin;
 mod durable;
 mod hostile;
+mod journal;
 mod limits;
 mod order;
 mod process;

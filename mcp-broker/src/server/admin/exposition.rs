@@ -7,7 +7,8 @@ use std::fmt;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode as encode_text;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet,
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
+    NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
@@ -57,9 +58,9 @@ impl Collector for Figures {
             to.0.encode_descriptor("journal", help, Some(&Unit::Bytes), gauge)?
                 .encode_gauge(&bytes)?;
         }
-        const NONE: [(&str, &str); 0] = [];
-        let help = "Bringing to disk what had gathered";
-        to.histograms("journal_sync", help, std::iter::once((NONE, &self.syncs)))?;
+        let (help, unit) = ("Bringing to disk what had gathered", Some(&Unit::Seconds));
+        let syncs = to.0.encode_descriptor("journal_sync", help, unit, MetricType::Histogram)?;
+        write_histogram(syncs, &self.syncs)?;
         to.counter("journal_records", "Records brought to disk", self.records)
     }
 }
@@ -278,17 +279,18 @@ impl Families<'_> {
         let unit = Some(&Unit::Seconds);
         let mut family = self.0.encode_descriptor(name, help, unit, MetricType::Histogram)?;
         for (of, it) in values {
-            let buckets: Vec<_> = it
-                .buckets()
-                .map(|(bound_us, count)| (bound_us.map_or(f64::INFINITY, in_seconds), count))
-                .collect();
-            let (sum, count) = (in_seconds(it.sum_us()), it.count());
-            family
-                .encode_family(&of)?
-                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            write_histogram(family.encode_family(&of)?, it)?;
         }
         Ok(())
     }
+}
+
+fn write_histogram(mut to: MetricEncoder<'_>, it: &Histogram) -> fmt::Result {
+    let buckets: Vec<_> = it
+        .buckets()
+        .map(|(bound_us, count)| (bound_us.map_or(f64::INFINITY, in_seconds), count))
+        .collect();
+    to.encode_histogram::<NoLabelSet>(in_seconds(it.sum_us()), it.count(), &buckets, None)
 }
 
 /// How the tasks of some labels ended, with the outcome added to the labels.

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use mcp_broker::broker::{AcceptedTask, DeadLetter, EndedTask, Record, SettledTask, TaskName};
 use mcp_proto::json::JsonTask;
+use mcp_proto::limits::MAX_TTL_MS;
 use mcp_proto::{Bytes, ContextTrace, EncodedTask, ErrorInfo, Executed, Outcome, Payload, TaskId};
 use serde::Serialize;
 
@@ -48,7 +49,8 @@ fn accepted(name: &TaskName, task: &AcceptedTask, now: u64) -> io::Result<(Strin
         start_wall_ms: *start_wall_ms,
         deadline_wall_ms: *deadline_wall_ms,
     };
-    task_line(name, payload, deadline_wall_ms.saturating_sub(now), &more)
+    let ttl_ms = deadline_wall_ms.saturating_sub(now);
+    task_line(name, payload, ttl_ms, start_wall_ms.saturating_sub(now), &more)
 }
 
 /// What a line says of a dead letter besides its task's JSON form.
@@ -84,7 +86,7 @@ fn dead(name: &TaskName, letter: &DeadLetter) -> io::Result<(String, bool)> {
         error: deliver.error.as_deref(),
         context_trace: deliver.trace.decode(),
     };
-    task_line(name, payload, *ttl_ms, &more)
+    task_line(name, payload, *ttl_ms, 0, &more)
 }
 
 /// A task that has no JSON form.
@@ -104,11 +106,17 @@ fn task_line(
     name: &TaskName,
     payload: &Payload,
     ttl_ms: u64,
+    delay_ms: u64,
     more: &impl Serialize,
 ) -> io::Result<(String, bool)> {
     let body = Bytes::copy_from_slice(payload.body());
     let task = EncodedTask(Bytes::copy_from_slice(payload.task())).decode().ok();
-    let json = task.and_then(|task| JsonTask::new(task, body, ttl_ms.max(1)).to_json().ok());
+    let json = task.and_then(|task| {
+        // One whose time to live is over expires at once. A clock may have been set back.
+        let ttl_ms = ttl_ms.clamp(1, MAX_TTL_MS);
+        let delay_ms = delay_ms.min(ttl_ms - 1);
+        JsonTask { delay_ms, ..JsonTask::new(task, body, ttl_ms) }.to_json().ok()
+    });
     let has_form = json.is_some();
     let line = match json {
         Some(json) => json,
