@@ -102,7 +102,7 @@ pub(crate) struct Call {
 
     /// End an attempt that gives no sign of life for so long: its worker hangs
     ///
-    /// Then another worker gets the task if it is --idempotent; otherwise it fails with
+    /// Then another worker gets the task if it is --idempotent or --durable; otherwise it fails with
     /// ATTEMPT_TIMEOUT. A handler gives signs by beginning and by reporting progress; one that does
     /// not report has this long in all.
     #[arg(long, value_name = "TIME", value_parser = parse::attempt_timeout)]
