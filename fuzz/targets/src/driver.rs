@@ -7,7 +7,7 @@ use mcp_broker::broker::{
     ConnectionId, Core, CoreConfig, Disconnect, Identity, Now, Output, Record,
 };
 use mcp_proto::{
-    EncodedTask, Frame, Hello, Message, NodeId, Roles, Route, RouteHead, Session, Side,
+    EncodedTask, Frame, Hello, Incoming, Message, NodeId, Roles, Route, RouteHead, Session, Side,
 };
 
 use crate::round_trip;
@@ -69,13 +69,11 @@ impl Driver {
     /// A frame that is none of a stream of bytes.
     pub(crate) fn give(&mut self, from: ConnectionId, message: Message, body: &'static [u8]) {
         let body = Bytes::from_static(body);
-        self.receive(from, mcp_proto::Incoming::Frame(Frame { message, body }));
+        self.receive(from, Incoming::Frame(Frame { message, body }));
     }
 
-    pub(crate) fn receive(&mut self, from: ConnectionId, incoming: mcp_proto::Incoming) {
-            eprintln!("{:?} IN {from:?} {incoming:?}", self.now.mono);
-        }
-        if let mcp_proto::Incoming::Frame(Frame { message: Message::Hello(hello), .. }) = &incoming
+    pub(crate) fn receive(&mut self, from: ConnectionId, incoming: Incoming) {
+        if let Incoming::Frame(Frame { message: Message::Hello(hello), .. }) = &incoming
             && let Some((_, roles)) = self.sessions.get_mut(&from)
         {
             *roles = Hello::roles(hello);
@@ -87,10 +85,7 @@ impl Driver {
     /// The next that the core says. Whoever is meant is connected, and may be told this now.
     pub(crate) fn next(&mut self) -> Option<Said> {
         loop {
-            let output = self.core.poll_output()?;
-                eprintln!("{:?} OUT {output:?}", self.now.mono);
-            }
-            let (to, frame) = match output {
+            let (to, frame) = match self.core.poll_output()? {
                 Output::Event(event) => {
                     // Put into words for the log.
                     assert!(!event.to_string().is_empty());

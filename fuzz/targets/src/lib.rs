@@ -10,6 +10,7 @@ mod frames;
 mod header;
 mod hello;
 mod input;
+mod journal_record;
 mod journal_segment;
 mod json;
 mod memory;
@@ -19,6 +20,7 @@ pub use core_ops::core_ops;
 pub use frames::frames;
 pub use header::header;
 pub use hello::hello;
+pub use journal_record::journal_record;
 pub use journal_segment::journal_segment;
 pub use json::json;
 
@@ -31,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames),
     ("header", header),
     ("hello", hello),
+    ("journal_record", journal_record),
     ("journal_segment", journal_segment),
     ("json", json),
 ];
