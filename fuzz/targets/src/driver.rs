@@ -66,10 +66,20 @@ impl Driver {
         self.core.handle_disconnected(self.now, id, how);
     }
 
-    /// A frame that is none of a stream of bytes.
-    pub(crate) fn give(&mut self, from: ConnectionId, message: Message, body: &'static [u8]) {
-        let body = Bytes::from_static(body);
+    /// A frame with a body.
+    pub(crate) fn give_body(
+        &mut self,
+        from: ConnectionId,
+        message: Message,
+        body: impl Into<Bytes>,
+    ) {
+        let body = body.into();
         self.receive(from, Incoming::Frame(Frame { message, body }));
+    }
+
+    /// A frame without one.
+    pub(crate) fn give(&mut self, from: ConnectionId, message: Message) {
+        self.give_body(from, message, Bytes::new());
     }
 
     pub(crate) fn receive(&mut self, from: ConnectionId, incoming: Incoming) {

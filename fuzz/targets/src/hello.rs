@@ -53,12 +53,12 @@ impl World {
     fn new() -> Self {
         let mut it = Driver::new(|config| config.is_durable = true);
         let (worker, client, peer) = (it.connect(), it.connect(), it.connect());
-        it.give(worker, worker_hello(), b"");
-        it.give(client, hello_of(true, None), b"");
+        it.give(worker, worker_hello());
+        it.give(client, hello_of(true, None));
         for id in ["t1", "t2", "t3"] {
             let id = TaskId::try_from(id).unwrap();
             let task = Task::new(id, ActionName::try_from("work").unwrap());
-            it.give(client, Message::Send(Send::new(task.encode(), 60_000)), b"input");
+            it.give_body(client, Message::Send(Send::new(task.encode(), 60_000)), "input");
         }
         let codec = codec(&it);
         let mut world = Self { it, worker, routed: Vec::new(), peer, codec, journalled: 0 };
@@ -164,7 +164,7 @@ impl World {
         }
         match message {
             Message::Route(_) | Message::Cancel(_) => self.routed.push(message),
-            Message::Ping(ping) => self.it.give(to, Message::Pong(ping.seq), b""),
+            Message::Ping(ping) => self.it.give(to, Message::Pong(ping.seq)),
             _ => {}
         }
     }
@@ -178,11 +178,11 @@ impl World {
                 _ => continue,
             };
             let result = TaskResult::new(attempt, outcome, Executed::Yes);
-            self.it.give(self.worker, Message::Result(result), b"output");
+            self.it.give_body(self.worker, Message::Result(result), "output");
             self.listen();
         }
         let report = Ping::probe(1);
-        self.it.give(self.worker, Message::Ping(report), b"");
+        self.it.give(self.worker, Message::Ping(report));
         self.listen();
     }
 

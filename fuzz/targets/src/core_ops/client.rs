@@ -43,7 +43,7 @@ impl Client {
 
 impl Reading {
     /// Parts come in their order, once, and none is left out without a word.
-    pub(super) fn take(&mut self, attempt: u32, chunk: &Chunk) {
+    pub(super) fn take(&mut self, attempt: u32, chunk: &Chunk, body: &[u8]) {
         if self.is_wild {
             return;
         }
@@ -53,6 +53,8 @@ impl Reading {
         }
         let follows = chunk.seq == self.next_seq;
         assert!(follows || chunk.gap.is_some() && chunk.seq > self.next_seq, "{chunk:?}: {self:?}");
-        self.next_seq = chunk.seq + 1;
+        // With a gap and no body it says which one comes next.
+        let is_part = chunk.gap.is_none() || !body.is_empty();
+        self.next_seq = chunk.seq + u32::from(is_part);
     }
 }

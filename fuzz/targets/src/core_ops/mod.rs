@@ -1,15 +1,18 @@
 //! Operations on a core, beside a model that is small enough to be right.
 //!
-//! Clients and workers hear at once what the core says. The model knows what each of them waits for and
-//! holds; what it checks is written with it: in `client` that each SEND has one outcome, in `worker`
-//! that no more is routed than a worker takes, nothing twice that may not run twice and nothing after
-//! its deadline.
+//! Clients and workers hear at once what the core says, and the model knows what each of them waits for
+//! and holds. What it checks is in `world`: each task has one outcome, which all who wait for it hear
+//! once, by the end of its time to live; no more is routed to a worker than it takes, nothing twice that
+//! may not run twice, and nothing after its deadline; a durable task is acknowledged, and its outcome told,
+//! once that is on disk; parts of results come in order.
 
 mod client;
+mod client_ops;
 mod ops;
 mod setting;
 mod task;
 mod worker;
+mod worker_ops;
 mod world;
 
 use crate::input::Input;

@@ -151,11 +151,9 @@ impl World {
         let Subject::Task(id, attempt) = &chunk.of else { panic!("{chunk:?}") };
         let task = number(id);
         if let Some(reading) = self.clients[client].readings.get_mut(&task) {
-            if chunk.gap.is_none() || !body.is_empty() {
-                reading.take(*attempt, chunk);
-                let expected = part_byte(task, *attempt, chunk.seq);
-                assert!(body.iter().all(|byte| *byte == expected), "{chunk:?}");
-            }
+            reading.take(*attempt, chunk, body);
+            let expected = part_byte(task, *attempt, chunk.seq);
+            assert!(body.iter().all(|byte| *byte == expected), "{chunk:?}");
         }
     }
 
@@ -171,7 +169,7 @@ impl World {
             Message::Ping(ping) => {
                 let worker = &self.workers[index];
                 if let (Some(connection), false) = (worker.connection, worker.is_silent) {
-                    self.it.give(connection, Message::Pong(ping.seq), b"");
+                    self.it.give(connection, Message::Pong(ping.seq));
                 }
             }
             Message::Chunk(Chunk { of: Subject::Attempt(id), seq, .. }) => {
