@@ -55,6 +55,6 @@ impl Reading {
         assert!(follows || chunk.gap.is_some() && chunk.seq > self.next_seq, "{chunk:?}: {self:?}");
         // With a gap and no body it says which one comes next.
         let is_part = chunk.gap.is_none() || !body.is_empty();
-        self.next_seq = chunk.seq + u32::from(is_part);
+        self.next_seq = chunk.seq.saturating_add(is_part.into());
     }
 }

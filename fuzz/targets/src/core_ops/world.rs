@@ -273,5 +273,5 @@ impl World {
 
 /// What a part of a result is made of.
 pub(super) fn part_byte(task: usize, attempt: u32, seq: u32) -> u8 {
-    (task as u32 * 31 + attempt * 7 + seq) as u8
+    (task as u8).wrapping_mul(31).wrapping_add(attempt as u8).wrapping_add(seq as u8)
 }
