@@ -171,7 +171,8 @@ impl FrameCodec {
             self.partial.reserve(missing);
             self.partial.put(src.take(missing));
             if self.partial.len() < needed {
-                return Ok(None);
+                // What it says of its length is enough to refuse it.
+                return self.layout(&self.partial).map(|_| None);
             }
             if let Some(layout) = layout {
                 return Ok(Some((layout, std::mem::take(&mut self.partial).freeze())));
@@ -283,6 +284,16 @@ mod tests {
         let error = codec.decode(&mut bytes).unwrap_err();
         assert!(matches!(error, DecodeError::FrameTooLarge { len: 0xffff_ffff, .. }));
         assert!(bytes.capacity() < 1024);
+    }
+
+    #[test]
+    fn a_length_over_any_limit_is_refused_with_its_last_byte() {
+        let mut codec = FrameCodec::new(&Limits::default());
+        for byte in [&[0xff][..], &[0xff, 0xff]] {
+            assert!(codec.decode(&mut &*byte).unwrap().is_none());
+        }
+        let error = codec.decode(&mut &[0xff][..]).unwrap_err();
+        assert!(matches!(error, DecodeError::FrameTooLarge { len: 0xffff_ffff, .. }));
     }
 
     #[test]

@@ -48,15 +48,13 @@ impl Core {
         if let Some(timer) = peer.hello_timer {
             self.timers.cancel(timer);
         }
-        if let Some(agent) = peer.agent {
+        if let Some(key) = peer.agent {
+            if let Some(agent) = self.registry.get_mut(key) {
+                agent.connection = None;
+            }
             match how {
-                Disconnect::Orderly => self.end_registration(now, agent, "it closed"),
-                Disconnect::Broken => {
-                    if let Some(agent) = self.registry.get_mut(agent) {
-                        agent.connection = None;
-                    }
-                    self.agent_is_lost(now, agent, "its connection broke");
-                }
+                Disconnect::Orderly => self.end_registration(now, key, "it closed"),
+                Disconnect::Broken => self.agent_is_lost(now, key, "its connection broke"),
             }
         }
         if let Some(session) = peer.client {

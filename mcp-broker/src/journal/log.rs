@@ -184,7 +184,7 @@ impl<S: Storage> Log<S> {
                 format!("a key of {} bytes with a value of {}", key.len(), value.len()),
             ));
         }
-        self.sequence += 1;
+        self.sequence = following(self.sequence)?;
         self.put_as(self.sequence, key, value)
     }
 
@@ -311,7 +311,7 @@ impl<S: Storage> Log<S> {
     fn roll(&mut self) -> io::Result<()> {
         self.sync_active()?;
         self.storage.truncate(self.number, self.length)?;
-        self.number += 1;
+        self.number = following(self.number)?;
         (self.active, self.salt) = begin(&mut self.storage, self.number)?;
         self.is_begun();
         Ok(())
@@ -323,6 +323,11 @@ impl<S: Storage> Log<S> {
         let layout = Some(Layout::new(self.salt));
         self.live.insert(self.number, Usage { layout, bytes: self.length, live_bytes: 0 });
     }
+}
+
+/// The next segment's number, or the next put's. A log that was not tampered with never runs out of them.
+pub(super) fn following(number: u64) -> io::Result<u64> {
+    number.checked_add(1).ok_or_else(|| io::Error::other(format!("no number follows {number}")))
 }
 
 fn begin<S: Storage>(storage: &mut S, number: u64) -> io::Result<(S::File, u32)> {

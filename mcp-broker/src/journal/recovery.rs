@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 
 use super::compaction;
 use super::entry::{self, Operation, Parsed};
-use super::log::{Dropped, Entry, Log, OpenError, Place, SEGMENT_BYTES, Usage};
+use super::log::{Dropped, Entry, Log, OpenError, Place, SEGMENT_BYTES, Usage, following};
 use super::storage::Storage;
 
 /// A log that was read, and not written to yet.
@@ -96,9 +96,9 @@ impl<S: Storage> Recovery<S> {
                 self.live.remove(&segment);
                 number = segment;
             } else {
+                number = following(segment).map_err(failed)?;
                 // Also what is whole: a process that was killed may not have synced all of it.
                 self.storage.truncate(segment, usage.bytes).map_err(failed)?;
-                number = segment + 1;
             }
         }
         let failed = |source| OpenError::Io { segment: number, source };

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::entry::{self, Operation};
 use super::log::Log;
 use super::storage::{SegmentFile, Storage};
 use super::{Damage, Directory, Entry, OpenError};
@@ -271,6 +272,23 @@ fn a_directory_keeps_it_and_a_flipped_bit_is_refused() {
         OpenError::Damaged { segment: 1, damage: Damage::Entries(ref place) } if place.start == 28
     );
     assert!(is_named, "{error}");
+}
+
+#[test]
+fn numbers_that_end_are_refused() {
+    let segment_of = |number: u64, sequence: u64| {
+        let mut bytes = entry::segment_header(number, 1).to_vec();
+        entry::write(&mut bytes, 1, 0, Operation::Put, sequence, b"key", b"value");
+        let storage = Forgetful::default();
+        storage.disk().segments.insert(number, Kept { bytes, ..Kept::default() });
+        storage
+    };
+    let (mut log, entries, _) = Log::open(segment_of(1, u64::MAX)).unwrap();
+    assert_eq!(entries[0].sequence, u64::MAX);
+    assert!(log.put(b"other", b"value").is_err());
+    log.delete(b"key").unwrap();
+    let error = Log::open(segment_of(u64::MAX, 1)).err().unwrap();
+    assert!(matches!(error, OpenError::Io { segment: u64::MAX, .. }), "{error}");
 }
 
 #[test]

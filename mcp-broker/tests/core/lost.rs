@@ -3,7 +3,9 @@
 use mcp_broker::broker::{Disconnect, Event};
 use mcp_proto::{CancelReason, ErrorCode, Executed, Message, Outcome, Readiness, WorkerHello};
 
-use crate::fixture::{Fixture, cancelled_result, hello_of, idempotent, report, worker_hello};
+use crate::fixture::{
+    Fixture, cancelled_result, child_of, hello_of, idempotent, report, worker_hello,
+};
 
 #[test]
 fn an_idempotent_task_of_a_lost_worker_goes_elsewhere_at_once() {
@@ -51,6 +53,24 @@ fn a_worker_that_closes_in_order_leaves_no_grace() {
     let end = it.expect_end(client, "t");
     assert_eq!(end, (Outcome::Failed, Executed::Maybe, Some(ErrorCode::WorkerLost)));
     assert!(it.core.agents(it.now, true).is_empty());
+}
+
+#[test]
+fn a_worker_that_has_closed_is_sent_nothing() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 2);
+    it.send_task(client, idempotent("parent"), 50);
+    it.send_task(client, child_of("parent", "child"), 50);
+    it.expect_route(worker);
+    it.expect_route(worker);
+    it.worker("another", 1);
+    // The timers are late: the parent ends only when it is to go elsewhere, and the child with it.
+    it.now.mono = it.now.mono.plus_ms(60);
+    it.disconnect(worker, Disconnect::Orderly);
+    for id in ["child", "parent"] {
+        assert_eq!(it.expect_end(client, id).0, Outcome::Expired);
+    }
 }
 
 #[test]

@@ -256,10 +256,29 @@ fn error_code(number: i32) -> ErrorCode {
 }
 
 pub(super) fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_ERROR_MESSAGE_BYTES)]).into_owned()
+    let bytes = &bytes[..bytes.len().min(MAX_ERROR_MESSAGE_BYTES)];
+    let mut text = String::from_utf8_lossy(bytes).into_owned();
+    // What replaces a byte that is not UTF-8 has three.
+    text.truncate(text.floor_char_boundary(MAX_ERROR_MESSAGE_BYTES));
+    text
 }
 
 pub(super) fn cut(text: &str) -> Bytes {
     let end = text.floor_char_boundary(MAX_ERROR_MESSAGE_BYTES);
     Bytes::copy_from_slice(&text.as_bytes()[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_was_read_is_no_longer_than_one_that_is_written() {
+        let e = "\u{e9}".repeat(MAX_ERROR_MESSAGE_BYTES);
+        for bytes in [&[0xff; MAX_ERROR_MESSAGE_BYTES][..], e.as_bytes(), &e.as_bytes()[1..]] {
+            let text = lossy(bytes);
+            assert_eq!(cut(&text), text.as_bytes());
+            assert!(text.len() > MAX_ERROR_MESSAGE_BYTES - 3);
+        }
+    }
 }
