@@ -11,6 +11,7 @@ use mcp_proto::{
 };
 
 use crate::disk::Disk;
+use crate::journal::{Journal, Records};
 use crate::network::{Item, LinkId, Peer, Way};
 use crate::sim::{Event, Planted, World};
 use crate::words::words;
@@ -18,6 +19,7 @@ use crate::words::words;
 /// A broker and what outlives its process.
 pub(crate) struct Broker {
     pub(crate) disk: Disk,
+    records: Records,
     epoch: u64,
     /// What its clock on the wall is ahead.
     wall_ms: i64,
@@ -31,11 +33,12 @@ pub(crate) struct Running {
     pub(crate) core: Core,
     began_us: u64,
     timer_us: Option<u64>,
+    /// None once it has failed.
+    journal: Option<Journal>,
     /// Records for the journal.
     entries: VecDeque<(u64, Record)>,
     /// The journal does a batch now.
     batch: Option<Batch>,
-    has_failed: bool,
     stops: Option<Stop>,
 }
 
@@ -61,7 +64,8 @@ impl Broker {
         if world.planted == Some(Planted::LyingDisk) {
             disk.lie();
         }
-        let mut it = Self { disk, epoch: 0, wall_ms: WALL_MS, starts: 0, running: None };
+        let records = Records::default();
+        let mut it = Self { disk, records, epoch: 0, wall_ms: WALL_MS, starts: 0, running: None };
         it.start(world);
         it
     }
@@ -73,19 +77,32 @@ impl Broker {
         self.epoch += 1;
         self.starts += 1;
         let config = world.plan.config(self.epoch, world.rng.next(), self.starts > 1);
+        self.disk.repair();
+        let (journal, records) = Journal::open(self.disk.clone(), self.records.clone());
+        self.disk.settle();
         self.running = Some(Running {
             core: Core::new(config),
             began_us: world.now_us,
             timer_us: None,
+            journal: Some(journal),
             entries: VecDeque::new(),
             batch: None,
-            has_failed: false,
             stops: None,
         });
         let now = self.now(world);
         let epoch = self.epoch;
-        world.log(|| format!("broker: starts with epoch {epoch}"));
-        world.oracle.began(epoch, now);
+        world.log(|| format!("broker: starts with epoch {epoch} and {} records", records.len()));
+        world.oracle.began(epoch);
+        for record in &records {
+            world.log(|| format!("broker: restores {record:?}"));
+            if let Record::Accepted(name, task) = record {
+                let (start_ms, deadline_ms) = (task.start_wall_ms, task.deadline_wall_ms);
+                world.oracle.restored(name.task_id.as_str(), now, start_ms, deadline_ms);
+            }
+        }
+        if let Some(Running { core, .. }) = &mut self.running {
+            core.restore_from_journal(now, records);
+        }
         self.carry_out(world);
     }
 
@@ -168,7 +185,8 @@ impl Broker {
                 running.core.journal_synced(now, up_to);
             }
             Err(error) => {
-                running.has_failed = true;
+                running.journal = None;
+                running.entries.clear();
                 world.log(|| format!("broker: the journal failed: {error}"));
                 running.core.journal_failed(now, &error.to_string());
             }
@@ -237,9 +255,8 @@ impl Broker {
         }
         self.keep(world);
         self.arm(world);
-        let is_done = |it: &Running| {
-            it.stops == Some(Stop::Closed) && (it.has_failed || it.batch.is_none())
-        };
+        let is_done =
+            |it: &Running| it.stops == Some(Stop::Closed) && it.batch.is_none();
         if self.running.as_ref().is_some_and(is_done) {
             world.log(|| "broker: ends".to_owned());
             self.end(world);
@@ -249,15 +266,26 @@ impl Broker {
     /// Gives the journal what has gathered, if it does nothing.
     fn keep(&mut self, world: &mut World) {
         let Some(running) = &mut self.running else { return };
-        if running.batch.is_some() || running.has_failed || running.entries.is_empty() {
+        let Some(journal) = running.journal.as_mut().filter(|_| running.batch.is_none()) else {
             return;
-        }
-        let up_to = running.entries.back().map_or(0, |(seq, _)| *seq);
-        running.entries.clear();
-        let result = Ok(());
+        };
+        let Some(&(up_to, _)) = running.entries.back() else { return };
+        let mut entries = running.entries.drain(..);
+        let result = entries.try_for_each(|(_, record)| journal.append(&record));
+        drop(entries);
+        let result = result.and_then(|()| journal.sync());
+        let acks = result.is_ok() && world.planted == Some(Planted::AckBeforeSync);
         running.batch = Some(Batch { up_to, result });
         let after = world.rng.time_us(world.plan.sync_us.clone());
         world.after(after, Event::Synced(self.starts));
+        if acks {
+            let now = self.now(world);
+            world.oracle.synced(up_to);
+            if let Some(Running { core, .. }) = &mut self.running {
+                core.journal_synced(now, up_to);
+            }
+            self.carry_out(world);
+        }
     }
 
     fn arm(&mut self, world: &mut World) {
@@ -310,6 +338,11 @@ impl Running {
             }
             Output::Journal { seq, record } => {
                 world.log(|| format!("broker: record {seq}: {record:?}"));
+                match &record {
+                    Record::Accepted(name, _) => world.oracle.taken(name.task_id.as_str(), seq),
+                    Record::Ended(name, _) => world.oracle.ending(name.task_id.as_str(), seq),
+                    _ => {}
+                }
                 return self.entries.push_back((seq, record));
             }
             Output::Event(event) => return happened(&event, world),

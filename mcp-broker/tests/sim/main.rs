@@ -14,6 +14,7 @@ mod chaos;
 mod client;
 mod disk;
 mod healing;
+mod journal;
 mod network;
 mod oracle;
 mod plan;
