@@ -13,6 +13,7 @@ use mcp_proto::{
 use crate::disk::Disk;
 use crate::journal::{Journal, Records};
 use crate::network::{Item, LinkId, Peer, Way};
+use crate::oracle::End;
 use crate::sim::{Event, Planted, World};
 use crate::words::words;
 
@@ -95,9 +96,16 @@ impl Broker {
         world.oracle.began(epoch);
         for record in &records {
             world.log(|| format!("broker: restores {record:?}"));
-            if let Record::Accepted(name, task) = record {
-                let (start_ms, deadline_ms) = (task.start_wall_ms, task.deadline_wall_ms);
-                world.oracle.restored(name.task_id.as_str(), now, start_ms, deadline_ms);
+            match record {
+                Record::Accepted(name, task) => {
+                    let (start_ms, deadline_ms) = (task.start_wall_ms, task.deadline_wall_ms);
+                    world.oracle.restored(name.task_id.as_str(), now, start_ms, deadline_ms);
+                }
+                Record::Ended(name, ended) => {
+                    let end = End::of(&ended.deliver, &ended.body);
+                    world.oracle.found(name.task_id.as_str(), &end);
+                }
+                _ => {}
             }
         }
         if let Some(Running { core, .. }) = &mut self.running {
@@ -186,6 +194,7 @@ impl Broker {
             }
             Err(error) => {
                 running.journal = None;
+                world.oracle.failed();
                 running.entries.clear();
                 world.log(|| format!("broker: the journal failed: {error}"));
                 running.core.journal_failed(now, &error.to_string());
@@ -209,9 +218,12 @@ impl Broker {
 
     /// Its time to drain is over.
     pub(crate) fn stop(&mut self, start: u64, world: &mut World) {
-        let Some(running) = self.running.as_ref().filter(|_| start == self.starts) else { return };
+        let Some(running) = self.running.as_mut().filter(|_| start == self.starts) else { return };
         if running.stops == Some(Stop::Draining) {
-            panic!("tasks are left after the drain time: {:?}", running.core.stats());
+            let stats = running.core.stats();
+            let waits = running.batch.is_some() || !running.entries.is_empty();
+            assert!(waits, "tasks are left after the drain time: {stats:?}");
+            self.close(world);
         }
         self.carry_out(world);
     }
@@ -248,10 +260,7 @@ impl Broker {
         }
         world.oracle.check(&running.core, now);
         if running.stops == Some(Stop::Draining) && running.core.is_drained() {
-            running.stops = Some(Stop::Closed);
-            for link in world.links() {
-                world.close(link, Way::Down, Some(ErrorCode::ShuttingDown), false);
-            }
+            self.close(world);
         }
         self.keep(world);
         self.arm(world);
@@ -260,6 +269,15 @@ impl Broker {
         if self.running.as_ref().is_some_and(is_done) {
             world.log(|| "broker: ends".to_owned());
             self.end(world);
+        }
+    }
+
+    /// Every connection is closed; the journal still works.
+    fn close(&mut self, world: &mut World) {
+        let Some(running) = &mut self.running else { return };
+        running.stops = Some(Stop::Closed);
+        for link in world.links() {
+            world.close(link, Way::Down, Some(ErrorCode::ShuttingDown), false);
         }
     }
 
@@ -340,7 +358,10 @@ impl Running {
                 world.log(|| format!("broker: record {seq}: {record:?}"));
                 match &record {
                     Record::Accepted(name, _) => world.oracle.taken(name.task_id.as_str(), seq),
-                    Record::Ended(name, _) => world.oracle.ending(name.task_id.as_str(), seq),
+                    Record::Ended(name, ended) => {
+                        let end = End::of(&ended.deliver, &ended.body);
+                        world.oracle.ended(name.task_id.as_str(), seq, end, now);
+                    }
                     _ => {}
                 }
                 return self.entries.push_back((seq, record));

@@ -308,11 +308,11 @@ impl Client {
 
     /// Durable tasks of which it has the outcome.
     fn done(&self) -> impl Iterator<Item = TaskId> {
-        let is_done = |entry: &&Entry| {
-            let is_ended = entry.end.as_ref().is_some_and(|end| end.outcome != Outcome::Rejected);
-            entry.asks.is_durable && is_ended
+        let has_end = |entry: &&Entry| {
+            let is_told = |end: &End| !matches!(end.outcome, Outcome::Rejected | Outcome::Lost);
+            entry.asks.is_durable && entry.end.as_ref().is_some_and(is_told)
         };
-        self.ledger.values().filter(is_done).map(|entry| entry.asks.id.clone())
+        self.ledger.values().filter(has_end).map(|entry| entry.asks.id.clone())
     }
 
     fn ended(&mut self, deliver: &Deliver, body: &Bytes, world: &mut World) {

@@ -20,23 +20,31 @@ pub(crate) struct Disk(Arc<Mutex<Segments>>);
 #[derive(Debug, Default)]
 struct Segments {
     /// As they are read.
-    seen: BTreeMap<u64, Vec<u8>>,
+    seen: Files,
     /// As they are after a crash that loses all that it may.
-    kept: BTreeMap<u64, Vec<u8>>,
+    kept: Files,
     /// From what is kept to what is seen.
     operations: Vec<Operation>,
     /// Operations until the next one fails.
     fails_in: Option<u64>,
     /// A planted fault: a sync does nothing.
-    pub(crate) lies: bool,
+    lies: bool,
+}
+
+/// Segments by number, and the one that was removed last, which is used again.
+#[derive(Debug, Clone, Default)]
+struct Files {
+    segments: BTreeMap<u64, Vec<u8>>,
+    spare: Vec<u8>,
 }
 
 #[derive(Debug)]
 enum Operation {
-    Create(u64),
-    Append(u64, Vec<u8>),
+    Create(u64, Vec<u8>),
+    /// From a place on.
+    Write(u64, usize, Vec<u8>),
     Sync(u64),
-    Truncate(u64, u64),
+    Truncate(u64, usize),
     Remove(u64),
 }
 
@@ -71,18 +79,17 @@ impl Disk {
         it.operations.truncate(done);
         it.settle();
         for operation in std::mem::take(&mut it.operations) {
-            let Operation::Append(number, mut bytes) = operation else { continue };
+            let Operation::Write(number, place, mut bytes) = operation else { continue };
             if rng.chance(50) {
                 bytes.truncate(rng.index(bytes.len() + 1));
             }
-            if rng.chance(50) {
-                for sector in bytes.chunks_mut(SECTOR_BYTES) {
-                    if rng.chance(25) {
-                        sector.fill(0);
-                    }
+            let loses = rng.chance(50);
+            for (index, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
+                if !loses || rng.chance(75) {
+                    let place = place + index * SECTOR_BYTES;
+                    Operation::Write(number, place, sector.to_vec()).apply(&mut it.kept);
                 }
             }
-            Operation::Append(number, bytes).apply(&mut it.kept);
         }
         it.seen = it.kept.clone();
         it.fails_in = None;
@@ -105,24 +112,27 @@ impl Disk {
 }
 
 impl Operation {
-    fn apply(&self, segments: &mut BTreeMap<u64, Vec<u8>>) {
+    fn apply(&self, files: &mut Files) {
+        let Files { segments, spare } = files;
         match self {
-            Operation::Create(number) => {
-                segments.insert(*number, Vec::new());
+            Operation::Create(number, header) => {
+                let mut segment = std::mem::take(spare);
+                write(&mut segment, 0, header);
+                segments.insert(*number, segment);
             }
-            Operation::Append(number, bytes) => {
+            Operation::Write(number, place, bytes) => {
                 if let Some(segment) = segments.get_mut(number) {
-                    segment.extend_from_slice(bytes);
+                    write(segment, *place, bytes);
                 }
             }
             Operation::Sync(_) => {}
             Operation::Truncate(number, bytes) => {
                 if let Some(segment) = segments.get_mut(number) {
-                    segment.truncate(*bytes as usize);
+                    segment.truncate(*bytes);
                 }
             }
             Operation::Remove(number) => {
-                segments.remove(number);
+                *spare = segments.remove(number).unwrap_or_default();
             }
         }
     }
@@ -131,7 +141,7 @@ impl Operation {
     fn syncs(&self) -> Option<u64> {
         match self {
             Operation::Sync(number) | Operation::Truncate(number, _) => Some(*number),
-            Operation::Create(_) | Operation::Append(..) | Operation::Remove(_) => None,
+            Operation::Create(..) | Operation::Write(..) | Operation::Remove(_) => None,
         }
     }
 }
@@ -147,7 +157,7 @@ impl Segments {
         }
         for (index, operation) in operations.into_iter().enumerate() {
             match &operation {
-                Operation::Append(number, _) if synced.get(number).is_none_or(|at| *at < index) => {
+                Operation::Write(number, ..) if synced.get(number).is_none_or(|at| *at < index) => {
                     self.operations.push(operation);
                 }
                 _ => operation.apply(&mut self.kept),
@@ -165,9 +175,18 @@ impl Segments {
         if self.lies && matches!(operation, Operation::Sync(_)) {
             return Ok(());
         }
+        operation.apply(&mut self.seen);
         self.operations.push(operation);
         Ok(())
     }
+}
+
+/// Writes over what a file has from there on, if it has anything.
+fn write(file: &mut Vec<u8>, place: usize, bytes: &[u8]) {
+    if file.len() < place + bytes.len() {
+        file.resize(place + bytes.len(), 0);
+    }
+    file[place..place + bytes.len()].copy_from_slice(bytes);
 }
 
 fn is_missing(number: u64) -> io::Error {
@@ -178,12 +197,13 @@ impl Storage for Disk {
     type File = Segment;
 
     fn list(&self) -> io::Result<Vec<u64>> {
-        Ok(self.segments().seen.keys().copied().collect())
+        Ok(self.segments().seen.segments.keys().copied().collect())
     }
 
     fn read(&self, number: u64) -> io::Result<Bytes> {
         let it = self.segments();
-        it.seen.get(&number).map(|it| Bytes::copy_from_slice(it)).ok_or_else(|| is_missing(number))
+        let segment = it.seen.segments.get(&number).ok_or_else(|| is_missing(number))?;
+        Ok(Bytes::copy_from_slice(segment))
     }
 
     fn read_at(&self, number: u64, offset: u64, bytes: usize) -> io::Result<Bytes> {
@@ -192,42 +212,39 @@ impl Storage for Disk {
         Ok(segment.slice(start..segment.len().min(start + bytes)))
     }
 
-    fn create(&mut self, number: u64) -> io::Result<Segment> {
+    fn create(&mut self, number: u64, header: &[u8]) -> io::Result<Segment> {
         let mut it = self.segments();
-        it.operate(Operation::Create(number))?;
-        assert!(it.seen.insert(number, Vec::new()).is_none(), "segment {number} is there");
+        assert!(!it.seen.segments.contains_key(&number), "segment {number} is there");
+        it.operate(Operation::Create(number, header.to_vec()))?;
         drop(it);
-        Ok(Segment(self.clone(), number))
+        Ok(Segment { disk: self.clone(), number, place: header.len() })
     }
 
     fn truncate(&mut self, number: u64, bytes: u64) -> io::Result<()> {
-        let mut it = self.segments();
-        it.operate(Operation::Truncate(number, bytes))?;
-        let segment = it.seen.get_mut(&number).ok_or_else(|| is_missing(number))?;
-        segment.truncate(bytes as usize);
-        Ok(())
+        self.segments().operate(Operation::Truncate(number, bytes as usize))
     }
 
     fn remove(&mut self, number: u64) -> io::Result<()> {
-        let mut it = self.segments();
-        it.operate(Operation::Remove(number))?;
-        it.seen.remove(&number).map(|_| ()).ok_or_else(|| is_missing(number))
+        self.segments().operate(Operation::Remove(number))
     }
 }
 
 /// A segment that is written to.
 #[derive(Debug)]
-pub(crate) struct Segment(Disk, u64);
+pub(crate) struct Segment {
+    disk: Disk,
+    number: u64,
+    place: usize,
+}
 
 impl SegmentFile for Segment {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut it = self.0.segments();
-        let segment = it.seen.get_mut(&self.1).ok_or_else(|| is_missing(self.1))?;
-        segment.extend_from_slice(bytes);
-        it.operate(Operation::Append(self.1, bytes.to_vec()))
+        let write = Operation::Write(self.number, self.place, bytes.to_vec());
+        self.place += bytes.len();
+        self.disk.segments().operate(write)
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.segments().operate(Operation::Sync(self.1))
+        self.disk.segments().operate(Operation::Sync(self.number))
     }
 }

@@ -59,11 +59,13 @@ struct Task {
     span: Option<Span>,
     /// The record that it was taken, of this epoch.
     taken: Option<u64>,
-    /// The record that it has ended, of this epoch.
-    ended: Option<u64>,
+    /// The record that it has ended, of this epoch, and how.
+    ended: Option<(u64, End)>,
     is_accepted: bool,
     is_settled: bool,
     told: Option<End>,
+    /// It was told after the journal had failed: a restart knows nothing of it.
+    is_told_in_vain: bool,
     /// Attempts since it was taken, or since it was told to have ended unexecuted.
     attempts: Vec<AttemptId>,
     starts: u32,
@@ -102,6 +104,8 @@ pub(crate) struct Oracle {
     agents: BTreeMap<usize, Agent>,
     epoch: u64,
     is_stopping: bool,
+    /// The journal can't be used any more.
+    has_failed: bool,
     /// The last record that is on disk.
     synced: u64,
 }
@@ -124,6 +128,7 @@ impl Oracle {
             is_accepted: false,
             is_settled: false,
             told: None,
+            is_told_in_vain: false,
             attempts: Vec::new(),
             starts: 0,
         };
@@ -134,13 +139,15 @@ impl Oracle {
     pub(crate) fn began(&mut self, epoch: u64) {
         assert!(epoch > self.epoch);
         self.epoch = epoch;
-        (self.is_stopping, self.synced) = (false, 0);
+        (self.is_stopping, self.has_failed, self.synced) = (false, false, 0);
         self.agents.clear();
         for task in self.tasks.values_mut() {
             (task.span, task.taken, task.ended) = (None, None, None);
             if !task.asks.is_durable {
                 task.told = None;
                 task.attempts.clear();
+            } else if std::mem::take(&mut task.is_told_in_vain) {
+                task.told = None;
             }
         }
         for attempt in self.attempts.values_mut() {
@@ -157,11 +164,20 @@ impl Oracle {
         self.synced = up_to;
     }
 
+    /// The journal failed.
+    pub(crate) fn failed(&mut self) {
+        self.has_failed = true;
+    }
+
     /// The core reads SEND.
     pub(crate) fn sent(&mut self, id: &str, now: Now, ttl_ms: u64, delay_ms: u64) {
         let task = self.task(id);
         if task.told.as_ref().is_some_and(End::is_refusal) {
             (task.told, task.is_accepted, task.span) = (None, false, None);
+            task.attempts.clear();
+        }
+        if task.asks.is_durable && task.span.is_none() && !task.is_accepted {
+            // What ran before a crash that took it is nothing that the broker can know.
             task.attempts.clear();
         }
         let (start, deadline) = (now.mono.plus_ms(delay_ms), now.mono.plus_ms(ttl_ms));
@@ -188,8 +204,17 @@ impl Oracle {
     }
 
     /// The record goes to the journal that it has ended.
-    pub(crate) fn ending(&mut self, id: &str, seq: u64) {
-        self.task(id).ended = Some(seq);
+    pub(crate) fn ended(&mut self, id: &str, seq: u64, end: End, now: Now) {
+        self.check_end(id, &end, now);
+        self.task(id).ended = Some((seq, end));
+    }
+
+    /// The core takes an outcome from the journal.
+    pub(crate) fn found(&mut self, id: &str, end: &End) {
+        let task = self.task(id);
+        let is_same = task.told.as_ref().is_none_or(|told| told == end);
+        assert!(is_same, "{id} has another outcome than was told: {end:?}: {task:?}");
+        task.ended = Some((0, end.clone()));
     }
 
     /// ACCEPTED goes out.
@@ -342,8 +367,17 @@ impl Oracle {
             assert!(is_same, "{id} has two outcomes: {end:?} after {told:?}: {task:?}");
             return;
         }
-        self.check_end(id, &end, now);
+        match &task.ended {
+            Some((seq, ended)) => {
+                let is_kept = *seq <= self.synced || self.has_failed;
+                assert!(is_kept, "{id} is told its outcome before that is on disk: {task:?}");
+                assert_eq!(*ended, end, "{id} is told another outcome than is on disk");
+            }
+            None => self.check_end(id, &end, now),
+        }
+        let has_failed = self.has_failed;
         let task = self.tasks.get_mut(id).unwrap();
+        task.is_told_in_vain = has_failed && task.asks.is_durable;
         let attempts = task.attempts.clone();
         if end.executed == Executed::No {
             for attempt in &attempts {
@@ -357,20 +391,16 @@ impl Oracle {
 
     fn check_end(&self, id: &str, end: &End, now: Now) {
         let task = &self.tasks[id];
-        if task.asks.is_durable && !end.is_refusal() {
-            let is_kept = task.ended.is_none_or(|seq| seq <= self.synced);
-            assert!(is_kept, "{id} is told its outcome before that is on disk: {task:?}");
-        }
         match end.outcome {
             Outcome::Ok => {
                 let attempt = Asks::attempt_of(&end.body).unwrap();
                 let it = &self.attempts[&attempt];
                 assert!(it.is_started && it.task == id, "{end:?} is not a result of {id}: {it:?}");
-                let is_late = it.is_over && it.epoch == self.epoch;
-                assert!(!is_late, "{id} has the result of an attempt that was over: {it:?}");
+                assert!(!it.is_over, "{id} has the result of an attempt that was over: {it:?}");
             }
             Outcome::Expired => {
-                let is_due = task.span.is_none_or(|span| now.mono >= span.deadline);
+                // A worker's time to live is what was left, without parts of a millisecond.
+                let is_due = task.span.is_none_or(|span| now.mono + 1_000 > span.deadline);
                 assert!(is_due, "{id} expires too early: {now:?} {task:?}");
             }
             Outcome::Rejected if task.is_accepted => {
