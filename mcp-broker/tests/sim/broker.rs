@@ -396,8 +396,11 @@ fn look_at(frame: &Frame, link: LinkId, peer: Peer, now: Now, world: &mut World)
         }
         (Message::Settle(id), _) => oracle.settled(id.as_str()),
         (Message::Nack(nack), _) => oracle.handed_back(nack.attempt_id),
-        (Message::Result(result), _) if result.executed == Executed::No => {
-            oracle.handed_back(result.attempt_id);
+        (Message::Result(result), _) => {
+            oracle.result(result.attempt_id);
+            if result.executed == Executed::No {
+                oracle.handed_back(result.attempt_id);
+            }
         }
         (Message::Hello(hello), Peer::Worker(worker)) => {
             if let Some(hello) = &hello.worker {

@@ -82,6 +82,8 @@ struct Attempt {
     is_handed_back: bool,
     /// The broker has given it up.
     is_over: bool,
+    /// Whether it was over when its first RESULT came.
+    has_late_result: Option<bool>,
     /// Its task was told not to have run.
     must_not_start: bool,
 }
@@ -262,6 +264,7 @@ impl Oracle {
             is_started: false,
             is_handed_back: false,
             is_over: false,
+            has_late_result: None,
             must_not_start: false,
         };
         let before = self.attempts.insert(route.attempt_id, attempt);
@@ -285,6 +288,13 @@ impl Oracle {
     pub(crate) fn handed_back(&mut self, attempt: AttemptId) {
         if let Some(it) = self.attempts.get_mut(&attempt) {
             it.is_handed_back = true;
+        }
+    }
+
+    /// The broker reads RESULT.
+    pub(crate) fn result(&mut self, attempt: AttemptId) {
+        if let Some(it) = self.attempts.get_mut(&attempt) {
+            it.has_late_result.get_or_insert(it.is_over);
         }
     }
 
@@ -378,6 +388,9 @@ impl Oracle {
         let has_failed = self.has_failed;
         let task = self.tasks.get_mut(id).unwrap();
         task.is_told_in_vain = has_failed && task.asks.is_durable;
+        let may_run_later = task.is_told_in_vain && task.is_accepted && task.ended.is_none();
+        let promises_not_to = end.executed == Executed::No;
+        assert!(!(may_run_later && promises_not_to), "{id} may run after a restart: {end:?}");
         let attempts = task.attempts.clone();
         if end.executed == Executed::No {
             for attempt in &attempts {
@@ -396,7 +409,8 @@ impl Oracle {
                 let attempt = Asks::attempt_of(&end.body).unwrap();
                 let it = &self.attempts[&attempt];
                 assert!(it.is_started && it.task == id, "{end:?} is not a result of {id}: {it:?}");
-                assert!(!it.is_over, "{id} has the result of an attempt that was over: {it:?}");
+                let is_late = it.has_late_result != Some(false);
+                assert!(!is_late, "{id} has the result of an attempt that was over: {it:?}");
             }
             Outcome::Expired => {
                 // A worker's time to live is what was left, without parts of a millisecond.
