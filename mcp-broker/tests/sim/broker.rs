@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mcp_broker::broker::{
-    ConnectionId, Core, Disconnect, Event as CoreEvent, Identity, Mono, Now, Output, Record,
+    ConnectionId, Core, Disconnect, Event as CoreEvent, Identity, Journal as _, Mono, Now, Output,
+    Record,
 };
+use mcp_broker::journal::{ReadJournal, SegmentJournal};
 use mcp_proto::{
     Cancel, EncodedTask, ErrorCode, Executed, Frame, FrameCodec, Incoming, Limits, Message, Route,
 };
 
 use crate::disk::Disk;
-use crate::journal::{Journal, Records};
 use crate::network::{Item, LinkId, Peer, Way};
 use crate::oracle::End;
 use crate::sim::{Event, Planted, World};
@@ -20,7 +21,6 @@ use crate::words::words;
 /// A broker and what outlives its process.
 pub(crate) struct Broker {
     pub(crate) disk: Disk,
-    records: Records,
     epoch: u64,
     /// What its clock on the wall is ahead.
     wall_ms: i64,
@@ -35,7 +35,7 @@ pub(crate) struct Running {
     began_us: u64,
     timer_us: Option<u64>,
     /// None once it has failed.
-    journal: Option<Journal>,
+    journal: Option<SegmentJournal<Disk>>,
     /// Records for the journal.
     entries: VecDeque<(u64, Record)>,
     /// The journal does a batch now.
@@ -56,6 +56,9 @@ enum Stop {
     Closed,
 }
 
+/// So short that segments are ended, emptied and used again all the time.
+const SEGMENT_BYTES: u64 = 2_000;
+
 /// Some day in 2026.
 const WALL_MS: i64 = 1_780_000_000_000;
 
@@ -65,8 +68,7 @@ impl Broker {
         if world.planted == Some(Planted::LyingDisk) {
             disk.lie();
         }
-        let records = Records::default();
-        let mut it = Self { disk, records, epoch: 0, wall_ms: WALL_MS, starts: 0, running: None };
+        let mut it = Self { disk, epoch: 0, wall_ms: WALL_MS, starts: 0, running: None };
         it.start(world);
         it
     }
@@ -79,7 +81,9 @@ impl Broker {
         self.starts += 1;
         let config = world.plan.config(self.epoch, world.rng.next(), self.starts > 1);
         self.disk.repair();
-        let (journal, records) = Journal::open(self.disk.clone(), self.records.clone());
+        let mut read = ReadJournal::read(self.disk.clone()).unwrap_or_else(|it| panic!("{it}"));
+        let records = read.take_records();
+        let journal = read.begin_with(SEGMENT_BYTES).unwrap_or_else(|it| panic!("{it}"));
         self.disk.settle();
         self.running = Some(Running {
             core: Core::new(config),

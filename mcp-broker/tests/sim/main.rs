@@ -14,7 +14,6 @@ mod chaos;
 mod client;
 mod disk;
 mod healing;
-mod journal;
 mod network;
 mod oracle;
 mod plan;
