@@ -97,21 +97,8 @@ impl Broker {
         let now = self.now(world);
         let epoch = self.epoch;
         world.log(|| format!("broker: starts with epoch {epoch} and {} records", records.len()));
-        world.oracle.began(epoch);
-        for record in &records {
-            world.log(|| format!("broker: restores {record:?}"));
-            match record {
-                Record::Accepted(name, task) => {
-                    let (start_ms, deadline_ms) = (task.start_wall_ms, task.deadline_wall_ms);
-                    world.oracle.restored(name.task_id.as_str(), now, start_ms, deadline_ms);
-                }
-                Record::Ended(name, ended) => {
-                    let end = End::of(&ended.deliver, &ended.body);
-                    world.oracle.found(name.task_id.as_str(), &end);
-                }
-                _ => {}
-            }
-        }
+        records.iter().for_each(|it| world.log(|| format!("broker: restores {it:?}")));
+        world.oracle.began(epoch, now, &records);
         if let Some(Running { core, .. }) = &mut self.running {
             core.restore_from_journal(now, records);
         }
@@ -361,7 +348,9 @@ impl Running {
             Output::Journal { seq, record } => {
                 world.log(|| format!("broker: record {seq}: {record:?}"));
                 match &record {
-                    Record::Accepted(name, _) => world.oracle.taken(name.task_id.as_str(), seq),
+                    Record::Accepted(name, task) => {
+                        world.oracle.taken(name.task_id.as_str(), seq, task, now);
+                    }
                     Record::Ended(name, ended) => {
                         let end = End::of(&ended.deliver, &ended.body);
                         world.oracle.ended(name.task_id.as_str(), seq, end, now);

@@ -129,6 +129,21 @@ fn what_ends_after_the_journal_failed_may_run_after_a_restart() {
 }
 
 #[test]
+fn what_had_ended_when_the_journal_failed_may_run_after_a_restart() {
+    let mut it = with(|_| {});
+    let client = it.client();
+    it.send_task(client, durable("t"), 60_000);
+    sync(&mut it);
+    expect_accepted(&mut it, client, "t");
+    it.give(client, Message::Cancel(Cancel::Task(task_id("t"))));
+    it.expect_nothing();
+    it.core.journal_failed(it.now, "no space left");
+    it.collect();
+    let cancelled = (Outcome::Cancelled, Executed::Maybe, Some(ErrorCode::Cancelled));
+    assert_eq!(it.expect_end(client, "t"), cancelled);
+}
+
+#[test]
 fn a_broker_that_shuts_down_after_its_journal_failed_leaves_what_is_on_disk() {
     let (mut it, client) = waiting_without_journal("t");
     it.core.begin_shutdown(it.now, 1_000);
