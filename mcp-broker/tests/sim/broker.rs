@@ -12,6 +12,7 @@ use mcp_proto::{
     Cancel, EncodedTask, ErrorCode, Executed, Frame, FrameCodec, Incoming, Limits, Message, Route,
 };
 
+use crate::client::client_hello;
 use crate::disk::Disk;
 use crate::network::{Item, LinkId, Peer, Way};
 use crate::oracle::End;
@@ -27,6 +28,8 @@ pub(crate) struct Broker {
     /// How often it was started.
     starts: u64,
     pub(crate) running: Option<Running>,
+    /// That were in the journal at the last start.
+    pub(crate) records: usize,
 }
 
 /// A process of it.
@@ -41,6 +44,8 @@ pub(crate) struct Running {
     /// The journal does a batch now.
     batch: Option<Batch>,
     stops: Option<Stop>,
+    /// What was sent to the observer.
+    answers: Option<Vec<Frame>>,
 }
 
 struct Batch {
@@ -56,6 +61,9 @@ enum Stop {
     Closed,
 }
 
+/// The connection of who asks.
+const OBSERVER: ConnectionId = ConnectionId(u64::MAX);
+
 /// So short that segments are ended, emptied and used again all the time.
 const SEGMENT_BYTES: u64 = 2_000;
 
@@ -68,7 +76,7 @@ impl Broker {
         if world.planted == Some(Planted::LyingDisk) {
             disk.lie();
         }
-        let mut it = Self { disk, epoch: 0, wall_ms: WALL_MS, starts: 0, running: None };
+        let mut it = Self { disk, epoch: 0, wall_ms: WALL_MS, starts: 0, running: None, records: 0 };
         it.start(world);
         it
     }
@@ -80,19 +88,25 @@ impl Broker {
         self.epoch += 1;
         self.starts += 1;
         let config = world.plan.config(self.epoch, world.rng.next(), self.starts > 1);
-        self.disk.repair();
+        // Somebody saw to the disk, mostly.
+        if world.is_healed || world.rng.chance(80) {
+            self.disk.repair();
+        }
         let mut read = ReadJournal::read(self.disk.clone()).unwrap_or_else(|it| panic!("{it}"));
         let records = read.take_records();
-        let journal = read.begin_with(SEGMENT_BYTES).unwrap_or_else(|it| panic!("{it}"));
+        self.records = records.len();
+        let journal = read.begin_with(SEGMENT_BYTES);
         self.disk.settle();
+        let unwritable = journal.as_ref().err().map(ToString::to_string);
         self.running = Some(Running {
             core: Core::new(config),
             began_us: world.now_us,
             timer_us: None,
-            journal: Some(journal),
+            journal: journal.ok(),
             entries: VecDeque::new(),
             batch: None,
             stops: None,
+            answers: None,
         });
         let now = self.now(world);
         let epoch = self.epoch;
@@ -101,11 +115,16 @@ impl Broker {
         world.oracle.began(epoch, now, &records);
         if let Some(Running { core, .. }) = &mut self.running {
             core.restore_from_journal(now, records);
+            if let Some(why) = unwritable {
+                world.log(|| format!("broker: its journal can't be written to: {why}"));
+                world.oracle.failed();
+                core.journal_failed(now, &why);
+            }
         }
         self.carry_out(world);
     }
 
-    fn now(&self, world: &World) -> Now {
+    pub(crate) fn now(&self, world: &World) -> Now {
         let began_us = self.running.as_ref().map_or(world.now_us, |it| it.began_us);
         let wall_ms = self.wall_ms + (world.now_us / 1000) as i64;
         Now { mono: Mono(world.now_us - began_us), wall_ms: wall_ms.max(0) as u64 }
@@ -194,6 +213,32 @@ impl Broker {
         self.carry_out(world);
     }
 
+    /// What it says to somebody whose connection never fails: an operator, or the one who counts at
+    /// the end. Nothing if it is down.
+    pub(crate) fn ask(&mut self, message: Message, body: Bytes, world: &mut World) -> Vec<Frame> {
+        let now = self.now(world);
+        let Some(running) = self.running.as_mut().filter(|it| it.stops.is_none()) else {
+            return Vec::new();
+        };
+        if running.answers.is_none() {
+            running.core.handle_connected(now, OBSERVER, Identity::anonymous());
+            let hello = Frame { message: client_hello(None), body: Bytes::new() };
+            running.core.handle_incoming(now, OBSERVER, Incoming::Frame(hello));
+            running.answers = Some(Vec::new());
+            self.carry_out(world);
+        }
+        let Some(running) = &mut self.running else { return Vec::new() };
+        running.answers = Some(Vec::new());
+        let frame = Frame { message, body };
+        if let Message::Settle(id) = &frame.message {
+            world.oracle.settled(id.as_str());
+        }
+        world.log(|| format!("broker <- observer: {}", words(&frame)));
+        running.core.handle_incoming(now, OBSERVER, Incoming::Frame(frame));
+        self.carry_out(world);
+        self.running.as_ref().and_then(|it| it.answers.clone()).unwrap_or_default()
+    }
+
     /// It ends in order.
     pub(crate) fn shut_down(&mut self, world: &mut World) {
         let now = self.now(world);
@@ -231,6 +276,11 @@ impl Broker {
             self.disk.kill(&mut world.rng);
         }
         self.end(world);
+    }
+
+    /// Whether it runs, and its journal works.
+    pub(crate) fn is_well(&self) -> bool {
+        self.running.as_ref().is_some_and(|it| it.journal.is_some() && it.stops.is_none())
     }
 
     fn end(&mut self, world: &mut World) {
@@ -348,6 +398,7 @@ impl Running {
             Output::Journal { seq, record } => {
                 world.log(|| format!("broker: record {seq}: {record:?}"));
                 match &record {
+                    Record::Forgotten(name) => world.oracle.forgotten(name.task_id.as_str()),
                     Record::Accepted(name, task) => {
                         world.oracle.taken(name.task_id.as_str(), seq, task, now);
                     }
@@ -375,7 +426,10 @@ impl Running {
             }
             _ => {}
         }
-        world.send(link, Way::Down, frame);
+        match &mut self.answers {
+            Some(answers) if to == OBSERVER => answers.push(frame),
+            _ => world.send(link, Way::Down, frame),
+        }
     }
 }
 

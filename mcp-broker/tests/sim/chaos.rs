@@ -86,14 +86,16 @@ impl Sim {
             }
             Fault::BrokerShutdown => self.broker.shut_down(&mut self.world),
             Fault::DiskFailure => {
-                let operations = self.world.rng.between(0..5);
-                self.world.log(|| format!("disk: fails after {operations} operations"));
-                self.broker.disk.fail_soon(operations);
+                let after = self.world.rng.between(0..5);
+                let lasts = self.world.rng.pick(&[1, 1, 3, u64::MAX]);
+                self.world.log(|| format!("disk: {lasts} operations fail after {after}"));
+                self.broker.disk.fail(after, lasts);
             }
             Fault::WallJump => {
                 let ahead_ms = self.world.rng.between(0..360_000) as i64 - 180_000;
                 self.broker.set_clock(ahead_ms, &mut self.world);
             }
+            Fault::Operator => self.operate(),
         }
     }
 

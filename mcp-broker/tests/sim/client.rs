@@ -73,6 +73,17 @@ enum Settles {
 
 const ACK_US: u64 = 5_000_000;
 
+pub(crate) fn client_hello(session_id: Option<SessionId>) -> Message {
+    Message::Hello(Box::new(Hello {
+        mcp_version: MCP_VERSION.into(),
+        sdk: "sim".into(),
+        features: Vec::new(),
+        client: true,
+        session_id,
+        worker: None,
+    }))
+}
+
 impl Client {
     pub(crate) fn new(index: usize, world: &mut World) -> Self {
         let it = Self {
@@ -124,15 +135,7 @@ impl Client {
         }
         let link = world.dial(Peer::Client(self.index));
         (self.link, self.is_open, self.heard_us) = (Some(link), false, world.now_us);
-        let hello = Hello {
-            mcp_version: MCP_VERSION.into(),
-            sdk: "sim".into(),
-            features: Vec::new(),
-            client: true,
-            session_id: self.session.clone(),
-            worker: None,
-        };
-        let message = Message::Hello(Box::new(hello));
+        let message = client_hello(self.session.clone());
         world.send(link, Way::Up, Frame { message, body: Bytes::new() });
         self.later(ACK_US, ClientStep::GiveUp(link), world);
     }
@@ -178,9 +181,13 @@ impl Client {
         }
         let pause_us = world.rng.until_us(world.plan.pause_us);
         self.later(pause_us, ClientStep::Submit, world);
-        if !self.is_up {
-            return;
+        if self.is_up {
+            self.submit_one(world);
         }
+    }
+
+    /// A new task.
+    pub(crate) fn submit_one(&mut self, world: &mut World) -> Rc<Asks> {
         let id = format!("c{}-{}", self.index, self.submitted);
         self.submitted += 1;
         let plan = world.plan.clone();
@@ -194,8 +201,9 @@ impl Client {
         if plan.clients > 1 && asks.may_run_twice() && world.rng.chance(plan.shared_percent) {
             let other = (self.index + 1) % plan.clients;
             let after = world.rng.time_us(1..10_000_000);
-            world.after(after, Event::Client(other, 0, ClientStep::Join(asks)));
+            world.after(after, Event::Client(other, 0, ClientStep::Join(asks.clone())));
         }
+        asks
     }
 
     /// A task is its own from now on.
@@ -382,6 +390,28 @@ impl Client {
         self.is_up = true;
         self.later(0, ClientStep::Dial, world);
         self.later(0, ClientStep::Submit, world);
+    }
+
+    /// It has nothing more to do, says that it is done with what it has, and does not come back.
+    pub(crate) fn leave_for_good(&mut self, world: &mut World) {
+        let done: Vec<TaskId> = self.done().collect();
+        for id in done {
+            self.write(Message::Settle(id), Bytes::new(), world);
+        }
+        self.is_up = false;
+        self.process += 1;
+        if let Some(link) = self.link.take() {
+            world.close(link, Way::Up, None, true);
+        }
+    }
+
+    /// The outcome of a task, once it has that.
+    pub(crate) fn end_of(&self, id: &TaskId) -> Option<&End> {
+        self.ledger.get(id)?.end.as_ref()
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Tasks of which it waits for the outcome.

@@ -25,8 +25,8 @@ struct Segments {
     kept: Files,
     /// From what is kept to what is seen.
     operations: Vec<Operation>,
-    /// Operations until the next one fails.
-    fails_in: Option<u64>,
+    /// So many operations go well, and so many after them fail.
+    fails: Option<(u64, u64)>,
     /// A planted fault: a sync does nothing.
     lies: bool,
 }
@@ -69,7 +69,6 @@ impl Disk {
         it.seen = it.kept.clone();
         let Segments { operations, seen, .. } = &mut *it;
         operations.iter().for_each(|operation| operation.apply(seen));
-        it.fails_in = None;
     }
 
     /// The power fails: of what was not synced any part is lost.
@@ -92,17 +91,16 @@ impl Disk {
             }
         }
         it.seen = it.kept.clone();
-        it.fails_in = None;
     }
 
-    /// An operation soon fails, and all after it.
-    pub(crate) fn fail_soon(&self, operations: u64) {
-        self.segments().fails_in = Some(operations);
+    /// After some operations, some fail.
+    pub(crate) fn fail(&self, after: u64, count: u64) {
+        self.segments().fails = Some((after, count));
     }
 
     /// It works again, whatever it did.
     pub(crate) fn repair(&self) {
-        self.segments().fails_in = None;
+        self.segments().fails = None;
     }
 
     /// From now on a sync is said to be done, and is not.
@@ -166,11 +164,14 @@ impl Segments {
     }
 
     fn operate(&mut self, operation: Operation) -> io::Result<()> {
-        if let Some(left) = &mut self.fails_in {
-            if *left == 0 {
+        match &mut self.fails {
+            Some((0, 0)) => self.fails = None,
+            Some((0, left)) => {
+                *left -= 1;
                 return Err(io::Error::other("the disk is broken"));
             }
-            *left -= 1;
+            Some((after, _)) => *after -= 1,
+            None => {}
         }
         if self.lies && matches!(operation, Operation::Sync(_)) {
             return Ok(());

@@ -15,6 +15,7 @@ mod client;
 mod disk;
 mod healing;
 mod network;
+mod operator;
 mod oracle;
 mod plan;
 mod rng;

@@ -204,12 +204,14 @@ impl World {
         pipe.is_cut = true;
         let keep = self.rng.index(pipe.items.len() + 1);
         pipe.items.truncate(keep);
+        self.log(|| format!("net: #{link} {way:?} is cut, which is noticed in {after} us"));
         self.after(after, Event::Notice(link, way));
     }
 
-    /// The links of which an end is there.
+    /// The connections that the broker has.
     pub(crate) fn links(&self) -> Vec<LinkId> {
-        self.net.links.keys().copied().collect()
+        let links = self.net.links.iter();
+        links.filter(|(_, it)| !it.up.is_left).map(|(id, _)| *id).collect()
     }
 
     /// Holds up all that goes this way between a peer and the broker. QUIC keeps it and sends it again,

@@ -22,9 +22,11 @@ pub(crate) enum Fault {
     BrokerShutdown,
     DiskFailure,
     WallJump,
+    /// Nothing goes wrong: an operator has a dead letter done again, or drops it.
+    Operator,
 }
 
-pub(crate) const FAULTS: [Fault; 11] = [
+pub(crate) const FAULTS: [Fault; 12] = [
     Fault::Break,
     Fault::Partition,
     Fault::Lag,
@@ -36,6 +38,7 @@ pub(crate) const FAULTS: [Fault; 11] = [
     Fault::BrokerShutdown,
     Fault::DiskFailure,
     Fault::WallJump,
+    Fault::Operator,
 ];
 
 #[derive(Debug, Clone)]
@@ -108,6 +111,15 @@ impl Plan {
 
     pub(crate) fn every_us(&self, fault: Fault) -> Option<u64> {
         self.every_us[fault as usize]
+    }
+
+    /// From now on tasks are easily done.
+    pub(crate) fn heals(&mut self) {
+        self.ttl_ms = 100_000..120_000;
+        self.work_us = 100..10_000;
+        self.sync_us = 100..10_000;
+        self.delay_us = 50..5_000;
+        (self.delayed_percent, self.shared_percent, self.cancel_percent) = (0, 0, 0);
     }
 
     /// What the broker of an epoch is configured with.

@@ -66,6 +66,8 @@ pub(crate) struct Worker {
     index: usize,
     process: u32,
     is_up: bool,
+    /// Another process takes its place.
+    comes_back: bool,
     slots: u32,
     prefetch: u32,
     link: Option<LinkId>,
@@ -94,6 +96,7 @@ impl Worker {
             index,
             process: 0,
             is_up: true,
+            comes_back: true,
             slots: 1 + world.rng.index(3) as u32,
             prefetch: world.rng.pick(&[0, 0, 2]),
             link: None,
@@ -492,8 +495,10 @@ impl Worker {
         self.process += 1;
         (self.link, self.is_open, self.last_ping, self.tries) = (None, false, None, 0);
         self.attempts.clear();
-        let after = world.rng.time_us(1_000..10_000_000);
-        self.later(after, WorkerStep::Begin, world);
+        if self.comes_back {
+            let after = world.rng.time_us(1_000..10_000_000);
+            self.later(after, WorkerStep::Begin, world);
+        }
     }
 
     fn begin(&mut self, world: &mut World) {
@@ -503,13 +508,22 @@ impl Worker {
         self.later(0, WorkerStep::Dial, world);
     }
 
+    /// It leaves in order, and no other process takes its place.
+    pub(crate) fn leave_for_good(&mut self, world: &mut World) {
+        self.comes_back = false;
+        self.leave(world);
+    }
+
     /// Its connection.
     pub(crate) fn link(&self) -> Option<LinkId> {
         self.link
     }
 
-    /// Attempts that it has and whose RESULT the broker may not have.
-    pub(crate) fn holds(&self) -> usize {
-        self.attempts.len()
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.is_up
     }
 }

@@ -85,6 +85,11 @@ impl Oracle {
         self.replays.insert(id.to_owned());
     }
 
+    /// The operator's step is over.
+    pub(crate) fn no_replays(&mut self) {
+        self.replays.clear();
+    }
+
     /// The record goes to the journal that a task was taken.
     pub(crate) fn taken(&mut self, id: &str, seq: u64, accepted: &AcceptedTask, now: Now) {
         let is_replay = self.replays.remove(id);
@@ -105,6 +110,13 @@ impl Oracle {
         assert!(task.ended.is_none(), "{id} ends twice: {end:?}: {task:?}");
         self.check_end(id, &end, now);
         self.task(id).ended = Some(Ended { seq, end });
+    }
+
+    /// The record goes to the journal that nothing is kept of a task any more.
+    pub(crate) fn forgotten(&mut self, id: &str) {
+        let task = self.task(id);
+        assert!(task.is_settled, "{id} is forgotten before its time: {task:?}");
+        task.is_forgotten = true;
     }
 
     /// ACCEPTED goes out.
@@ -211,6 +223,12 @@ impl Oracle {
     pub(crate) fn accepted_tasks(&self) -> Vec<Rc<Asks>> {
         let accepted = self.tasks.values().filter(|task| task.is_accepted);
         accepted.map(|task| task.asks.clone()).collect()
+    }
+
+    /// All durable tasks.
+    pub(crate) fn durable_tasks(&self) -> Vec<Rc<Asks>> {
+        let durable = self.tasks.values().filter(|task| task.asks.is_durable);
+        durable.map(|task| task.asks.clone()).collect()
     }
 
     fn task(&mut self, id: &str) -> &mut Task {

@@ -75,6 +75,9 @@ impl Task {
             }
         }
         self.before = None;
+        if self.is_forgotten {
+            return;
+        }
         let is_there = found.accepted.is_some() || found.ended.is_some() || found.is_settled;
         assert!(is_there || !self.is_accepted, "{id} was ACCEPTED and is lost: {self:?}");
         assert!(self.is_settled || !found.is_settled, "{id} is settled by nobody: {self:?}");

@@ -83,6 +83,8 @@ pub(super) struct Task {
     pub(super) ended: Option<Ended>,
     pub(super) is_accepted: bool,
     pub(super) is_settled: bool,
+    /// Nothing needs to be kept of it.
+    pub(super) is_forgotten: bool,
     pub(super) told: Option<End>,
     /// It was told after the journal had failed: a restart knows nothing of it.
     pub(super) is_told_in_vain: bool,
@@ -101,6 +103,7 @@ impl Task {
             ended: None,
             is_accepted: false,
             is_settled: false,
+            is_forgotten: false,
             told: None,
             is_told_in_vain: false,
             attempts: Vec::new(),
