@@ -74,7 +74,8 @@ impl Task {
                 self.undo_replay(before);
             }
         }
-        self.before = None;
+        // Had it been acknowledged, it would have been as good.
+        self.is_accepted |= self.before.take().is_some();
         if self.is_forgotten {
             return;
         }

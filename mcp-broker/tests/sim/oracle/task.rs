@@ -69,6 +69,7 @@ pub(super) struct Before {
     /// The record that it was taken again, of this epoch.
     pub(super) seq: u64,
     pub(super) told: Option<End>,
+    pub(super) is_accepted: bool,
     pub(super) is_settled: bool,
 }
 
@@ -127,14 +128,16 @@ impl Task {
     pub(super) fn replay(&mut self, seq: u64) {
         let told = self.told.take().or_else(|| self.ended.take().map(|ended| ended.end));
         self.ended = None;
-        self.before = Some(Before { seq, told, is_settled: self.is_settled });
-        (self.is_settled, self.is_told_in_vain) = (false, false);
+        let Self { is_accepted, is_settled, .. } = *self;
+        self.before = Some(Before { seq, told, is_accepted, is_settled });
+        (self.is_accepted, self.is_settled, self.is_told_in_vain) = (false, false, false);
         self.attempts.clear();
     }
 
     /// It is not done again after all.
     pub(super) fn undo_replay(&mut self, before: Before) {
-        (self.told, self.is_settled) = (before.told, before.is_settled);
+        let Before { told, is_accepted, is_settled, .. } = before;
+        (self.told, self.is_accepted, self.is_settled) = (told, is_accepted, is_settled);
     }
 
     pub(super) fn check_times(&self, route: &RouteHead, now: Now) {
