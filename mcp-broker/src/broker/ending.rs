@@ -255,8 +255,13 @@ impl Core {
         }
         let (is_running, is_durable) =
             (matches!(task.state, TaskState::Running(_)), task.is_durable);
+        let is_on_disk = task.is_on_disk;
         let hops = std::mem::take(&mut task.hops);
         let body = std::mem::take(&mut end.body);
+        if is_on_disk && end.executed == Executed::No && !self.can_be_durable() {
+            // Its outcome will not be on disk: after a restart it may run.
+            end.executed = Executed::Maybe;
+        }
         let Some(task) = self.tasks.get(key) else { return };
         let mut deliver = self.outcome_of(now, task, end, hops);
         if has_kin {

@@ -163,6 +163,8 @@ pub(super) struct Extras {
     pub(super) detour: Option<Box<Detour>>,
     /// The time to live that it came with, if that was before the broker's start; 0 otherwise.
     pub(super) ttl_ms: u64,
+    /// Whether the broker had it before it was started, and may have routed it then.
+    pub(super) is_restored: bool,
     /// Why attempts went where they went, by their numbers, of those that are no hop yet.
     pub(super) explanations: Vec<(u32, Box<Explanation>)>,
 }
@@ -201,10 +203,13 @@ impl Task {
         retry.is_none_or(|retry| self.tries() < retry.max_attempts)
     }
 
-    /// Whether the handler may have begun in one of its attempts.
+    /// Whether the handler may have begun in one of its attempts, those before a restart included.
     pub(super) fn may_have_run(&self) -> bool {
         match &self.extras {
-            Some(extras) => extras.hedge.may_have_run || self.tries() > extras.unstarted,
+            Some(extras) => {
+                let is_hidden = extras.is_restored || extras.hedge.may_have_run;
+                is_hidden || self.tries() > extras.unstarted
+            }
             None => self.tries() > 0,
         }
     }

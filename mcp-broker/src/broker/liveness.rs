@@ -4,7 +4,7 @@
 //! after a short silence, and lost when it does not answer. A lost worker's registration ends when
 //! it is not heard for the grace.
 
-use mcp_proto::{CancelReason, ErrorCode, Executed, HopEvent, Message, Ping};
+use mcp_proto::{CancelReason, ErrorCode, Executed, Frame, HopEvent, Incoming, Message, Ping};
 
 use super::hedging::another_goes_on;
 use super::inflight::{AttemptKey, TaskKey};
@@ -22,7 +22,7 @@ enum Check {
 
 impl Core {
     /// Any frame of a worker is a sign of life; a lost one's brings it back.
-    pub(super) fn agent_is_heard(&mut self, now: Now, key: AgentKey) {
+    pub(super) fn agent_is_heard(&mut self, now: Now, key: AgentKey, incoming: &Incoming) {
         let Some(agent) = self.registry.get_mut(key) else { return };
         agent.last_heard = now.mono;
         let was_probed = agent.probed.take().is_some();
@@ -31,6 +31,12 @@ impl Core {
                 self.check_agent(now, key);
             }
             return;
+        }
+        if let Incoming::Frame(Frame { message: Message::Ping(ping), .. }) = incoming
+            && let Some(readiness) = ping.readiness
+        {
+            // Before it gets tasks again, which it may say that it does not take.
+            agent.readiness = readiness;
         }
         let agent_id = agent.id.clone();
         let attempts = agent.attempts.clone();

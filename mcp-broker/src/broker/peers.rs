@@ -93,7 +93,7 @@ impl Core {
         let Some(peer) = self.peers.get(&id).copied() else { return };
         let is_open = peer.session.roles().is_some();
         if let Some(agent) = peer.agent {
-            self.agent_is_heard(now, agent);
+            self.agent_is_heard(now, agent, &incoming);
         }
         match incoming {
             Incoming::Frame(frame) => self.handle_frame(now, id, &peer, frame),

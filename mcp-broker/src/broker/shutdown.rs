@@ -3,7 +3,7 @@
 use mcp_proto::{CancelReason, ErrorCode, ErrorInfo, Executed, Goaway, HopEvent, Message, Outcome};
 
 use super::ending::End;
-use super::inflight::{TaskKey, TaskState};
+use super::inflight::{Task, TaskKey, TaskState};
 use super::{ConnectionId, Core, Event, Now, Timer};
 
 impl Core {
@@ -46,8 +46,10 @@ impl Core {
         self.is_shutting_down && self.tasks.len() == in_journal
     }
 
+    /// Whether a task goes on after a restart. What is on disk does so even if the journal has failed.
     fn stays_in_journal(&self, key: TaskKey) -> bool {
-        self.can_be_durable() && self.tasks.get(key).is_some_and(|task| task.is_durable)
+        let stays = |task: &Task| task.is_on_disk || task.is_durable && self.can_be_durable();
+        self.tasks.get(key).is_some_and(stays)
     }
 
     pub(super) fn drain_is_over(&mut self, now: Now) {

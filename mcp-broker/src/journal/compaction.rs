@@ -11,8 +11,8 @@ use super::storage::Storage;
 /// written with the next batch.
 const STEP_BYTES: usize = 2 * 1024 * 1024;
 
-/// Segments are emptied while what does not count is more than what does, and this.
-const TOLERATED_BYTES: u64 = 128 * 1024 * 1024;
+/// Segments are emptied while what does not count is more than what does, and so many segments.
+const TOLERATED_SEGMENTS: u64 = 2;
 
 /// A segment that is being emptied.
 #[derive(Debug)]
@@ -101,5 +101,5 @@ pub(super) fn leave_older_schemas<S: Storage>(log: &mut Log<S>) -> io::Result<()
 
 fn is_wasteful<S: Storage>(log: &Log<S>) -> bool {
     let (bytes, live) = log.bytes();
-    bytes - live > live + TOLERATED_BYTES
+    bytes - live > live + TOLERATED_SEGMENTS * log.segment_bytes
 }

@@ -104,7 +104,7 @@ pub struct Log<S: Storage> {
     /// Bytes of entries that count, by segment; every segment has an entry.
     pub(super) live: BTreeMap<u64, Usage>,
     compaction: Option<Compaction>,
-    segment_bytes: u64,
+    pub(super) segment_bytes: u64,
 }
 
 /// Where the put of a key is.

@@ -87,7 +87,11 @@ impl<S: Storage> Recovery<S> {
         self.begin_with(SEGMENT_BYTES)
     }
 
-    pub(super) fn begin_with(mut self, segment_bytes: u64) -> Result<Log<S>, OpenError> {
+    /// As [`Recovery::begin`], with segments that are ended at so many bytes: 64 MiB otherwise.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_with(mut self, segment_bytes: u64) -> Result<Log<S>, OpenError> {
         let mut number = 1;
         if let Some((&segment, usage)) = self.live.last_key_value() {
             let failed = |source| OpenError::Io { segment, source };

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::log::{Dropped, Log, OpenError};
+use super::log::{Dropped, Log, OpenError, SEGMENT_BYTES};
 use super::record::{self, EncodedRecord};
 use super::recovery::Recovery;
 use super::storage::Storage;
@@ -59,7 +59,15 @@ impl<S: Storage> ReadJournal<S> {
     /// # Errors
     /// When it can't be written to. What counts is as it was.
     pub fn begin(self) -> Result<SegmentJournal<S>, OpenError> {
-        let log = self.recovery.begin()?;
+        self.begin_with(SEGMENT_BYTES)
+    }
+
+    /// As [`ReadJournal::begin`], with segments that are ended at so many bytes.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_with(self, segment_bytes: u64) -> Result<SegmentJournal<S>, OpenError> {
+        let log = self.recovery.begin_with(segment_bytes)?;
         let bytes = Arc::new(AtomicU64::new(log.bytes().0));
         Ok(SegmentJournal { log, records: self.records, scratch: EncodedRecord::default(), bytes })
     }

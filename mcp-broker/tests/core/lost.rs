@@ -151,6 +151,26 @@ fn a_silent_worker_is_probed_then_lost_and_back_when_it_is_heard() {
 }
 
 #[test]
+fn a_silent_worker_that_is_heard_to_drain_gets_no_task() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let worker = it.worker("w", 2);
+    it.send(client, "held");
+    let held = it.expect_route(worker);
+    it.advance(500);
+    it.expect_ping(worker);
+    it.advance(1_500);
+    assert!(it.online().is_empty());
+    it.send(client, "waits");
+    it.give(worker, report(1, &[held.attempt_id], Readiness::Draining));
+    assert_eq!(it.online(), ["w"]);
+    it.expect_pong(worker);
+    it.expect_nothing();
+    it.result(worker, held.attempt_id);
+    assert_eq!(it.expect_end(client, "held").0, Outcome::Ok);
+}
+
+#[test]
 fn a_worker_that_the_network_says_is_gone_is_asked_and_then_lost() {
     let mut it = Fixture::new();
     let client = it.client();

@@ -148,10 +148,20 @@ impl Core {
         self.event(Event::JournalFailed { message: message.to_owned() });
         for (_, waits) in std::mem::take(&mut self.durable.journaling.waiting) {
             match waits {
-                Waits::Deliver(task) => self.finish_ending(now, task),
+                Waits::Deliver(task) => self.tell_unjournalled(now, task),
                 Waits::Accepted(task) => self.give_up_unjournalled(now, task, message),
             }
         }
+    }
+
+    /// Tells an outcome that is not on disk, where the task may be: after a restart it runs then.
+    fn tell_unjournalled(&mut self, now: Now, key: TaskKey) {
+        if let Some(TaskState::Ending(ending)) = self.tasks.get_mut(key).map(|it| &mut it.state)
+            && ending.0.executed == Executed::No
+        {
+            ending.0.executed = Executed::Maybe;
+        }
+        self.finish_ending(now, key);
     }
 
     fn give_up_unjournalled(&mut self, now: Now, key: TaskKey, message: &str) {

@@ -5,9 +5,9 @@ mod kept;
 mod restarts;
 
 use mcp_broker::broker::{ConnectionId, CoreConfig, Disconnect, Record};
-use mcp_proto::{Delivery, ErrorCode, Executed, Message, Outcome, Task};
+use mcp_proto::{Cancel, Delivery, ErrorCode, Executed, Message, Outcome, Task};
 
-use crate::fixture::{Fixture, task};
+use crate::fixture::{Fixture, task, task_id};
 
 fn durable(id: &str) -> Task {
     Task { delivery: Delivery::Durable, ..task(id) }
@@ -106,6 +106,51 @@ fn a_failed_journal_refuses_durable_tasks_and_leaves_fast_ones_alone() {
     let route = it.expect_route(worker);
     it.result(worker, route.attempt_id);
     assert_eq!(it.expect_end(client, "fast").0, Outcome::Ok);
+}
+
+/// A task that was accepted and waits for a worker when the journal fails.
+fn waiting_without_journal(id: &str) -> (Fixture, ConnectionId) {
+    let mut it = with(|_| {});
+    let client = it.client();
+    it.send_task(client, durable(id), 60_000);
+    sync(&mut it);
+    expect_accepted(&mut it, client, id);
+    it.core.journal_failed(it.now, "no space left");
+    it.collect();
+    (it, client)
+}
+
+#[test]
+fn what_ends_after_the_journal_failed_may_run_after_a_restart() {
+    let (mut it, client) = waiting_without_journal("t");
+    it.give(client, Message::Cancel(Cancel::Task(task_id("t"))));
+    let cancelled = (Outcome::Cancelled, Executed::Maybe, Some(ErrorCode::Cancelled));
+    assert_eq!(it.expect_end(client, "t"), cancelled);
+}
+
+#[test]
+fn what_had_ended_when_the_journal_failed_may_run_after_a_restart() {
+    let mut it = with(|_| {});
+    let client = it.client();
+    it.send_task(client, durable("t"), 60_000);
+    sync(&mut it);
+    expect_accepted(&mut it, client, "t");
+    it.give(client, Message::Cancel(Cancel::Task(task_id("t"))));
+    it.expect_nothing();
+    it.core.journal_failed(it.now, "no space left");
+    it.collect();
+    let cancelled = (Outcome::Cancelled, Executed::Maybe, Some(ErrorCode::Cancelled));
+    assert_eq!(it.expect_end(client, "t"), cancelled);
+}
+
+#[test]
+fn a_broker_that_shuts_down_after_its_journal_failed_leaves_what_is_on_disk() {
+    let (mut it, client) = waiting_without_journal("t");
+    it.core.begin_shutdown(it.now, 1_000);
+    it.collect();
+    it.expect_goaway(client);
+    it.expect_nothing();
+    assert!(it.core.is_drained());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use mcp_broker::broker::{CoreConfig, Now, Record, Restored, TaskName};
-use mcp_proto::{ErrorCode, Executed, Message, Outcome, TaskState};
+use mcp_proto::{Cancel, ErrorCode, Executed, Message, Outcome, TaskState};
 
 use super::{done, durable, expect_accepted, sync, with};
 use crate::fixture::{Fixture, task_id};
@@ -118,6 +118,24 @@ fn an_outcome_that_was_not_on_disk_was_not_told_and_the_task_runs_again() {
 }
 
 #[test]
+fn what_ran_before_the_restart_is_not_said_to_be_not_executed() {
+    let mut it = with(|_| {});
+    let (client, worker) = (it.client(), it.worker("w", 1));
+    it.send_task(client, durable("t"), 60_000);
+    it.expect_route(worker);
+    sync(&mut it);
+
+    let (mut it, _) = restarted(&mut it);
+    let client = it.client();
+    it.send_task(client, durable("t"), 60_000);
+    expect_accepted(&mut it, client, "t");
+    it.give(client, Message::Cancel(Cancel::Task(task_id("t"))));
+    sync(&mut it);
+    let cancelled = (Outcome::Cancelled, Executed::Maybe, Some(ErrorCode::Cancelled));
+    assert_eq!(it.expect_end(client, "t"), cancelled);
+}
+
+#[test]
 fn its_time_to_live_goes_on_while_the_broker_is_down() {
     let mut it = with(|_| {});
     let client = it.client();
@@ -134,7 +152,7 @@ fn its_time_to_live_goes_on_while_the_broker_is_down() {
     it.advance(10);
     sync(&mut it);
     it.give(client, Message::Fetch(task_id("short")));
-    let expired = (Outcome::Expired, Executed::No, Some(ErrorCode::Expired));
+    let expired = (Outcome::Expired, Executed::Maybe, Some(ErrorCode::Expired));
     assert_eq!(it.expect_end(client, "short"), expired);
     it.advance(39_900);
     it.expect_nothing();

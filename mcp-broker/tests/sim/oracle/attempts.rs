@@ -1,0 +1,112 @@
+//! What must hold of attempts.
+
+use std::collections::BTreeSet;
+
+use mcp_broker::broker::{ConnectionId, Now};
+use mcp_proto::{AttemptId, RouteHead};
+
+use super::Oracle;
+
+/// All that is known of an attempt.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) task: String,
+    worker: usize,
+    epoch: u64,
+    pub(super) is_started: bool,
+    /// The broker was told that it was not started.
+    is_handed_back: bool,
+    /// The broker has given it up.
+    pub(super) is_over: bool,
+    /// Whether it was over when its first RESULT came.
+    pub(super) has_late_result: Option<bool>,
+    /// Its task was told not to have run.
+    pub(super) must_not_start: bool,
+}
+
+impl Attempt {
+    /// The broker that routed it is no more.
+    pub(super) fn is_of_the_past(&mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Oracle {
+    /// ROUTE goes out.
+    pub(crate) fn routed(
+        &mut self,
+        id: &str,
+        route: &RouteHead,
+        worker: usize,
+        to: ConnectionId,
+        now: Now,
+    ) {
+        self.agents.check_route(id, worker, to);
+        assert!(!self.is_stopping, "{id} is routed while the broker stops");
+        let task = &self.tasks[id];
+        assert!(task.told.is_none(), "{id} is routed after its outcome was told: {task:?}");
+        assert!(task.ended.is_none(), "{id} is routed after its end: {task:?}");
+        task.check_times(route, now);
+        if !task.asks.may_run_twice() {
+            let mut before = task.attempts.iter().map(|id| &self.attempts[id]);
+            let are_back = before.all(|it| it.is_handed_back);
+            assert!(are_back, "{id} may not run twice and is routed again: {task:?}");
+        }
+        let attempt = Attempt {
+            task: id.to_owned(),
+            worker,
+            epoch: self.epoch,
+            is_started: false,
+            is_handed_back: false,
+            is_over: false,
+            has_late_result: None,
+            must_not_start: false,
+        };
+        let before = self.attempts.insert(route.attempt_id, attempt);
+        assert!(before.is_none(), "{:?} is there twice", route.attempt_id);
+        self.task(id).attempts.push(route.attempt_id);
+    }
+
+    /// A handler starts.
+    pub(crate) fn started(&mut self, attempt: AttemptId) {
+        let it = self.attempts.get_mut(&attempt).unwrap();
+        assert!(!it.is_started, "{attempt:?} is started twice");
+        assert!(!it.must_not_start, "{} was told not to have run, and does", it.task);
+        it.is_started = true;
+        let task = self.tasks.get_mut(&it.task).unwrap();
+        task.starts += 1;
+        let is_once = task.asks.may_run_twice() || task.starts == 1;
+        assert!(is_once, "it ran twice, and may not: {task:?}");
+    }
+
+    /// The broker reads that an attempt was not started.
+    pub(crate) fn handed_back(&mut self, attempt: AttemptId) {
+        if let Some(it) = self.attempts.get_mut(&attempt) {
+            it.is_handed_back = true;
+        }
+    }
+
+    /// The broker reads RESULT.
+    pub(crate) fn result(&mut self, attempt: AttemptId) {
+        if let Some(it) = self.attempts.get_mut(&attempt) {
+            it.has_late_result.get_or_insert(it.is_over);
+        }
+    }
+
+    /// The broker has told a worker that an attempt is over.
+    pub(crate) fn given_up(&mut self, attempt: AttemptId) {
+        if let Some(it) = self.attempts.get_mut(&attempt) {
+            it.is_over = true;
+        }
+    }
+
+    /// Which attempts a worker may go on with on a new connection; the others are over.
+    pub(crate) fn kept(&mut self, worker: usize, keep: &[AttemptId]) {
+        let keep: BTreeSet<_> = keep.iter().collect();
+        for (id, it) in self.attempts.iter_mut().filter(|(_, it)| it.worker == worker) {
+            let is_of_now = it.epoch == self.epoch;
+            assert!(!keep.contains(id) || is_of_now, "{id:?} is of another epoch");
+            it.is_over |= !keep.contains(id);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What must be found after a restart.
+
+use std::collections::BTreeMap;
+
+use mcp_broker::broker::{AcceptedTask, Now, Record, TaskName};
+
+use super::task::{End, Ended, Span, Task};
+use super::{Attempt, Oracle};
+
+/// What the journal has of a task.
+#[derive(Debug, Default)]
+struct Found<'a> {
+    accepted: Option<&'a AcceptedTask>,
+    ended: Option<End>,
+    is_settled: bool,
+    is_dead: bool,
+}
+
+fn name(record: &Record) -> &TaskName {
+    match record {
+        Record::Accepted(name, _)
+        | Record::Ended(name, _)
+        | Record::Settled(name, _)
+        | Record::Forgotten(name)
+        | Record::Dead(name, _)
+        | Record::DeadForgotten(name) => name,
+    }
+}
+
+impl Oracle {
+    /// A core begins, and knows only what is in the journal.
+    pub(crate) fn began(&mut self, epoch: u64, now: Now, records: &[Record]) {
+        assert!(epoch > self.epoch);
+        let mut found = BTreeMap::<&str, Found<'_>>::new();
+        for record in records {
+            let of = found.entry(name(record).task_id.as_str()).or_default();
+            match record {
+                Record::Accepted(_, task) => of.accepted = Some(task),
+                Record::Ended(_, it) => of.ended = Some(End::of(&it.deliver, &it.body)),
+                Record::Settled(..) => of.is_settled = true,
+                Record::Dead(..) => of.is_dead = true,
+                Record::Forgotten(_) | Record::DeadForgotten(_) => {}
+            }
+        }
+        for (id, task) in &mut self.tasks {
+            if task.asks.is_durable {
+                let found = found.remove(id.as_str()).unwrap_or_default();
+                task.restart(id, now, found, self.synced);
+            } else {
+                (task.span, task.told) = (None, None);
+                task.attempts.clear();
+            }
+        }
+        assert!(found.is_empty(), "the journal has what nobody sent: {found:?}");
+        self.attempts.values_mut().for_each(Attempt::is_of_the_past);
+        self.agents.clear();
+        self.epoch = epoch;
+        (self.is_stopping, self.has_failed, self.synced) = (false, false, 0);
+    }
+}
+
+impl Task {
+    fn restart(&mut self, id: &str, now: Now, found: Found<'_>, synced: u64) {
+        let was_in_vain = std::mem::take(&mut self.is_told_in_vain);
+        if was_in_vain && found.ended != self.told {
+            (self.told, self.is_settled) = (None, false);
+        }
+        if let Some(before) = self.before.take_if(|before| before.seq > synced) {
+            let is_settled = found.is_settled && before.is_settled;
+            let has_end = is_settled || found.ended == before.told;
+            let is_as_before = found.accepted.is_none() && has_end;
+            if is_as_before {
+                assert!(found.is_dead, "{id} is neither dead nor done again: {found:?} {self:?}");
+                self.undo_replay(before);
+            }
+        }
+        // Had it been acknowledged, it would have been as good.
+        self.is_accepted |= self.before.take().is_some();
+        if self.is_forgotten {
+            return;
+        }
+        let is_there = found.accepted.is_some() || found.ended.is_some() || found.is_settled;
+        assert!(is_there || !self.is_accepted, "{id} was ACCEPTED and is lost: {self:?}");
+        assert!(self.is_settled || !found.is_settled, "{id} is settled by nobody: {self:?}");
+        if self.is_settled {
+            assert!(found.accepted.is_none(), "{id} was settled, and is to run: {self:?}");
+        }
+        let is_refused = self.told.as_ref().is_some_and(End::is_refusal);
+        if let Some(told) = self.told.as_ref().filter(|_| !is_refused && !found.is_settled) {
+            let ended = found.ended.as_ref();
+            assert_eq!(ended, Some(told), "{id} is not in the journal as it was told: {self:?}");
+        }
+        if is_refused && is_there {
+            // It was on its way to the disk when that failed.
+            self.begin_anew();
+        }
+        self.taken = None;
+        self.span = found.accepted.map(|task| Span::of(task, now));
+        self.ended = found.ended.map(|end| Ended { seq: 0, end });
+    }
+}

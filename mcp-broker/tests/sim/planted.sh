@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Proves that the simulation bites: plants each fault of planted/*.patch in a copy of the tree, and
+# tells the first seed that finds it. Fails when one is not found, or no longer can be planted.
+#
+#   mcp-broker/tests/sim/planted.sh [FAULT...]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(git -C "$here" rev-parse --show-toplevel)
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}" SIM_SEEDS="${SIM_SEEDS:-200}" RUST_BACKTRACE=0
+
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+git -C "$root" ls-files -z --cached --others --exclude-standard | tar -C "$root" --null -T - -c | tar -C "$copy" -x
+cd "$copy"
+
+if [ $# -gt 0 ]; then
+    faults=("$@")
+else
+    faults=()
+    for patch in "$here"/planted/*.patch; do
+        faults+=("$(basename "$patch" .patch)")
+    done
+fi
+
+missed=0
+echo "| fault | seed | what is said |"
+echo "|---|---|---|"
+for fault in "${faults[@]}"; do
+    patch -p1 --quiet --forward <"$here/planted/$fault.patch"
+    if ! cargo test --quiet -p mcp-broker --test sim --no-run >build.log 2>&1; then
+        cat build.log >&2
+        exit 1
+    fi
+    cargo test --quiet -p mcp-broker --test sim -- --nocapture >run.log 2>&1 || true
+    seed=$(grep -oE '^SIM_SEED=[0-9]+' run.log | cut -d= -f2 | sort -n | head -1)
+    if [ -n "$seed" ]; then
+        SIM_SEED=$seed cargo test --quiet -p mcp-broker --test sim -- --nocapture >run.log 2>&1 || true
+        said=$(grep -A1 'panicked at' run.log | sed -n 2p | cut -c1-100 | tr '|`' '  ')
+        echo "| $fault | $seed | \`$said\` |"
+    else
+        echo "| $fault | none of $SIM_SEEDS | |"
+        missed=$((missed + 1))
+    fi
+    patch -p1 --quiet --reverse <"$here/planted/$fault.patch"
+done
+exit $((missed > 0))
