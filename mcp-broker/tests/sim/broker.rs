@@ -76,7 +76,8 @@ impl Broker {
         if world.planted == Some(Planted::LyingDisk) {
             disk.lie();
         }
-        let mut it = Self { disk, epoch: 0, wall_ms: WALL_MS, starts: 0, running: None, records: 0 };
+        let mut it =
+            Self { disk, epoch: 0, wall_ms: WALL_MS, starts: 0, running: None, records: 0 };
         it.start(world);
         it
     }
@@ -278,11 +279,6 @@ impl Broker {
         self.end(world);
     }
 
-    /// Whether it runs, and its journal works.
-    pub(crate) fn is_well(&self) -> bool {
-        self.running.as_ref().is_some_and(|it| it.journal.is_some() && it.stops.is_none())
-    }
-
     fn end(&mut self, world: &mut World) {
         self.running = None;
         for link in world.links() {
@@ -305,8 +301,7 @@ impl Broker {
         }
         self.keep(world);
         self.arm(world);
-        let is_done =
-            |it: &Running| it.stops == Some(Stop::Closed) && it.batch.is_none();
+        let is_done = |it: &Running| it.stops == Some(Stop::Closed) && it.batch.is_none();
         if self.running.as_ref().is_some_and(is_done) {
             world.log(|| "broker: ends".to_owned());
             self.end(world);

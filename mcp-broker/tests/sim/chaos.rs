@@ -105,7 +105,8 @@ impl Sim {
         let lasts_us = self.world.rng.time_us(100_000..40_000_000);
         for _ in 0..peers {
             let peer = self.any_peer();
-            let ways: &[Way] = self.world.rng.pick(&[&[Way::Up][..], &[Way::Down], &[Way::Up, Way::Down]]);
+            let ways: &[Way] =
+                self.world.rng.pick(&[&[Way::Up][..], &[Way::Down], &[Way::Up, Way::Down]]);
             for way in ways {
                 // They come back one by one.
                 let until = lasts_us + self.world.rng.between(0..2_000_000);

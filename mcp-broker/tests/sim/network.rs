@@ -109,7 +109,13 @@ impl World {
 
     /// One end closes the connection. What was sent before mostly arrives, but the close may overtake
     /// some of it, or be lost itself: then the other end notices in its own time.
-    pub(crate) fn close(&mut self, link: LinkId, way: Way, code: Option<ErrorCode>, is_flushed: bool) {
+    pub(crate) fn close(
+        &mut self,
+        link: LinkId,
+        way: Way,
+        code: Option<ErrorCode>,
+        is_flushed: bool,
+    ) {
         let overtakes = !is_flushed && self.rng.chance(30);
         let is_lost = self.rng.chance(10);
         let Some(it) = self.net.links.get_mut(&link) else { return };

@@ -42,9 +42,7 @@ impl Sim {
         let task = Task::new(id, action.as_str().try_into().unwrap());
         let send = Message::Send(Send::new(task.encode(), 1_000));
         let answers = self.broker.ask(send, Bytes::from(asked.to_string()), &mut self.world);
-        let is_it = |message: &Message| {
-            matches!(message, Message::Deliver(it) if it.task_id.as_str() == "operator")
-        };
+        let is_it = |message: &Message| matches!(message, Message::Deliver(it) if it.task_id.as_str() == "operator");
         let answer = answers.iter().find(|frame| is_it(&frame.message))?;
         serde_json::from_slice(&answer.body).ok()
     }

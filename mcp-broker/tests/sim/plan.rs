@@ -101,7 +101,7 @@ impl Plan {
             fail_percent: rng.pick(&[0, 10, 40]),
             nack_percent: rng.pick(&[0, 5, 30]),
             every_us,
-            policy: rng.pick(&Policy::ALL),
+            policy: rng.pick(Policy::ALL),
             hello_timeout_ms: 3_000,
             detach_ms: rng.pick(&[500, 30_000]),
             resume_grace_ms: rng.pick(&[1_000, 10_000]),

@@ -333,7 +333,7 @@ impl Worker {
                 return;
             }
             let waits = |it: &&mut Attempt| matches!(it.state, State::Waiting);
-            let next = self.attempts.iter_mut().find(|(_, it)| waits(&it));
+            let next = self.attempts.iter_mut().find(|(_, it)| waits(it));
             let Some((&id, attempt)) = next else { return };
             (attempt.state, attempt.started_us) = (State::Running, world.now_us);
             let has_timeout = attempt.has_timeout;
@@ -419,9 +419,7 @@ impl Worker {
 
     /// PONG: what was written before its PING has arrived.
     fn confirmed(&mut self, seq: u64, world: &mut World) {
-        let is_confirmed = |it: &Attempt| {
-            matches!(&it.state, State::Finished(_, _, Some(written)) if *written <= seq)
-        };
+        let is_confirmed = |it: &Attempt| matches!(&it.state, State::Finished(_, _, Some(written)) if *written <= seq);
         self.attempts.retain(|_, it| !is_confirmed(it));
         if self.last_ping.is_some_and(|last| seq >= last)
             && let Some(link) = self.link
