@@ -141,6 +141,8 @@ pub(super) struct Extras {
     /// Of the running attempt, the first one of two: when it was routed, or gave its latest sign of
     /// life.
     pub(super) last_sign: Mono,
+    /// A broker that ended may have given it to a worker: of that, nothing is in the journal.
+    pub(super) may_have_run_before: bool,
     /// Attempts that workers put off.
     pub(super) put_off: u32,
     /// Attempts that failed without having begun.
@@ -204,7 +206,11 @@ impl Task {
     /// Whether the handler may have begun in one of its attempts.
     pub(super) fn may_have_run(&self) -> bool {
         match &self.extras {
-            Some(extras) => extras.hedge.may_have_run || self.tries() > extras.unstarted,
+            Some(extras) => {
+                extras.may_have_run_before
+                    || extras.hedge.may_have_run
+                    || self.tries() > extras.unstarted
+            }
             None => self.tries() > 0,
         }
     }

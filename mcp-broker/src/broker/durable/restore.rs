@@ -87,6 +87,7 @@ impl Core {
         let key = self.take_up(now, &name.identity, task)?;
         if let Some(task) = self.tasks.get_mut(key) {
             task.is_on_disk = true;
+            task.extras_mut().may_have_run_before = wait_ms == 0;
         }
         self.set_off(now, key, wait_ms);
         Ok(())

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use mcp_broker::broker::{CoreConfig, Now, Record, Restored, TaskName};
-use mcp_proto::{ErrorCode, Executed, Message, Outcome, TaskState};
+use mcp_proto::{ErrorCode, Executed, Message, Outcome, Send, TaskState};
 
 use super::{done, durable, expect_accepted, sync, with};
 use crate::fixture::{Fixture, task_id};
@@ -134,13 +134,38 @@ fn its_time_to_live_goes_on_while_the_broker_is_down() {
     it.advance(10);
     sync(&mut it);
     it.give(client, Message::Fetch(task_id("short")));
-    let expired = (Outcome::Expired, Executed::No, Some(ErrorCode::Expired));
+    let expired = (Outcome::Expired, Executed::Maybe, Some(ErrorCode::Expired));
     assert_eq!(it.expect_end(client, "short"), expired);
     it.advance(39_900);
     it.expect_nothing();
     it.advance(200);
     sync(&mut it);
     assert_eq!(it.expect_end(client, "long"), expired);
+}
+
+#[test]
+fn what_a_worker_may_have_had_before_may_have_run() {
+    let mut it = with(|_| {});
+    let (client, worker) = (it.client(), it.worker("w", 1));
+    it.send_task(client, durable("t"), 1_000);
+    it.expect_route(worker);
+    let send = Send { delay_ms: 900, ..Send::new(durable("delayed").encode(), 1_000) };
+    it.give_body(client, Message::Send(send), "input");
+    sync(&mut it);
+
+    let (mut it, _) = restarted(&mut it);
+    let client = it.client();
+    for id in ["t", "delayed"] {
+        it.give(client, Message::Fetch(task_id(id)));
+        expect_accepted(&mut it, client, id);
+        assert_eq!(it.expect_status(client, id), TaskState::Queued);
+    }
+    it.advance(1_000);
+    sync(&mut it);
+    for (id, executed) in [("t", Executed::Maybe), ("delayed", Executed::No)] {
+        let end = (Outcome::Expired, executed, Some(ErrorCode::Expired));
+        assert_eq!(it.expect_end(client, id), end);
+    }
 }
 
 #[test]
