@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use clap::builder::ArgPredicate;
 
 use crate::peers::Peer;
 
@@ -33,7 +32,7 @@ pub(crate) struct Options {
 
     /// Who takes part
     #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST",
-          default_value_if("durable", ArgPredicate::IsPresent, DURABLE_PEERS),
+          default_value_if("durable", "true", DURABLE_PEERS),
           default_value = PEERS)]
     peers: Vec<Peer>,
 
@@ -43,7 +42,7 @@ pub(crate) struct Options {
 
     /// Bytes of each task's input, and of its result
     #[arg(long, value_delimiter = ',', value_name = "LIST",
-          default_value_if("durable", ArgPredicate::IsPresent, "1024"),
+          default_value_if("durable", "true", "1024"),
           default_values_t = [128, 1024, 16384])]
     pub(crate) payload: Vec<usize>,
 
@@ -51,7 +50,7 @@ pub(crate) struct Options {
     #[arg(
         long,
         value_name = "N",
-        default_value_if("durable", ArgPredicate::IsPresent, "0"),
+        default_value_if("durable", "true", "0"),
         default_value_t = 4
     )]
     pub(crate) slots: u32,
@@ -62,7 +61,7 @@ pub(crate) struct Options {
         long,
         value_delimiter = ',',
         value_name = "LIST",
-        default_value_if("durable", ArgPredicate::IsPresent, "none"),
+        default_value_if("durable", "true", "none"),
         default_value = "50%,80%"
     )]
     rate: Vec<RateOption>,

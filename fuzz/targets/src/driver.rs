@@ -34,15 +34,20 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(change: impl FnOnce(&mut CoreConfig)) -> Self {
-        let mut config = CoreConfig::new(NodeId::try_from("broker-1").unwrap(), 7, 42);
-        change(&mut config);
         Self {
-            core: Core::new(config),
+            core: core(7, change),
             now: Now::default(),
             sessions: BTreeMap::new(),
             connections: 0,
             timeouts: 0,
         }
+    }
+
+    /// Another core takes the place of this one, of which nothing is left.
+    pub(crate) fn restart(&mut self, change: impl FnOnce(&mut CoreConfig)) {
+        self.core = core(self.core.config().epoch + 1, change);
+        self.sessions.clear();
+        self.timeouts = 0;
     }
 
     pub(crate) fn connect(&mut self) -> ConnectionId {
@@ -177,6 +182,12 @@ impl Driver {
         assert!(self.core.agents(self.now, true).is_empty());
         assert_eq!(self.core.poll_timeout(), None);
     }
+}
+
+fn core(epoch: u64, change: impl FnOnce(&mut CoreConfig)) -> Core {
+    let mut config = CoreConfig::new(NodeId::try_from("broker-1").unwrap(), epoch, 42);
+    change(&mut config);
+    Core::new(config)
 }
 
 fn routed(route: RouteHead, task: EncodedTask) -> Route {

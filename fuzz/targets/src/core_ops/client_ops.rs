@@ -17,19 +17,9 @@ impl World {
         if self.clients[client].connection.is_none() {
             return;
         }
-        let deadline = self.it.now.mono.plus_ms(asks.ttl_ms());
-        self.sent.push(Sent {
-            asks,
-            start: self.it.now.mono.plus_ms(asks.delay_ms()),
-            deadline,
-            parent,
-            is_cut_short: false,
-            begun: 0,
-            outcome: None,
-            is_settled: false,
-            accepted_seq: 0,
-            ended_seq: 0,
-        });
+        let now = self.it.now.mono;
+        let (start, deadline) = (now.plus_ms(asks.delay_ms()), now.plus_ms(asks.ttl_ms()));
+        self.sent.push(Sent { parent, ..Sent::new(asks, start, deadline) });
         let task = self.sent.len() - 1;
         if asks.window_bytes() > 0 {
             self.clients[client].readings.insert(task, Reading::default());

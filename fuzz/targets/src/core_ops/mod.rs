@@ -4,11 +4,14 @@
 //! and holds. What it checks is in `world`: each task has one outcome, which all who wait for it hear
 //! once, by the end of its time to live; no more is routed to a worker than it takes, nothing twice that
 //! may not run twice, and nothing after its deadline; a durable task is acknowledged, and its outcome told,
-//! once that is on disk; parts of results come in order.
+//! once that is on disk, and none of them is forgotten when the broker crashes; parts of results come in
+//! order.
 
 mod client;
 mod client_ops;
+mod journal;
 mod ops;
+mod restart;
 mod setting;
 mod task;
 mod worker;

@@ -62,8 +62,8 @@ impl World {
 
     /// All that the core wanted to be on disk is.
     pub(super) fn sync(&mut self) {
-        self.synced = self.journalled;
-        self.it.core.journal_synced(self.it.now, self.synced);
+        let up_to = self.journal.sync();
+        self.it.core.journal_synced(self.it.now, up_to);
         self.listen();
     }
 
@@ -87,6 +87,7 @@ impl World {
                 self.is_unjournalled = true;
                 self.it.core.journal_failed(self.it.now, "no more room");
             }
+            (4, _) => self.restart(who),
             (2, 0xff) => self.it.core.begin_shutdown(self.it.now, 1_000),
             (3, _) => {
                 if let Some(connection) = self.clients[usize::from(who) % CLIENTS].connection {

@@ -82,6 +82,8 @@ pub(super) struct Sent {
     pub(super) is_cut_short: bool,
     /// Attempts that were routed and not handed back unstarted.
     pub(super) begun: u32,
+    /// The broker was started again since one began.
+    pub(super) began_before: bool,
     /// How it ended for good.
     pub(super) outcome: Option<(Outcome, Executed, u32)>,
     /// A client is done with its outcome.
@@ -90,6 +92,25 @@ pub(super) struct Sent {
     /// ended.
     pub(super) accepted_seq: u64,
     pub(super) ended_seq: u64,
+}
+
+impl Sent {
+    /// One of which nothing is known yet.
+    pub(super) fn new(asks: Asks, start: Mono, deadline: Mono) -> Self {
+        Self {
+            asks,
+            start,
+            deadline,
+            parent: None,
+            is_cut_short: false,
+            begun: 0,
+            began_before: false,
+            outcome: None,
+            is_settled: false,
+            accepted_seq: 0,
+            ended_seq: 0,
+        }
+    }
 }
 
 pub(super) fn task_id(number: usize) -> TaskId {
