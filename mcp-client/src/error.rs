@@ -135,6 +135,7 @@ impl ConnectError {
                 ErrorCode::ShuttingDown
                     | ErrorCode::LimitExceeded
                     | ErrorCode::HelloTimeout
+                    | ErrorCode::FrameTimeout
                     | ErrorCode::SlowConsumer
                     | ErrorCode::LeaseExpired
                     | ErrorCode::Internal

@@ -148,6 +148,11 @@ impl FrameCodec {
         }))
     }
 
+    /// Whether a frame has begun whose end, or the end of whose refused body, has not come.
+    pub fn is_within_frame(&self) -> bool {
+        !self.partial.is_empty() || self.skip_bytes > 0
+    }
+
     fn skip(&mut self, src: &mut impl Buf) -> bool {
         let skipped = self.skip_bytes.min(src.remaining());
         src.advance(skipped);

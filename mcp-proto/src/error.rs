@@ -61,6 +61,8 @@ error_codes! {
     IdentityMismatch = 13, "IDENTITY_MISMATCH";
     /// A fault of this implementation.
     Internal = 14, "INTERNAL";
+    /// A frame was begun and its rest did not come. Closes the connection.
+    FrameTimeout = 15, "FRAME_TIMEOUT";
 
     /// No worker serves this action with the labels that the task requires.
     NoWorker = 32, "NO_WORKER";

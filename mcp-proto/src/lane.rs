@@ -8,6 +8,9 @@
 //! Two locks, always in this order, sink before buffer, and each held briefly: a push takes only
 //! the buffer's, so it never waits for the network. A flush that finds the sink in use returns: the
 //! one who holds it looks at the buffer again after it let go, so nothing is left behind.
+//!
+//! What a peer that does not read makes wait is counted ([`Lane::counted_in`]), and how far it comes is
+//! told ([`Lane::blocked`]). Both cost a lane that is not blocked nothing.
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +19,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::RangeInclusive;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -71,10 +74,25 @@ pub enum Flush {
     Closed,
 }
 
+/// How far a lane has come since it is blocked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocked {
+    /// Another one each time that it is blocked after it was not.
+    pub time: u64,
+    /// Bytes that the stream has taken since the lane began.
+    pub taken_bytes: u64,
+}
+
 /// The sending half of a connection's lane.
 pub struct Lane<S> {
     buffer: Mutex<Buffer>,
     sink: Mutex<Writing<S>>,
+    /// Grows when the lane is blocked, and again when it is not any more: odd while it is.
+    blocks: AtomicU64,
+    /// Known while it is blocked.
+    taken_bytes: AtomicU64,
+    /// It was blocked.
+    was_blocked: Notify,
     /// Bytes pushed and not yet written.
     queued_bytes: AtomicUsize,
     is_closed: AtomicBool,
@@ -100,6 +118,29 @@ struct Writing<S> {
     sink: S,
     /// Taken from the buffer and not yet written.
     batch: VecDeque<Bytes>,
+    taken_bytes: u64,
+    waiting: Waiting,
+}
+
+/// What waits in a blocked lane, counted among what waits in others.
+#[derive(Default)]
+struct Waiting {
+    bytes: usize,
+    of_all: Arc<AtomicUsize>,
+}
+
+impl Waiting {
+    fn set(&mut self, bytes: usize) {
+        // Wraps when it is less than before, and back.
+        self.of_all.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 struct WriterSignal(Notify);
@@ -116,7 +157,15 @@ impl<S: Sink> Lane<S> {
         let writer = Arc::new(WriterSignal(Notify::new()));
         Self {
             buffer: Mutex::default(),
-            sink: Mutex::new(Writing { sink, batch: VecDeque::new() }),
+            sink: Mutex::new(Writing {
+                sink,
+                batch: VecDeque::new(),
+                taken_bytes: 0,
+                waiting: Waiting::default(),
+            }),
+            blocks: AtomicU64::new(0),
+            taken_bytes: AtomicU64::new(0),
+            was_blocked: Notify::new(),
             queued_bytes: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
             is_finishing: AtomicBool::new(false),
@@ -125,6 +174,12 @@ impl<S: Sink> Lane<S> {
             waker: writer.clone().into(),
             writer,
         }
+    }
+
+    /// Has the bytes that wait while it is blocked counted in `of_all`, too, which lanes can share.
+    pub fn counted_in(self, of_all: Arc<AtomicUsize>) -> Self {
+        lock(&self.sink).waiting.of_all = of_all;
+        self
     }
 
     /// Appends a frame. It is written by the next flush.
@@ -181,12 +236,15 @@ impl<S: Sink> Lane<S> {
                 Err(TryLockError::WouldBlock) => return Flush::Done,
             };
             match self.write(&mut writing) {
-                Poll::Pending => return Flush::Blocked,
+                Poll::Pending => {
+                    self.is_blocked(&mut writing);
+                    return Flush::Blocked;
+                }
                 Poll::Ready(Err(_)) => {
                     self.close();
                     return Flush::Closed;
                 }
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => self.is_not_blocked(&mut writing),
             }
             drop(writing);
             if lock(&self.buffer).is_empty() {
@@ -248,6 +306,23 @@ impl<S: Sink> Lane<S> {
         }
     }
 
+    /// How far it has come, while it is blocked.
+    pub fn blocked(&self) -> Option<Blocked> {
+        let time = self.blocks.load(Ordering::Acquire);
+        let taken_bytes = self.taken_bytes.load(Ordering::Relaxed);
+        (time % 2 == 1).then_some(Blocked { time, taken_bytes })
+    }
+
+    /// Waits until it is blocked. For one waiter. Cancel-safe.
+    pub async fn until_blocked(&self) -> Blocked {
+        loop {
+            if let Some(blocked) = self.blocked() {
+                return blocked;
+            }
+            self.was_blocked.notified().await;
+        }
+    }
+
     /// Whether the stream is closed.
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
@@ -265,11 +340,12 @@ impl<S: Sink> Lane<S> {
             if writing.batch.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            let Writing { sink, batch } = writing;
+            let Writing { sink, batch, taken_bytes, .. } = writing;
             let written = match sink.poll_write(&mut cx, batch.make_contiguous()) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return Poll::Pending,
             };
+            *taken_bytes += written as u64;
             self.queued_bytes.fetch_sub(written, Ordering::SeqCst);
             if self.is_awaited.load(Ordering::SeqCst)
                 && self.is_awaited.swap(false, Ordering::SeqCst)
@@ -279,6 +355,25 @@ impl<S: Sink> Lane<S> {
             while batch.front().is_some_and(Bytes::is_empty) {
                 batch.pop_front();
             }
+        }
+    }
+}
+
+impl<S> Lane<S> {
+    fn is_blocked(&self, writing: &mut Writing<S>) {
+        let was_blocked = writing.waiting.bytes > 0;
+        writing.waiting.set(self.queued_bytes.load(Ordering::Relaxed));
+        self.taken_bytes.store(writing.taken_bytes, Ordering::Relaxed);
+        if !was_blocked {
+            self.blocks.fetch_add(1, Ordering::Release);
+            self.was_blocked.notify_one();
+        }
+    }
+
+    fn is_not_blocked(&self, writing: &mut Writing<S>) {
+        if writing.waiting.bytes > 0 {
+            writing.waiting.set(0);
+            self.blocks.fetch_add(1, Ordering::Release);
         }
     }
 }

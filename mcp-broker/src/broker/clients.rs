@@ -29,16 +29,7 @@ impl Core {
             Some(id) => id,
             None => self.new_session_id()?,
         };
-        let session = ClientSession {
-            id,
-            identity,
-            connection: Some(connection),
-            timer: None,
-            tasks: 0,
-            tied: Vec::new(),
-            held: Default::default(),
-            held_bytes: 0,
-        };
+        let session = ClientSession::new(id, identity, connection);
         Ok((self.sessions.insert(session), false))
     }
 
@@ -110,10 +101,10 @@ impl Core {
 
     /// Sends what came while the session was detached.
     pub(super) fn deliver_held(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(to) = session.connection else { return };
-        session.held_bytes = 0;
-        for frame in std::mem::take(&mut session.held) {
+        let Some(to) = self.sessions.get(key).and_then(|session| session.connection) else {
+            return;
+        };
+        for frame in self.sessions.take_held(key) {
             self.outputs.push_back(Output::Deliver { to, frame });
         }
     }
@@ -127,19 +118,10 @@ impl Core {
     /// Sends an outcome to a session, or holds it while that is detached.
     #[inline]
     pub(super) fn deliver(&mut self, key: SessionKey, frame: EncodedFrame) {
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get(key) else { return };
         match session.connection {
             Some(to) => self.outputs.push_back(Output::Deliver { to, frame }),
-            None => {
-                let bytes = session.held_bytes + frame.len();
-                // What is not held may still be among the finished ones when it is asked for.
-                if session.held.len() < self.config.max_detached_results
-                    && bytes <= self.config.max_detached_bytes
-                {
-                    session.held_bytes = bytes;
-                    session.held.push_back(frame.detached());
-                }
-            }
+            None => self.sessions.hold(key, &frame, &self.config),
         }
     }
 }

@@ -67,6 +67,8 @@ pub struct CoreConfig {
     pub max_detached_results: usize,
     /// Bytes of the results held for a detached session.
     pub max_detached_bytes: usize,
+    /// Bytes of the results held for all detached sessions.
+    pub detached_bytes: usize,
     /// Results kept after delivery, to answer duplicates and FETCH.
     pub kept_results: usize,
     /// Bytes of the results kept after delivery.
@@ -121,6 +123,7 @@ impl CoreConfig {
             max_family: 4_096,
             max_detached_results: 10_000,
             max_detached_bytes: 16 * 1024 * 1024,
+            detached_bytes: 256 * 1024 * 1024,
             kept_results: 10_000,
             kept_result_bytes: 64 * 1024 * 1024,
             stream_bytes: 64 * 1024 * 1024,

@@ -71,6 +71,7 @@ mod stats;
 mod streaming;
 mod streams;
 mod submission;
+mod talk;
 mod time;
 mod timers;
 mod uploading;
@@ -165,6 +166,8 @@ pub struct Core {
     /// Tasks of actions that are not core are refused.
     is_shedding: bool,
     outputs: VecDeque<Output>,
+    /// What is to be asked about with [`pause_ms`](Self::pause_ms).
+    talks_too_much: Option<ConnectionId>,
     /// Where outcomes are encoded that are not kept.
     arena: BytesMut,
     /// Where tasks are put together.
@@ -227,6 +230,7 @@ impl Core {
             is_shutting_down: false,
             memory: Memory::new(seed()),
             outputs: VecDeque::new(),
+            talks_too_much: None,
             arena: BytesMut::new(),
             scratch: BytesMut::new(),
             spare_hops: Vec::new(),

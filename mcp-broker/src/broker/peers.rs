@@ -9,6 +9,7 @@ use mcp_proto::{
 
 use super::registry::AgentKey;
 use super::sessions::{IdentityKey, SessionKey};
+use super::talk::Talk;
 use super::timers::TimerKey;
 use super::{ConnectionId, Core, Disconnect, Event, Identity, Now, Output, Timer};
 
@@ -18,6 +19,7 @@ pub(super) struct Peer {
     pub(super) identity: IdentityKey,
     /// What its peer may send now.
     session: Session,
+    pub(super) talk: Talk,
     hello_timer: Option<TimerKey>,
     /// Set while it carries this client session.
     pub(super) client: Option<SessionKey>,
@@ -35,6 +37,7 @@ impl Core {
         let peer = Peer {
             identity: self.sessions.identity(&identity),
             session: Session::new(Side::Broker),
+            talk: Talk::new(now.mono),
             hello_timer: Some(self.timers.set(at, Timer::Hello(id))),
             client: None,
             agent: None,
@@ -82,15 +85,26 @@ impl Core {
         self.refuse(now, id, (error.code(), error.to_string()));
     }
 
-    /// The peer does not read what it is sent, and too much has gathered for it.
+    /// The peer does not read what it is sent: too much has gathered for it, or it takes hardly any.
     pub fn handle_overflow(&mut self, now: Now, id: ConnectionId) {
         let message = "you did not read what you were sent; read while your writes wait";
         self.refuse(now, id, (ErrorCode::SlowConsumer, message.into()));
     }
 
+    /// The peer began a frame, and does not send the rest.
+    pub fn handle_unfinished(&mut self, now: Now, id: ConnectionId) {
+        let message = "you began a frame and did not send the rest of it in time";
+        self.refuse(now, id, (ErrorCode::FrameTimeout, message.into()));
+    }
+
     /// The peer sent a frame.
     pub fn handle_incoming(&mut self, now: Now, id: ConnectionId, incoming: Incoming) {
-        let Some(peer) = self.peers.get(&id).copied() else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let talks_too_much = peer.talk.note(&incoming);
+        let peer = *peer;
+        if talks_too_much {
+            self.talks_too_much = Some(id);
+        }
         let is_open = peer.session.roles().is_some();
         if let Some(agent) = peer.agent {
             self.agent_is_heard(now, agent, &incoming);
@@ -310,6 +324,7 @@ impl Core {
         let message = invalid.to_string();
         match (invalid.kind, invalid.task_id, client) {
             (MessageKind::Send, Some(task), Some(session)) => {
+                self.note_wrong(id);
                 self.reject(session, task, ErrorInfo::new(ErrorCode::InvalidTask, message));
             }
             _ => self.send_error(id, ErrorInfo::new(ErrorCode::InvalidMessage, message)),
@@ -333,7 +348,10 @@ impl Core {
         let error = ErrorInfo::new(ErrorCode::BodyTooLarge, text);
         match (message, peer.client, peer.agent) {
             (Message::Send(send), Some(session), _) => match send.task.head() {
-                Ok(task) => self.reject(session, task.id, error),
+                Ok(task) => {
+                    self.note_wrong(id);
+                    self.reject(session, task.id, error);
+                }
                 Err(invalid) => self.handle_invalid(id, invalid),
             },
             (Message::Result(result), _, Some(agent)) => {
@@ -347,6 +365,7 @@ impl Core {
     }
 
     pub(super) fn send_error(&mut self, to: ConnectionId, error: ErrorInfo) {
+        self.note_wrong(to);
         let error = error.node(self.config.broker_id.clone());
         self.send(to, Message::Error(Box::new(error)));
     }

@@ -5,11 +5,16 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::FixedState;
 use mcp_proto::{EncodedFrame, SessionId};
 
+use super::config::CoreConfig;
 use super::identity::Identity;
 use super::inflight::TaskKey;
 use super::output::ConnectionId;
 use super::slab::{Key, Slab};
 use super::timers::TimerKey;
+
+/// A session may hold so many times as many bytes as are free, so that those who never come back leave
+/// some to those who do.
+const SHARE: usize = 8;
 
 pub(super) type SessionKey = Key<ClientSession>;
 
@@ -31,8 +36,24 @@ pub(super) struct ClientSession {
     /// Those of them that end when nobody with a connection waits for them; some may have ended.
     pub(super) tied: Vec<TaskKey>,
     /// Outcomes that came while it was detached.
-    pub(super) held: VecDeque<EncodedFrame>,
-    pub(super) held_bytes: usize,
+    held: VecDeque<EncodedFrame>,
+    held_bytes: usize,
+}
+
+impl ClientSession {
+    /// A new one, on this connection.
+    pub(super) fn new(id: SessionId, identity: IdentityKey, connection: ConnectionId) -> Self {
+        Self {
+            id,
+            identity,
+            connection: Some(connection),
+            timer: None,
+            tasks: 0,
+            tied: Vec::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+        }
+    }
 }
 
 /// Sessions by key and by id.
@@ -42,6 +63,8 @@ pub(super) struct Sessions {
     names: HashMap<SessionId, SessionKey, FixedState>,
     identities: Vec<Identity>,
     identity_keys: HashMap<Identity, IdentityKey, FixedState>,
+    /// Of outcomes that detached sessions hold.
+    held_bytes: usize,
 }
 
 impl Sessions {
@@ -55,6 +78,7 @@ impl Sessions {
             names: HashMap::with_hasher(hasher.clone()),
             identities: vec![Identity::new("broker")],
             identity_keys: HashMap::with_hasher(hasher),
+            held_bytes: 0,
         }
     }
 
@@ -93,7 +117,30 @@ impl Sessions {
     pub(super) fn remove(&mut self, key: SessionKey) -> Option<ClientSession> {
         let session = self.slab.remove(key)?;
         self.names.remove(&session.id);
+        self.held_bytes -= session.held_bytes;
         Some(session)
+    }
+
+    /// Keeps an outcome for a detached session, as far as there is room. What is not kept may still be
+    /// among the finished ones when it is asked for.
+    pub(super) fn hold(&mut self, key: SessionKey, frame: &EncodedFrame, config: &CoreConfig) {
+        let free = config.detached_bytes.saturating_sub(self.held_bytes);
+        let Some(session) = self.slab.get_mut(key) else { return };
+        let bytes = frame.len();
+        let own = config.max_detached_bytes.min(free.saturating_mul(SHARE));
+        let is_room = bytes <= free && session.held_bytes + bytes <= own;
+        if is_room && session.held.len() < config.max_detached_results {
+            session.held.push_back(frame.detached());
+            session.held_bytes += bytes;
+            self.held_bytes += bytes;
+        }
+    }
+
+    /// Takes what is kept for a session.
+    pub(super) fn take_held(&mut self, key: SessionKey) -> VecDeque<EncodedFrame> {
+        let Some(session) = self.slab.get_mut(key) else { return VecDeque::new() };
+        self.held_bytes -= std::mem::take(&mut session.held_bytes);
+        std::mem::take(&mut session.held)
     }
 
     pub(super) fn get(&self, key: SessionKey) -> Option<&ClientSession> {

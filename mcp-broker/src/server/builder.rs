@@ -19,6 +19,8 @@ use super::epoch::Epoch;
 use super::error::StartError;
 use super::journal::{self, Gauges, MemoryJournal, Opened};
 use super::listener::{self, Listener, Transport};
+use super::opening::Opening;
+use super::outgoing::Outgoing;
 use super::random::random;
 use super::reset::ResetKey;
 use super::running::{Broker, Running};
@@ -149,7 +151,11 @@ impl Builder {
             Clock::start(),
             to_journal,
             gauges.clone(),
-            config.limits.outgoing_hard_bytes,
+            Outgoing::new(
+                config.limits.outgoing_soft_bytes,
+                config.limits.outgoing_hard_bytes,
+                config.limits.outgoing_bytes,
+            ),
         ));
         restore(&shared, records, unwritable);
         let journal =
@@ -241,17 +247,17 @@ fn spawn_tasks(running: &Running, endpoint: Endpoint, config: &Config) {
     let settings = Settings {
         limits: config.frame_limits(),
         hello_timeout: Duration::from_millis(config.timing.hello_timeout_ms),
+        slow_peer: Duration::from_millis(config.timing.slow_peer_ms),
         close_flush: running.close_flush,
-        outgoing_soft_bytes: config.limits.outgoing_soft_bytes,
     };
     let limits = &config.limits;
     let listener = Listener {
         endpoint: endpoint.clone(),
         shared: running.shared.clone(),
         settings: Arc::new(settings),
-        connections: permits(limits.max_connections),
-        handshakes: permits(limits.max_handshakes),
-        retry_at: limits.max_handshakes.saturating_sub(limits.retry_handshakes),
+        connections: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+        opening: Arc::new(Opening::new(limits.max_handshakes)),
+        retry_handshakes: limits.retry_handshakes,
         tasks: running.tasks.clone(),
         stop: running.stop_accepting.clone(),
     };
@@ -268,10 +274,6 @@ fn spawn_tasks(running: &Running, endpoint: Endpoint, config: &Config) {
             listener::close(&endpoint, mcp_proto::ErrorCode::Internal, message);
         }
     });
-}
-
-fn permits(count: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
 }
 
 /// The name of this broker: the configured one, else the one kept, else a random one.

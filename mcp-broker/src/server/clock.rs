@@ -27,6 +27,11 @@ impl Clock {
         Duration::from_micros(deadline.since(self.mono()))
     }
 
+    /// The point of tokio's clock at which `wait` is over.
+    pub(crate) fn instant_in(&self, wait: Duration) -> tokio::time::Instant {
+        tokio::time::Instant::now() + wait
+    }
+
     fn mono(&self) -> Mono {
         Mono(self.start.elapsed().as_micros() as u64)
     }

@@ -19,26 +19,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mcp_proto::{DecodeError, ErrorCode, FrameCodec, Incoming, Limits, Message};
-use quinn::{ConnectionError, ReadError, RecvStream};
-use tokio::sync::OwnedSemaphorePermit;
+use mcp_proto::transport::STREAM_WINDOW_BYTES;
+use mcp_proto::{ErrorCode, Limits};
+use quinn::{ConnectionError, ReadError, RecvStream, VarInt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::{self, Link};
+use super::frames::Frames;
+use super::opening::Place;
 use super::shared::{Outbox, Shared};
+use super::slow::{FrameTime, takes_too_little};
 use crate::broker::{ConnectionId, Disconnect, Identity};
-
-/// What one hold of the core handles at most. Then the timer and other readers get their turn. Each
-/// hold flushes what it caused, so smaller ones make more and smaller packets.
-const HOLD_FRAMES: usize = 128;
-const HOLD_BYTES: usize = 128 * 1024;
-
-/// Room for frames that a connection keeps between bursts.
-const IDLE_FRAMES: usize = 32;
 
 /// Packets' payloads taken from QUIC at once.
 const READ_CHUNKS: usize = 32;
+
+/// What QUIC may keep in each direction, of all connections together, that is not read or not
+/// acknowledged. It is divided when a connection is opened, so many that come later may add about twice
+/// as much.
+const WINDOWS_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// A connection's share of it, however many or few there are: what a frame needs, and what the rest of
+/// a lane's settings are made for.
+const LEAST_WINDOW_BYTES: u32 = 128 * 1024;
+const MOST_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES;
 
 /// What all connections of a broker have in common.
 #[derive(Debug, Clone)]
@@ -47,10 +52,10 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     /// For the handshake, and again for the lane to be opened.
     pub(super) hello_timeout: Duration,
+    /// For a peer to get on with what it sends or takes.
+    pub(super) slow_peer: Duration,
     /// For the last frames of a connection that this side ends.
     pub(super) close_flush: Duration,
-    /// Bytes waiting for a client beyond which it is not read from.
-    pub(super) outgoing_soft_bytes: usize,
 }
 
 /// How reading ended.
@@ -69,11 +74,11 @@ pub(super) async fn run(
     settings: Arc<Settings>,
     id: ConnectionId,
     connecting: quinn::Connecting,
-    handshake: OwnedSemaphorePermit,
+    place: Place,
     stop: CancellationToken,
 ) {
     let peer = connecting.remote_address();
-    let opened = stop.run_until_cancelled(open(connecting, handshake, &settings)).await;
+    let opened = stop.run_until_cancelled(open(connecting, &settings)).await;
     let (quic, send, recv) = match opened {
         Some(Ok(opened)) => opened,
         Some(Err(problem)) => {
@@ -85,14 +90,15 @@ pub(super) async fn run(
     tracing::debug!(%peer, connection = id.0, "connected");
 
     let stopped = send.stopped();
-    let link = Arc::new(Link::new(id, quic.clone(), send));
-    let writer = tokio::spawn(write(link.clone(), quic.clone(), stopped, settings.close_flush));
+    let link = Arc::new(Link::new(id, quic.clone(), send, &shared.outgoing));
+    let writing = write(shared.clone(), settings.clone(), link.clone(), quic.clone(), stopped);
+    let writer = tokio::spawn(writing);
     shared.connections.insert(id, link.clone());
     shared.addresses.insert(peer, id);
     let mut outbox = Outbox::default();
     shared.hold(&mut outbox, |core, now| core.handle_connected(now, id, Identity::anonymous()));
 
-    let end = read(&shared, &settings, &link, &quic, recv, &mut outbox).await;
+    let end = read(&shared, &settings, &link, &quic, recv, place, &mut outbox).await;
     shared.connections.remove(&id);
     shared.addresses.remove(peer, id);
     if !link.is_closing() {
@@ -121,14 +127,12 @@ pub(super) async fn run(
 /// Completes the handshake and waits for the peer to open the lane.
 async fn open(
     connecting: quinn::Connecting,
-    handshake: OwnedSemaphorePermit,
     settings: &Settings,
 ) -> Result<(quinn::Connection, quinn::SendStream, RecvStream), String> {
     let quic = match timeout(settings.hello_timeout, connecting).await {
         Ok(connected) => connected.map_err(|error| error.to_string())?,
         Err(_) => return Err("the handshake was not completed in time".to_owned()),
     };
-    drop(handshake);
     match timeout(settings.hello_timeout, quic.accept_bi()).await {
         Ok(Ok((send, recv))) => Ok((quic, send, recv)),
         Ok(Err(error)) => Err(error.to_string()),
@@ -150,17 +154,31 @@ async fn read(
     link: &Link,
     quic: &quinn::Connection,
     mut recv: RecvStream,
+    place: Place,
     outbox: &mut Outbox,
 ) -> End {
     let mut frames = Frames::new(&settings.limits);
+    let mut frame_time = FrameTime::new(&shared.clock, settings.slow_peer);
     let mut chunks: [Bytes; READ_CHUNKS] = Default::default();
+    // Until HELLO.
+    let mut place = Some(place);
     loop {
         // A client that does not read its results may not send more tasks. A worker is always
         // read: its RESULTs free slots and memory, and what waits for it is bounded by its slots.
-        if !frames.from_worker && link.lane.queued_bytes() > settings.outgoing_soft_bytes {
-            link.lane.drained(settings.outgoing_soft_bytes / 2).await;
+        let soft_bytes = shared.outgoing.soft_bytes();
+        if !frames.from_worker && link.lane.queued_bytes() > soft_bytes {
+            link.lane.drained(soft_bytes / 2).await;
+            frame_time.begin(&shared.clock);
         }
-        let count = match recv.read_chunks(&mut chunks).await {
+        let read = tokio::select! {
+            biased;
+            read = recv.read_chunks(&mut chunks) => read,
+            () = frame_time.over(), if frames.is_within_one() => {
+                shared.hold(outbox, |core, now| core.handle_unfinished(now, link.id));
+                return End::Closing;
+            }
+        };
+        let count = match read {
             Ok(Some(count)) => count,
             Ok(None) => return End::Closed(quic.closed().await),
             Err(ReadError::ConnectionLost(error)) => return End::Closed(error),
@@ -171,20 +189,28 @@ async fn read(
             }
         };
         let mut chunks = &mut chunks[..count];
+        let bytes = chunks.iter().map(Bytes::len).sum();
+        let mut has_ended_one = false;
         loop {
             let decoded = frames.decode(&mut chunks);
+            let mut pause_ms = 0;
             if !frames.batch.is_empty() || decoded.is_err() {
-                shared.hold(outbox, |core, now| {
+                has_ended_one = true;
+                pause_ms = shared.hold(outbox, |core, now| {
                     for incoming in frames.batch.drain(..) {
                         core.handle_incoming(now, link.id, incoming);
                     }
                     if let Err(error) = &decoded {
                         core.handle_malformed(now, link.id, error);
                     }
+                    core.pause_ms(now, link.id)
                 });
             }
             if link.is_closing() {
                 return End::Closing;
+            }
+            if pause_ms > 0 {
+                let _ = timeout(Duration::from_millis(pause_ms), quic.closed()).await;
             }
             match decoded {
                 Ok(true) => tokio::task::yield_now().await,
@@ -193,67 +219,42 @@ async fn read(
                 Err(_) => return End::Reset,
             }
         }
+        if frames.is_greeted && place.take().is_some() {
+            let bytes = window_bytes(shared.connections.len());
+            quic.set_receive_window(VarInt::from_u32(bytes));
+            quic.set_send_window(bytes.into());
+        }
+        frame_time.came(&shared.clock, bytes, has_ended_one);
         frames.release();
     }
 }
 
-/// The frames of a lane.
-struct Frames {
-    codec: FrameCodec,
-    batch: Vec<Incoming>,
-    /// HELLO came, and was a worker's.
-    from_worker: bool,
-}
-
-impl Frames {
-    fn new(limits: &Limits) -> Self {
-        Self {
-            codec: FrameCodec::new(limits).with_bodies_apart(),
-            batch: Vec::new(),
-            from_worker: false,
-        }
-    }
-
-    /// Fills the batch with what one hold of the core handles, and says whether more is waiting.
-    fn decode(&mut self, chunks: &mut &mut [Bytes]) -> Result<bool, DecodeError> {
-        let mut bytes = 0;
-        while let Some(chunk) = chunks.first_mut() {
-            let before = chunk.len();
-            let Some(incoming) = self.codec.decode(chunk)? else {
-                *chunks = &mut std::mem::take(chunks)[1..];
-                continue;
-            };
-            if let Incoming::Frame(frame) = &incoming
-                && let Message::Hello(hello) = &frame.message
-            {
-                self.from_worker = hello.worker.is_some();
-            }
-            self.batch.push(incoming);
-            bytes += before - chunk.len();
-            if self.batch.len() >= HOLD_FRAMES || bytes >= HOLD_BYTES {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Gives back memory between bursts: most connections are idle most of the time.
-    fn release(&mut self) {
-        self.batch.shrink_to(IDLE_FRAMES);
-    }
+/// What may be on its way to and from a peer when there are so many.
+fn window_bytes(connections: usize) -> u32 {
+    let share = WINDOWS_BYTES / connections.max(1) as u64;
+    u32::try_from(share).unwrap_or(u32::MAX).clamp(LEAST_WINDOW_BYTES, MOST_WINDOW_BYTES)
 }
 
 /// Writes while the lane is blocked, and ends the connection when this side wants it ended.
 async fn write(
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
     link: Arc<Link>,
     quic: quinn::Connection,
     stopped: impl Future<Output = Result<Option<quinn::VarInt>, quinn::StoppedError>>,
-    close_flush: Duration,
 ) {
     let mut drive = pin!(link.lane.drive());
-    let is_driven = tokio::select! {
-        () = &mut drive => true,
-        _ = link.closing() => false,
+    let mut slow = pin!(takes_too_little(&link.lane, settings.slow_peer));
+    let mut is_slow = false;
+    let is_driven = loop {
+        tokio::select! {
+            () = &mut drive => break true,
+            _ = link.closing() => break false,
+            () = &mut slow, if !is_slow => {
+                is_slow = true;
+                shared.hold(&mut Outbox::default(), |core, now| core.handle_overflow(now, link.id));
+            }
+        }
     };
     if is_driven && !link.is_closing() {
         // The connection is gone already, or the peer stopped reading its lane for good.
@@ -270,7 +271,7 @@ async fn write(
             // Until the peer has everything.
             let _ = stopped.await;
         };
-        let _ = timeout(close_flush, flushed).await;
+        let _ = timeout(settings.close_flush, flushed).await;
     }
     connections::close(&quic, closing.code, &closing.message);
 }

@@ -11,6 +11,7 @@ use mcp_proto::lane::Lane;
 use quinn::VarInt;
 use tokio::sync::Notify;
 
+use super::outgoing::Outgoing;
 use crate::broker::ConnectionId;
 
 /// Connections by id.
@@ -38,10 +39,15 @@ pub(super) struct Closing {
 }
 
 impl Link {
-    pub(super) fn new(id: ConnectionId, quic: quinn::Connection, lane: quinn::SendStream) -> Self {
+    pub(super) fn new(
+        id: ConnectionId,
+        quic: quinn::Connection,
+        lane: quinn::SendStream,
+        outgoing: &Outgoing,
+    ) -> Self {
         Self {
             id,
-            lane: Lane::new(lane),
+            lane: Lane::new(lane).counted_in(outgoing.waiting_bytes().clone()),
             quic,
             closing: OnceLock::new(),
             close_asked: Notify::new(),
@@ -77,8 +83,9 @@ impl Link {
     }
 
     /// Says for the first time only that more is queued than the connection may have.
-    pub(super) fn overflows(&self, hard_bytes: usize) -> bool {
-        self.lane.queued_bytes() > hard_bytes && !self.is_overflowing.swap(true, Ordering::Relaxed)
+    pub(super) fn overflows(&self, outgoing: &Outgoing) -> bool {
+        outgoing.is_too_much(self.lane.queued_bytes())
+            && !self.is_overflowing.swap(true, Ordering::Relaxed)
     }
 }
 

@@ -10,7 +10,7 @@ use mcp_proto::socket::quic_socket;
 use mcp_proto::transport::transport_config;
 use mcp_proto::unreachable::Unreachable;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Endpoint, Incoming, ServerConfig};
+use quinn::{Endpoint, Incoming, ServerConfig, VarInt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ use tokio_util::task::TaskTracker;
 use super::connection::{self, Settings};
 use super::drivers::TrackedRuntime;
 use super::error::{StartError, TlsError};
+use super::log::Budget;
+use super::opening::Opening;
 use super::reset::ResetKey;
 use super::shared::Shared;
 use crate::broker::ConnectionId;
@@ -27,15 +29,21 @@ use crate::broker::ConnectionId;
 /// fit is lost and sent again.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// What a peer may send before its HELLO is taken, which has 64 KiB at most.
+const OPENING_WINDOW_BYTES: u32 = 128 * 1024;
+
+/// What is kept of a connection that is not accepted yet, which happens at once: a few packets.
+const INCOMING_BYTES: u64 = 16 * 1024;
+
 /// Accepts connections.
 pub(super) struct Listener {
     pub(super) endpoint: Endpoint,
     pub(super) shared: Arc<Shared>,
     pub(super) settings: Arc<Settings>,
     pub(super) connections: Arc<Semaphore>,
-    pub(super) handshakes: Arc<Semaphore>,
-    /// With as few free handshakes as this, peers must prove their address.
-    pub(super) retry_at: usize,
+    pub(super) opening: Arc<Opening>,
+    /// With so many connections being opened, peers must prove their address.
+    pub(super) retry_handshakes: usize,
     pub(super) tasks: TaskTracker,
     /// Ends the listening.
     pub(super) stop: CancellationToken,
@@ -45,31 +53,29 @@ impl Listener {
     /// Runs until stopped.
     pub(super) async fn run(self) {
         let mut next_id = 1;
-        let mut is_refusing = false;
+        let mut refusals = Budget::default();
         while let Some(Some(incoming)) = self.stop.run_until_cancelled(self.endpoint.accept()).await
         {
             let Ok(connection) = self.connections.clone().try_acquire_owned() else {
-                if !std::mem::replace(&mut is_refusing, true) {
-                    tracing::warn!("as many connections as allowed: new ones are refused");
+                if let Some(left_out) = refusals.line(self.shared.clock.now().mono) {
+                    let peer = incoming.remote_address();
+                    tracing::warn!(%peer, left_out, "refused: as many connections as allowed");
                 }
                 incoming.refuse();
                 continue;
             };
-            if std::mem::take(&mut is_refusing) {
-                tracing::info!("new connections are accepted again");
-            }
             self.accept(ConnectionId(next_id), incoming, connection);
             next_id += 1;
         }
     }
 
     fn accept(&self, id: ConnectionId, incoming: Incoming, connection: OwnedSemaphorePermit) {
-        if self.handshakes.available_permits() <= self.retry_at && incoming.may_retry() {
+        if self.opening.taken() >= self.retry_handshakes && incoming.may_retry() {
             // Fails only where it may not be asked, which was checked.
             let _ = incoming.retry();
             return;
         }
-        let Ok(handshake) = self.handshakes.clone().try_acquire_owned() else {
+        let Some(place) = self.opening.place(incoming.remote_address().ip()) else {
             incoming.refuse();
             return;
         };
@@ -83,7 +89,7 @@ impl Listener {
         let (shared, settings) = (self.shared.clone(), self.settings.clone());
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
-            connection::run(shared, settings, id, connecting, handshake, stop).await;
+            connection::run(shared, settings, id, connecting, place, stop).await;
             drop(connection);
         });
     }
@@ -109,8 +115,13 @@ pub(super) fn bind(
         QuicServerConfig::try_from(tls).map_err(|error| TlsError::Unusable(error.to_string()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     let udp_payload = transport.max_udp_payload_bytes;
-    config.transport_config(Arc::new(transport_config(transport.idle_timeout, udp_payload)));
-    config.max_incoming(transport.max_incoming);
+    let mut settings = transport_config(transport.idle_timeout, udp_payload);
+    settings.receive_window(VarInt::from_u32(OPENING_WINDOW_BYTES));
+    config
+        .transport_config(Arc::new(settings))
+        .max_incoming(transport.max_incoming)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES * transport.max_incoming as u64);
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
         _ => StartError::Bind { address, source },

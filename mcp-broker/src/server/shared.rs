@@ -20,13 +20,14 @@ use bytes::Bytes;
 use mcp_proto::Message;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tracing::level_filters::LevelFilter;
 
 use super::clock::Clock;
 use super::connections::{Connections, Link};
 use super::journal::{Entry, Gauges};
+use super::log::Log;
+use super::outgoing::Outgoing;
 use super::unreachable::Addresses;
-use crate::broker::{ConnectionId, Core, Event, Level, Mono, Now, Output};
+use crate::broker::{ConnectionId, Core, Event, Mono, Now, Output};
 
 /// What all tasks of a broker share.
 pub(super) struct Shared {
@@ -42,8 +43,8 @@ pub(super) struct Shared {
     pub(super) failed: CancellationToken,
     /// Of the journal, if there is one.
     pub(super) journal: Option<Arc<Gauges>>,
-    /// Bytes for one peer beyond which it is closed.
-    outgoing_hard_bytes: usize,
+    pub(super) outgoing: Outgoing,
+    log: Log,
 }
 
 struct Held {
@@ -70,7 +71,7 @@ impl Shared {
         clock: Clock,
         to_journal: Sender<Entry>,
         journal: Option<Arc<Gauges>>,
-        outgoing_hard_bytes: usize,
+        outgoing: Outgoing,
     ) -> Self {
         let held = Held { core, timer_at: None, is_draining: false, journal: Some(to_journal) };
         Self {
@@ -82,7 +83,8 @@ impl Shared {
             drained: CancellationToken::new(),
             failed: CancellationToken::new(),
             journal,
-            outgoing_hard_bytes,
+            outgoing,
+            log: Log::default(),
         }
     }
 
@@ -109,6 +111,9 @@ impl Shared {
         }
         drop(held);
         outbox.flush();
+        for (event, peer) in outbox.events.drain(..) {
+            self.log.event(now.mono, &event, peer);
+        }
         result
     }
 
@@ -164,7 +169,7 @@ impl Shared {
     fn push(&self, to: ConnectionId, outbox: &mut Outbox, push: impl FnOnce(&Link)) {
         if let Some(link) = outbox.touch(to, &self.connections) {
             push(link);
-            if link.overflows(self.outgoing_hard_bytes) {
+            if link.overflows(&self.outgoing) {
                 outbox.overflowing.push(to);
             }
         }
@@ -198,7 +203,7 @@ impl Shared {
                 }
             }
             Output::Event(event) => {
-                if LevelFilter::current() >= level(&event) {
+                if Log::takes(&event) {
                     let peer = match &event {
                         Event::PeerRefused { connection, .. } => {
                             outbox.touch(*connection, &self.connections).map(Link::peer)
@@ -234,28 +239,6 @@ impl Outbox {
             // A blocked lane wakes its writer task, and a closed one ends it.
             link.lane.flush();
         }
-        for (event, peer) in self.events.drain(..) {
-            log(&event, peer);
-        }
-    }
-}
-
-fn level(event: &Event) -> tracing::Level {
-    match event.level() {
-        Level::Debug => tracing::Level::DEBUG,
-        Level::Info => tracing::Level::INFO,
-        Level::Warn => tracing::Level::WARN,
-        Level::Error => tracing::Level::ERROR,
-    }
-}
-
-fn log(event: &Event, peer: Option<SocketAddr>) {
-    let peer = peer.map(tracing::field::display);
-    match event.level() {
-        Level::Debug => tracing::debug!(peer, "{event}"),
-        Level::Info => tracing::info!(peer, "{event}"),
-        Level::Warn => tracing::warn!(peer, "{event}"),
-        Level::Error => tracing::error!(peer, "{event}"),
     }
 }
 
@@ -280,7 +263,7 @@ mod tests {
     fn shared() -> Shared {
         let config = CoreConfig::new(NodeId::try_from("b").unwrap(), 1, 1);
         let (journal, _) = super::super::journal::entries();
-        Shared::new(Core::new(config), Clock::start(), journal, None, 1)
+        Shared::new(Core::new(config), Clock::start(), journal, None, Outgoing::new(1, 1, 1))
     }
 
     #[test]

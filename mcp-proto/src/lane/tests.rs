@@ -133,3 +133,54 @@ fn a_lane_that_another_flush_emptied_still_ends() {
     lane.flush();
     assert!(drive.poll(&mut cx).is_ready());
 }
+
+#[test]
+fn what_waits_in_blocked_lanes_is_counted_until_it_is_taken_or_dropped() {
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let open = |is_open: &Arc<AtomicBool>, yes| is_open.store(yes, Ordering::SeqCst);
+    let gates: [Arc<AtomicBool>; 2] = Default::default();
+    let [first, second] =
+        gates.each_ref().map(|gate| Lane::new(Gate(gate.clone())).counted_in(waiting.clone()));
+    let push = |lane: &Lane<Gate>| {
+        lane.push(&Message::Pong(1), &Bytes::from(vec![0; 10_000]));
+        lane.flush();
+        lane.queued_bytes()
+    };
+    for lane in [&first, &second, &first] {
+        push(lane);
+        assert_eq!(waiting.load(Ordering::SeqCst), first.queued_bytes() + second.queued_bytes());
+    }
+    open(&gates[0], true);
+    first.flush();
+    assert_eq!(waiting.load(Ordering::SeqCst), second.queued_bytes());
+    assert_eq!(push(&first), 0);
+    drop(second);
+    assert_eq!(waiting.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_blocked_lane_tells_how_far_it_has_come() {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let lane = Lane::new(Gate(is_open.clone()));
+    let flush = |yes| {
+        is_open.store(yes, Ordering::SeqCst);
+        lane.push(&Message::Pong(1), &Bytes::new());
+        let bytes = lane.queued_bytes() as u64;
+        lane.flush();
+        bytes
+    };
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut until_blocked = pin!(lane.until_blocked());
+    assert!(until_blocked.as_mut().poll(&mut cx).is_pending());
+    flush(false);
+    let begun = lane.blocked();
+    assert_eq!(until_blocked.poll(&mut cx), Poll::Ready(begun.unwrap()));
+    flush(false);
+    assert_eq!(lane.blocked(), begun);
+    let taken_bytes = flush(true);
+    assert_eq!(lane.blocked(), None);
+    flush(false);
+    let again = lane.blocked().unwrap();
+    assert!(again.time > begun.unwrap().time);
+    assert_eq!(again.taken_bytes, taken_bytes);
+}

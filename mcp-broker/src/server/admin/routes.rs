@@ -108,6 +108,7 @@ mod tests {
 
     use super::super::super::clock::Clock;
     use super::super::super::journal;
+    use super::super::super::outgoing::Outgoing;
     use super::super::super::shared::Outbox;
     use super::*;
     use crate::broker::{Core, CoreConfig};
@@ -116,7 +117,13 @@ mod tests {
     async fn a_broker_whose_core_failed_is_neither_live_nor_ready() {
         let config = CoreConfig::new(NodeId::try_from("b").unwrap(), 1, 1);
         let (to_journal, _entries) = journal::entries();
-        let shared = Arc::new(Shared::new(Core::new(config), Clock::start(), to_journal, None, 1));
+        let shared = Arc::new(Shared::new(
+            Core::new(config),
+            Clock::start(),
+            to_journal,
+            None,
+            Outgoing::new(1, 1, 1),
+        ));
         let fail = || shared.hold(&mut Outbox::default(), |_, _| panic!("a fault"));
         assert!(thread::scope(|scope| scope.spawn(fail).join().is_err()));
 

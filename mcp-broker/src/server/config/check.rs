@@ -59,6 +59,7 @@ impl Config {
 
         for (key, ms) in [
             ("timing.hello_timeout_ms", timing.hello_timeout_ms),
+            ("timing.slow_peer_ms", timing.slow_peer_ms),
             ("timing.idle_timeout_ms", timing.idle_timeout_ms),
             ("timing.lease_ms", timing.lease_ms),
             ("timing.ping_interval_ms", timing.ping_interval_ms),

@@ -43,6 +43,7 @@ impl Default for LimitsConfig {
             retry_handshakes: 128,
             outgoing_soft_bytes: 4 * 1024 * 1024,
             outgoing_hard_bytes: 32 * 1024 * 1024,
+            outgoing_bytes: 1024 * 1024 * 1024,
             max_udp_payload_bytes: MAX_UDP_PAYLOAD_BYTES,
             max_header_bytes: MAX_HEADER_BYTES as u32,
             max_body_bytes: MAX_BODY_BYTES as u32,
@@ -58,6 +59,7 @@ impl Default for LimitsConfig {
             max_waiters: 8,
             max_detached_results: 10_000,
             max_detached_bytes: 16 * 1024 * 1024,
+            detached_bytes: 256 * 1024 * 1024,
             kept_results: 10_000,
             kept_result_bytes: 64 * 1024 * 1024,
             max_upload_bytes: 64 * 1024 * 1024,
@@ -73,6 +75,7 @@ impl Default for TimingConfig {
     fn default() -> Self {
         Self {
             hello_timeout_ms: 3_000,
+            slow_peer_ms: 15_000,
             idle_timeout_ms: 30_000,
             lease_ms: 30_000,
             ping_interval_ms: 10_000,

@@ -109,10 +109,11 @@ pub struct DurableConfig {
 pub struct LimitsConfig {
     /// Open connections; further ones are refused. Each costs about 40 KiB when idle. 20,000.
     pub max_connections: usize,
-    /// Handshakes under way; further ones are refused. Each costs CPU before anything is known of
-    /// its peer. 1,024.
+    /// Connections being opened, from the handshake until HELLO; further ones are refused, and those of
+    /// one address (of IPv6: its first 64 bits) from eight ninths of them on. Each costs CPU and memory
+    /// before anything is known of its peer. 1,024.
     pub max_handshakes: usize,
-    /// With so many handshakes under way, a further peer must first prove that its address is its
+    /// With so many connections being opened, a further peer must first prove that its address is its
     /// own (QUIC Retry, one round trip more), so that forged addresses cost little. 0: always. 128.
     pub retry_handshakes: usize,
     /// Bytes waiting to be sent to a client beyond which nothing is read from it, until it has read
@@ -120,6 +121,10 @@ pub struct LimitsConfig {
     pub outgoing_soft_bytes: usize,
     /// Bytes waiting to be sent to a peer beyond which it is closed with SLOW_CONSUMER. 32 MiB.
     pub outgoing_hard_bytes: usize,
+    /// Bytes waiting to be sent to peers that do not take them as fast as they come, of all together.
+    /// No peer may have more than eight times what is free of it: when many stop reading, each has less
+    /// than the above, but 256 KiB always. 1 GiB.
+    pub outgoing_bytes: usize,
 
     /// Largest UDP payload, in both directions, that path MTU discovery tries: 1,200 to 5,232. Less
     /// than the default where a network drops large packets now and then. 5,232.
@@ -155,6 +160,9 @@ pub struct LimitsConfig {
     pub max_detached_results: usize,
     /// Bytes of the results held for a client that lost its connection.
     pub max_detached_bytes: usize,
+    /// Bytes of the results held for all of those together; none of them may have more than eight times
+    /// what is free of it. 256 MiB.
+    pub detached_bytes: usize,
     /// Results kept after delivery, which answer duplicates and FETCH.
     pub kept_results: usize,
     /// Bytes of the results kept after delivery.
@@ -183,6 +191,11 @@ pub struct LimitsConfig {
 pub struct TimingConfig {
     /// A connection may take this long for each of: the handshake, opening its lane, HELLO. 3,000.
     pub hello_timeout_ms: u64,
+    /// A peer that has begun a frame must send 64 KiB of it, or all, in each such time, or is closed
+    /// with FRAME_TIMEOUT; one for which something waits must take as much, or is closed with
+    /// SLOW_CONSUMER after this time or up to twice as long. Longer than a network is silent and comes
+    /// back. 15,000.
+    pub slow_peer_ms: u64,
     /// A connection without any packet for this long is dead to QUIC. 30,000.
     pub idle_timeout_ms: u64,
     /// A worker silent for this long is lost, even when it holds nothing. 30,000.
@@ -318,6 +331,7 @@ impl Config {
             max_waiters: limits.max_waiters,
             max_detached_results: limits.max_detached_results,
             max_detached_bytes: limits.max_detached_bytes,
+            detached_bytes: limits.detached_bytes,
             kept_results: limits.kept_results,
             kept_result_bytes: limits.kept_result_bytes,
             max_upload_bytes: limits.max_upload_bytes,

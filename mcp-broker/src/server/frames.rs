@@ -1,0 +1,69 @@
+//! The frames of a lane, in batches.
+
+use bytes::Bytes;
+use mcp_proto::{DecodeError, FrameCodec, Incoming, Limits, Message};
+
+/// What one hold of the core handles at most. Then the timer and other readers get their turn. Each
+/// hold flushes what it caused, so smaller ones make more and smaller packets.
+const HOLD_FRAMES: usize = 128;
+const HOLD_BYTES: usize = 128 * 1024;
+
+/// Room for frames that a connection keeps between bursts.
+const IDLE_FRAMES: usize = 32;
+
+/// Makes batches of frames.
+pub(super) struct Frames {
+    codec: FrameCodec,
+    pub(super) batch: Vec<Incoming>,
+    /// HELLO came.
+    pub(super) is_greeted: bool,
+    /// It was a worker's.
+    pub(super) from_worker: bool,
+}
+
+impl Frames {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            codec: FrameCodec::new(limits).with_bodies_apart(),
+            batch: Vec::new(),
+            is_greeted: false,
+            from_worker: false,
+        }
+    }
+
+    /// Fills the batch with what one hold of the core handles, and says whether more is waiting.
+    pub(super) fn decode(&mut self, chunks: &mut &mut [Bytes]) -> Result<bool, DecodeError> {
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.first_mut() {
+            let before = chunk.len();
+            let Some(incoming) = self.codec.decode(chunk)? else {
+                // It is empty, but may be a part of a large allocation.
+                *chunk = Bytes::new();
+                *chunks = &mut std::mem::take(chunks)[1..];
+                continue;
+            };
+            if let Incoming::Frame(frame) = &incoming
+                && let Message::Hello(hello) = &frame.message
+            {
+                self.is_greeted = true;
+                self.from_worker = hello.worker.is_some();
+            }
+            self.batch.push(incoming);
+            bytes += before - chunk.len();
+            if self.batch.len() >= HOLD_FRAMES || bytes >= HOLD_BYTES {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a frame has begun whose end has not come.
+    pub(super) fn is_within_one(&self) -> bool {
+        self.codec.is_within_frame()
+    }
+
+    /// Gives back memory between bursts: most connections are idle most of the time.
+    pub(super) fn release(&mut self) {
+        self.batch.shrink_to(IDLE_FRAMES);
+    }
+}

@@ -1,0 +1,74 @@
+//! How much may wait for peers that do not read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mcp_proto::limits::{MAX_BODY_BYTES, MAX_HEADER_BYTES};
+
+/// What may wait for a peer whatever waits for others: two of the largest frames.
+const LEAST_BYTES: usize = 2 * (MAX_HEADER_BYTES + MAX_BODY_BYTES);
+
+/// A peer may have so many times as much as is free. So one alone has its own bound, and many that
+/// don't read can't take the room of those who do.
+const SHARE: usize = 8;
+
+/// The bounds of what waits.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// For a client beyond which it is not read from.
+    soft_bytes: usize,
+    /// For a peer beyond which it is closed.
+    hard_bytes: usize,
+    /// For all peers together.
+    max_bytes: usize,
+    /// In lanes that are blocked.
+    waiting_bytes: Arc<AtomicUsize>,
+}
+
+impl Outgoing {
+    pub(super) fn new(soft_bytes: usize, hard_bytes: usize, max_bytes: usize) -> Self {
+        Self { soft_bytes, hard_bytes, max_bytes, waiting_bytes: Arc::default() }
+    }
+
+    /// Where lanes count what waits in them.
+    pub(super) fn waiting_bytes(&self) -> &Arc<AtomicUsize> {
+        &self.waiting_bytes
+    }
+
+    /// What may wait for a client now before it is not read from.
+    pub(super) fn soft_bytes(&self) -> usize {
+        self.soft_bytes.min(self.bound() / 2)
+    }
+
+    /// Whether a peer for which so much waits is to be closed.
+    #[inline]
+    pub(super) fn is_too_much(&self, bytes: usize) -> bool {
+        bytes > self.hard_bytes.min(LEAST_BYTES) && bytes > self.bound()
+    }
+
+    fn bound(&self) -> usize {
+        let free = self.max_bytes.saturating_sub(self.waiting_bytes.load(Ordering::Relaxed));
+        self.hard_bytes.min(free.saturating_mul(SHARE).max(LEAST_BYTES))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1024 * 1024;
+
+    #[test]
+    fn a_peer_has_its_own_bound_while_there_is_room_and_less_when_many_wait() {
+        let it = Outgoing::new(4 * MIB, 32 * MIB, 1024 * MIB);
+        assert!(!it.is_too_much(32 * MIB) && it.is_too_much(32 * MIB + 1));
+        assert_eq!(it.soft_bytes(), 4 * MIB);
+        it.waiting_bytes.store(1020 * MIB, Ordering::Relaxed);
+        assert!(!it.is_too_much(32 * MIB));
+        it.waiting_bytes.store(1023 * MIB, Ordering::Relaxed);
+        assert!(!it.is_too_much(8 * MIB) && it.is_too_much(8 * MIB + 1));
+        it.waiting_bytes.store(2048 * MIB, Ordering::Relaxed);
+        assert!(!it.is_too_much(LEAST_BYTES) && it.is_too_much(LEAST_BYTES + 1));
+        assert_eq!(it.soft_bytes(), LEAST_BYTES / 2);
+    }
+}
