@@ -67,8 +67,8 @@ pub(super) struct Serve {
     #[arg(verbatim_doc_comment, long)]
     admin_allow_remote: bool,
 
-    /// Directory for what outlives the process: epoch, name, development certificate. One broker
-    /// at a time [default: none; with --dev $XDG_STATE_HOME/mcp-broker, or
+    /// Directory for what outlives the process: the journal of durable tasks, epoch, name,
+    /// development certificate. One broker at a time [default: none; with --dev $XDG_STATE_HOME/mcp-broker, or
     /// ~/.local/state/mcp-broker]
     #[arg(verbatim_doc_comment, long, value_name = "DIR", env = "MCP_STATE")]
     state: Option<PathBuf>,

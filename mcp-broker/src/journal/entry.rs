@@ -20,6 +20,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use memchr::memmem;
 
 /// The present layout. A segment of an older one is read as such and never written to; the next start
 /// moves what counts of it to a new one.
@@ -294,16 +295,17 @@ fn following(
     salt: u32,
     mut at: usize,
 ) -> impl Iterator<Item = (Range<usize>, Parsed)> {
+    // There may be megabytes of remains.
+    let salts = memmem::Finder::new(&salt.to_le_bytes()).into_owned();
     std::iter::from_fn(move || {
-        while at + HEADER_BYTES <= segment.len() {
-            let start = at;
-            let found = read(segment, salt, start);
-            at = found.as_ref().map_or(start + 1, |(end, _)| *end);
-            if let Some((end, parsed)) = found {
+        loop {
+            let start = at + salts.find(segment.get(at..)?)?;
+            if let Some((end, parsed)) = read(segment, salt, start) {
+                at = end;
                 return Some((start..end, parsed));
             }
+            at = start + 1;
         }
-        None
     })
 }
 
