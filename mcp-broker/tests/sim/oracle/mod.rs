@@ -103,7 +103,7 @@ impl Oracle {
         }
         let is_new = task.ended.is_none() && !task.is_settled;
         assert!(is_new, "{id} has ended and is taken again: {task:?}");
-        task.taken = Some(seq);
+        (task.taken, task.at_hand) = (Some(seq), None);
     }
 
     /// The record goes to the journal that a task has ended.
@@ -151,6 +151,10 @@ impl Oracle {
         let id = deliver.task_id.as_str();
         let Some(task) = self.tasks.get(id).filter(|_| !is_for_one(deliver)) else { return };
         let end = End::of(deliver, body);
+        if task.at_hand.as_ref() == Some(&end) {
+            self.task(id).span = None;
+            return;
+        }
         if end.code == Some(ErrorCode::Settled) {
             assert!(task.is_settled, "{id} is said to be settled: {task:?}");
             let as_told = task.told.as_ref().is_none_or(|told| told.executed == end.executed);

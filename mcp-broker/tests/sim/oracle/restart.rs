@@ -72,7 +72,7 @@ impl Task {
         } else {
             self.compare(id, &found, synced);
         }
-        self.taken = None;
+        (self.taken, self.at_hand) = (None, None);
         self.span = found.accepted.map(|task| Span::of(task, now));
         self.ended = found.ended;
     }
@@ -87,7 +87,9 @@ impl Task {
         if let Some(before) = self.before.take_if(|before| before.seq > synced) {
             let is_settled = found.is_settled && before.is_settled;
             let has_end = is_settled || end == before.told.as_ref();
-            let is_as_before = found.accepted.is_none() && has_end;
+            let has_later_end = self.is_settled && found.is_settled
+                || end.is_some() && end == self.ended.as_ref().map(|ended| &ended.end);
+            let is_as_before = found.accepted.is_none() && has_end && !has_later_end;
             if is_as_before {
                 assert!(found.is_dead, "{id} is neither dead nor done again: {found:?} {self:?}");
                 self.undo_replay(before);

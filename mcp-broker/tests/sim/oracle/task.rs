@@ -88,6 +88,8 @@ pub(super) struct Task {
     pub(super) is_settled: bool,
     /// That nothing is kept of it any more is in the journal, or on its way there.
     pub(super) is_forgotten: bool,
+    /// The outcome that need not be known any more, but may be until the broker ends.
+    pub(super) at_hand: Option<End>,
     pub(super) told: Option<End>,
     /// It was told after the journal had failed: a restart knows nothing of it.
     pub(super) is_told_in_vain: bool,
@@ -107,6 +109,7 @@ impl Task {
             is_accepted: false,
             is_settled: false,
             is_forgotten: false,
+            at_hand: None,
             told: None,
             is_told_in_vain: false,
             attempts: Vec::new(),
@@ -128,9 +131,11 @@ impl Task {
 
     /// Nothing of it is kept any more.
     pub(super) fn forget(&mut self) {
+        let ended = self.ended.take().map(|ended| ended.end);
+        self.at_hand = self.told.take().or(ended);
         self.begin_anew();
         self.before = None;
-        (self.ended, self.is_settled, self.is_forgotten) = (None, false, true);
+        (self.is_settled, self.is_forgotten) = (false, true);
     }
 
     /// It has ended, and is done again.
