@@ -20,6 +20,8 @@ pub(crate) struct Asks {
     pub(crate) retry: Option<Retry>,
     pub(crate) attempt_timeout_ms: u32,
     pub(crate) priority: Priority,
+    /// Whether it ends with its client's connection.
+    pub(crate) is_tied: bool,
     /// Whether anybody has asked for that.
     pub(crate) is_cancelled: Cell<bool>,
 }
@@ -44,6 +46,7 @@ impl Asks {
             retry: rng.chance(30).then_some(retry),
             attempt_timeout_ms: if rng.chance(10) { 2_000 } else { 0 },
             priority: rng.pick(&[Priority::Low, Priority::Normal, Priority::Urgent]),
+            is_tied: rng.chance(plan.tied_percent),
             is_cancelled: Cell::new(false),
         })
     }
@@ -60,6 +63,7 @@ impl Asks {
             retry: self.retry,
             attempt_timeout_ms: self.attempt_timeout_ms,
             priority: self.priority,
+            cancel_on_disconnect: self.is_tied,
             ..Task::new(self.id.clone(), action())
         };
         Send { delay_ms, ..Send::new(task.encode(), ttl_ms) }

@@ -393,7 +393,7 @@ impl Running {
             Output::Journal { seq, record } => {
                 world.log(|| format!("broker: record {seq}: {record:?}"));
                 match &record {
-                    Record::Forgotten(name) => world.oracle.forgotten(name.task_id.as_str()),
+                    Record::Forgotten(name) => world.oracle.forgotten(name.task_id.as_str(), now),
                     Record::Accepted(name, task) => {
                         world.oracle.taken(name.task_id.as_str(), seq, task, now);
                     }

@@ -1,8 +1,10 @@
 //! What goes wrong, and that it heals.
 
+use std::collections::BTreeMap;
+
 use crate::network::{Peer, Way};
 use crate::plan::{FAULTS, Fault};
-use crate::sim::{Event, Sim};
+use crate::sim::{Event, Sim, World};
 
 /// What ends some time after it began.
 #[derive(Debug, Clone)]
@@ -13,7 +15,43 @@ pub(crate) enum Chaos {
     Unreachable(u64),
 }
 
+/// Whose processes do nothing, and until when.
+#[derive(Debug, Default)]
+pub(crate) struct Stalled {
+    broker_us: u64,
+    peers_us: BTreeMap<Peer, u64>,
+}
+
+impl Stalled {
+    /// When something that happens to a process is dealt with.
+    fn until_us(&self, event: &Event, world: &World) -> u64 {
+        let of_peer = |peer| self.peers_us.get(&peer).copied().unwrap_or_default();
+        match event {
+            Event::Arrive(_, Way::Up) | Event::Notice(_, Way::Up) | Event::Idle(_, Way::Up) => {
+                self.broker_us
+            }
+            Event::Timer(_) | Event::Synced(_) | Event::Stop(_) => self.broker_us,
+            Event::Arrive(link, Way::Down)
+            | Event::Notice(link, Way::Down)
+            | Event::Idle(link, Way::Down) => world.peer_of(*link).map_or(0, of_peer),
+            Event::Client(index, ..) => of_peer(Peer::Client(*index)),
+            Event::Worker(index, ..) => of_peer(Peer::Worker(*index)),
+            Event::Start | Event::Fault(_) | Event::Chaos(_) => 0,
+        }
+    }
+}
+
 impl Sim {
+    /// Whether something has to wait until its process goes on.
+    pub(crate) fn is_put_off(&mut self, event: &Event) -> bool {
+        let until_us = self.stalled.until_us(event, &self.world);
+        let is_put_off = until_us > self.world.now_us;
+        if is_put_off {
+            self.world.at(until_us, event.clone());
+        }
+        is_put_off
+    }
+
     pub(crate) fn begin_trouble(&mut self) {
         for fault in FAULTS {
             self.next_fault(fault);
@@ -96,6 +134,17 @@ impl Sim {
                 self.broker.set_clock(ahead_ms, &mut self.world);
             }
             Fault::Operator => self.operate(),
+            Fault::BrokerStall => {
+                let lasts_us = self.world.rng.time_us(10_000..10_000_000);
+                self.world.log(|| format!("broker: does nothing for {lasts_us} us"));
+                self.stalled.broker_us = self.world.now_us + lasts_us;
+            }
+            Fault::PeerStall => {
+                let peer = self.any_peer();
+                let lasts_us = self.world.rng.time_us(10_000..20_000_000);
+                self.world.log(|| format!("{peer:?}: does nothing for {lasts_us} us"));
+                self.stalled.peers_us.insert(peer, self.world.now_us + lasts_us);
+            }
         }
     }
 

@@ -350,9 +350,6 @@ impl Client {
     /// STATUS UNKNOWN.
     fn is_unknown(&mut self, id: &TaskId, world: &mut World) {
         let Some(entry) = self.ledger.get_mut(id).filter(|it| it.end.is_none()) else { return };
-        if entry.asks.is_durable && entry.is_accepted {
-            panic!("client {}: {id} was ACCEPTED and is UNKNOWN", self.index);
-        }
         let is_over = entry.deadline_us < world.now_us + 1_000;
         if entry.asks.may_run_twice() && !is_over {
             self.send(id, world);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use mcp_broker::broker::{CoreConfig, Policy};
+use mcp_broker::broker::{CoreConfig, HedgeRule, Policy};
 use mcp_proto::NodeId;
 
 use crate::rng::Rng;
@@ -20,13 +20,17 @@ pub(crate) enum Fault {
     WorkerLeave,
     BrokerCrash,
     BrokerShutdown,
+    /// The broker's process does nothing for a while.
+    BrokerStall,
+    /// A client's or worker's does nothing.
+    PeerStall,
     DiskFailure,
     WallJump,
     /// Nothing goes wrong: an operator has a dead letter done again, or drops it.
     Operator,
 }
 
-pub(crate) const FAULTS: [Fault; 12] = [
+pub(crate) const FAULTS: [Fault; 14] = [
     Fault::Break,
     Fault::Partition,
     Fault::Lag,
@@ -36,6 +40,8 @@ pub(crate) const FAULTS: [Fault; 12] = [
     Fault::WorkerLeave,
     Fault::BrokerCrash,
     Fault::BrokerShutdown,
+    Fault::BrokerStall,
+    Fault::PeerStall,
     Fault::DiskFailure,
     Fault::WallJump,
     Fault::Operator,
@@ -64,9 +70,17 @@ pub(crate) struct Plan {
     pub(crate) cancel_percent: u32,
     pub(crate) fail_percent: u32,
     pub(crate) nack_percent: u32,
+    /// Tasks that end with their client's connection.
+    pub(crate) tied_percent: u32,
     /// Mean time between two of a kind, for those that happen.
     pub(crate) every_us: [Option<u64>; FAULTS.len()],
     pub(crate) policy: Policy,
+    pub(crate) hedges: bool,
+    /// Tasks that wait, and bytes of durable ones; 0: as many as usual.
+    pub(crate) max_queue_tasks: usize,
+    pub(crate) max_durable_bytes: usize,
+    /// For how long an outcome is kept that nobody settles.
+    pub(crate) retention_ms: u64,
     pub(crate) hello_timeout_ms: u64,
     pub(crate) detach_ms: u64,
     pub(crate) resume_grace_ms: u64,
@@ -74,6 +88,7 @@ pub(crate) struct Plan {
 }
 
 const S: u64 = 1_000_000;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Self {
@@ -100,8 +115,13 @@ impl Plan {
             cancel_percent: rng.pick(&[0, 5, 20]),
             fail_percent: rng.pick(&[0, 10, 40]),
             nack_percent: rng.pick(&[0, 5, 30]),
+            tied_percent: rng.pick(&[0, 0, 20]),
             every_us,
             policy: rng.pick(Policy::ALL),
+            hedges: rng.chance(30),
+            max_queue_tasks: rng.pick(&[0, 0, 0, 4]),
+            max_durable_bytes: rng.pick(&[0, 0, 0, 1_000]),
+            retention_ms: rng.pick(&[DAY_MS, DAY_MS, DAY_MS, 10_000]),
             hello_timeout_ms: 3_000,
             detach_ms: rng.pick(&[500, 30_000]),
             resume_grace_ms: rng.pick(&[1_000, 10_000]),
@@ -119,7 +139,12 @@ impl Plan {
         self.work_us = 100..10_000;
         self.sync_us = 100..10_000;
         self.delay_us = 50..5_000;
-        (self.delayed_percent, self.shared_percent, self.cancel_percent) = (0, 0, 0);
+        (self.delayed_percent, self.shared_percent) = (0, 0);
+        (self.cancel_percent, self.tied_percent) = (0, 0);
+        if self.max_durable_bytes > 0 {
+            // Outcomes that nobody settles may have taken all the room.
+            self.durable_percent = 0;
+        }
     }
 
     /// What the broker of an epoch is configured with.
@@ -127,6 +152,16 @@ impl Plan {
         let broker_id = NodeId::try_from("broker-1").unwrap();
         let mut config = CoreConfig::new(broker_id, epoch, seed);
         config.rules.policy = self.policy;
+        config.rules.hedge = self.hedges.then(|| {
+            let mut rule = HedgeRule::default();
+            (rule.budget_percent, rule.min_samples, rule.min_delay_ms) = (100, 1, 0);
+            rule
+        });
+        config.rules.max_queue_tasks = self.max_queue_tasks;
+        if self.max_durable_bytes > 0 {
+            config.durable.max_bytes = self.max_durable_bytes;
+        }
+        config.durable.retention_ms = self.retention_ms;
         config.hello_timeout_ms = self.hello_timeout_ms;
         config.detach_ms = self.detach_ms;
         config.resume_grace_ms = self.resume_grace_ms;

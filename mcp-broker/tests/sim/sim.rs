@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::broker::Broker;
-use crate::chaos::Chaos;
+use crate::chaos::{Chaos, Stalled};
 use crate::client::{Client, ClientStep};
 use crate::network::{Item, LinkId, Network, Peer, Way};
 use crate::oracle::Oracle;
@@ -121,6 +121,7 @@ pub(crate) struct Sim {
     pub(crate) broker: Broker,
     pub(crate) clients: Vec<Client>,
     pub(crate) workers: Vec<Worker>,
+    pub(crate) stalled: Stalled,
 }
 
 /// More than any run has: one that has more goes round in circles.
@@ -143,12 +144,13 @@ impl Sim {
             is_loud: watch == Watch::Printed,
             plan,
         };
+        world.oracle.retention_ms = world.plan.retention_ms;
         let plan = format!("{:?}", world.plan);
         world.log(|| plan);
         let clients = (0..world.plan.clients).map(|index| Client::new(index, &mut world)).collect();
         let workers = (0..world.plan.workers).map(|index| Worker::new(index, &mut world)).collect();
         let broker = Broker::new(&mut world);
-        Self { world, broker, clients, workers }
+        Self { world, broker, clients, workers, stalled: Stalled::default() }
     }
 
     /// A whole run. Returns its trace, if it is kept.
@@ -177,7 +179,10 @@ impl Sim {
     }
 
     fn step(&mut self, event: Event) {
-        let Self { world, broker, clients, workers } = self;
+        if self.is_put_off(&event) {
+            return;
+        }
+        let Self { world, broker, clients, workers, .. } = self;
         match event {
             Event::Arrive(link, way) => {
                 let Some((peer, item)) = world.arrived(link, way) else { return };
@@ -201,7 +206,7 @@ impl Sim {
     }
 
     fn arrive(&mut self, link: LinkId, way: Way, peer: Peer, item: Item) {
-        let Self { world, broker, clients, workers } = self;
+        let Self { world, broker, clients, workers, .. } = self;
         match (way, peer) {
             (Way::Up, _) => broker.arrive(link, peer, item, world),
             (Way::Down, Peer::Client(index)) => clients[index].arrive(link, item, world),
@@ -211,7 +216,7 @@ impl Sim {
 
     /// An end finds its connection gone, and lets it go; so does the other end, in its time.
     fn notice(&mut self, link: LinkId, way: Way) {
-        let Self { world, broker, clients, workers } = self;
+        let Self { world, broker, clients, workers, .. } = self;
         let Some(peer) = world.peer_of(link) else { return };
         match (way, peer) {
             (Way::Up, _) => broker.lost(link, world),

@@ -29,6 +29,8 @@ pub(crate) struct Oracle {
     attempts: BTreeMap<AttemptId, Attempt>,
     agents: Agents,
     epoch: u64,
+    /// For how long outcomes are kept.
+    pub(crate) retention_ms: u64,
     is_stopping: bool,
     /// The journal can't be used any more in this epoch.
     has_failed: bool,
@@ -101,7 +103,7 @@ impl Oracle {
         }
         let is_new = task.ended.is_none() && !task.is_settled;
         assert!(is_new, "{id} has ended and is taken again: {task:?}");
-        task.taken = Some(seq);
+        (task.taken, task.at_hand) = (Some(seq), None);
     }
 
     /// The record goes to the journal that a task has ended.
@@ -109,14 +111,16 @@ impl Oracle {
         let task = &self.tasks[id];
         assert!(task.ended.is_none(), "{id} ends twice: {end:?}: {task:?}");
         self.check_end(id, &end, now);
-        self.task(id).ended = Some(Ended { seq, end });
+        let kept_until = now.mono.plus_ms(self.retention_ms);
+        self.task(id).ended = Some(Ended { seq, end, kept_until });
     }
 
     /// The record goes to the journal that nothing is kept of a task any more.
-    pub(crate) fn forgotten(&mut self, id: &str) {
+    pub(crate) fn forgotten(&mut self, id: &str, now: Now) {
         let task = self.task(id);
-        assert!(task.is_settled, "{id} is forgotten before its time: {task:?}");
-        task.is_forgotten = true;
+        let is_over = task.ended.as_ref().is_some_and(|ended| now.mono >= ended.kept_until);
+        assert!(task.is_settled || is_over, "{id} is forgotten before its time: {task:?}");
+        task.forget();
     }
 
     /// ACCEPTED goes out.
@@ -147,6 +151,10 @@ impl Oracle {
         let id = deliver.task_id.as_str();
         let Some(task) = self.tasks.get(id).filter(|_| !is_for_one(deliver)) else { return };
         let end = End::of(deliver, body);
+        if task.at_hand.as_ref() == Some(&end) {
+            self.task(id).span = None;
+            return;
+        }
         if end.code == Some(ErrorCode::Settled) {
             assert!(task.is_settled, "{id} is said to be settled: {task:?}");
             let as_told = task.told.as_ref().is_none_or(|told| told.executed == end.executed);
@@ -187,7 +195,10 @@ impl Oracle {
             Outcome::Rejected if task.is_accepted => {
                 panic!("{id} was ACCEPTED and is {end:?}: {task:?}");
             }
-            Outcome::Cancelled => assert!(task.asks.is_cancelled.get(), "{id}: {end:?}"),
+            Outcome::Cancelled => {
+                let may_be = task.asks.is_cancelled.get() || task.asks.is_tied;
+                assert!(may_be, "{id} is cancelled by nobody: {end:?}: {task:?}");
+            }
             Outcome::Failed | Outcome::Rejected | Outcome::Lost => {}
         }
         if end.executed == Executed::No {

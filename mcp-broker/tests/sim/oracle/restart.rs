@@ -11,7 +11,7 @@ use super::{Attempt, Oracle};
 #[derive(Debug, Default)]
 struct Found<'a> {
     accepted: Option<&'a AcceptedTask>,
-    ended: Option<End>,
+    ended: Option<Ended>,
     is_settled: bool,
     is_dead: bool,
 }
@@ -36,7 +36,12 @@ impl Oracle {
             let of = found.entry(name(record).task_id.as_str()).or_default();
             match record {
                 Record::Accepted(_, task) => of.accepted = Some(task),
-                Record::Ended(_, it) => of.ended = Some(End::of(&it.deliver, &it.body)),
+                Record::Ended(_, it) => {
+                    let since_ms = now.wall_ms.saturating_sub(it.ended_wall_ms);
+                    let left_ms = self.retention_ms.saturating_sub(since_ms);
+                    let end = End::of(&it.deliver, &it.body);
+                    of.ended = Some(Ended { seq: 0, end, kept_until: now.mono.plus_ms(left_ms) });
+                }
                 Record::Settled(..) => of.is_settled = true,
                 Record::Dead(..) => of.is_dead = true,
                 Record::Forgotten(_) | Record::DeadForgotten(_) => {}
@@ -61,14 +66,30 @@ impl Oracle {
 
 impl Task {
     fn restart(&mut self, id: &str, now: Now, found: Found<'_>, synced: u64) {
+        if std::mem::take(&mut self.is_forgotten) {
+            // It may have been forgotten in vain.
+            self.is_settled = found.is_settled;
+        } else {
+            self.compare(id, &found, synced);
+        }
+        (self.taken, self.at_hand) = (None, None);
+        self.span = found.accepted.map(|task| Span::of(task, now));
+        self.ended = found.ended;
+    }
+
+    /// What was promised is there.
+    fn compare(&mut self, id: &str, found: &Found<'_>, synced: u64) {
+        let end = found.ended.as_ref().map(|ended| &ended.end);
         let was_in_vain = std::mem::take(&mut self.is_told_in_vain);
-        if was_in_vain && found.ended != self.told {
+        if was_in_vain && end != self.told.as_ref() {
             (self.told, self.is_settled) = (None, false);
         }
         if let Some(before) = self.before.take_if(|before| before.seq > synced) {
             let is_settled = found.is_settled && before.is_settled;
-            let has_end = is_settled || found.ended == before.told;
-            let is_as_before = found.accepted.is_none() && has_end;
+            let has_end = is_settled || end == before.told.as_ref();
+            let has_later_end = self.is_settled && found.is_settled
+                || end.is_some() && end == self.ended.as_ref().map(|ended| &ended.end);
+            let is_as_before = found.accepted.is_none() && has_end && !has_later_end;
             if is_as_before {
                 assert!(found.is_dead, "{id} is neither dead nor done again: {found:?} {self:?}");
                 self.undo_replay(before);
@@ -76,9 +97,6 @@ impl Task {
         }
         // Had it been acknowledged, it would have been as good.
         self.is_accepted |= self.before.take().is_some();
-        if self.is_forgotten {
-            return;
-        }
         let is_there = found.accepted.is_some() || found.ended.is_some() || found.is_settled;
         assert!(is_there || !self.is_accepted, "{id} was ACCEPTED and is lost: {self:?}");
         assert!(self.is_settled || !found.is_settled, "{id} is settled by nobody: {self:?}");
@@ -87,15 +105,11 @@ impl Task {
         }
         let is_refused = self.told.as_ref().is_some_and(End::is_refusal);
         if let Some(told) = self.told.as_ref().filter(|_| !is_refused && !found.is_settled) {
-            let ended = found.ended.as_ref();
-            assert_eq!(ended, Some(told), "{id} is not in the journal as it was told: {self:?}");
+            assert_eq!(end, Some(told), "{id} is not in the journal as it was told: {self:?}");
         }
         if is_refused && is_there {
             // It was on its way to the disk when that failed.
             self.begin_anew();
         }
-        self.taken = None;
-        self.span = found.accepted.map(|task| Span::of(task, now));
-        self.ended = found.ended.map(|end| Ended { seq: 0, end });
     }
 }

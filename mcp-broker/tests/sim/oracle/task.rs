@@ -61,6 +61,8 @@ pub(super) struct Ended {
     /// The record, of this epoch; 0 if it was there before.
     pub(super) seq: u64,
     pub(super) end: End,
+    /// Unless it is settled before.
+    pub(super) kept_until: Mono,
 }
 
 /// A task that was done again, as it was before.
@@ -84,8 +86,10 @@ pub(super) struct Task {
     pub(super) ended: Option<Ended>,
     pub(super) is_accepted: bool,
     pub(super) is_settled: bool,
-    /// Nothing needs to be kept of it.
+    /// That nothing is kept of it any more is in the journal, or on its way there.
     pub(super) is_forgotten: bool,
+    /// The outcome that need not be known any more, but may be until the broker ends.
+    pub(super) at_hand: Option<End>,
     pub(super) told: Option<End>,
     /// It was told after the journal had failed: a restart knows nothing of it.
     pub(super) is_told_in_vain: bool,
@@ -105,6 +109,7 @@ impl Task {
             is_accepted: false,
             is_settled: false,
             is_forgotten: false,
+            at_hand: None,
             told: None,
             is_told_in_vain: false,
             attempts: Vec::new(),
@@ -122,6 +127,15 @@ impl Task {
     pub(super) fn begin_anew(&mut self) {
         (self.told, self.span, self.is_accepted) = (None, None, false);
         self.attempts.clear();
+    }
+
+    /// Nothing of it is kept any more.
+    pub(super) fn forget(&mut self) {
+        let ended = self.ended.take().map(|ended| ended.end);
+        self.at_hand = self.told.take().or(ended);
+        self.begin_anew();
+        self.before = None;
+        (self.is_settled, self.is_forgotten) = (false, true);
     }
 
     /// It has ended, and is done again.
