@@ -47,12 +47,7 @@ pub(crate) struct Options {
     pub(crate) payload: Vec<usize>,
 
     /// A second table with a worker of so many slots, for loads beyond them; 0 for none
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_if("durable", "true", "0"),
-        default_value_t = 4
-    )]
+    #[arg(long, value_name = "N", default_value_if("durable", "true", "0"), default_value_t = 4)]
     pub(crate) slots: u32,
 
     /// Open loops: tasks a second, as a number or as a share of what the slower one of two peers is

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
-use mcp_broker::journal::{Damage, Inspection, SegmentView};
+use mcp_broker::journal::{Inspection, SegmentView};
 
 use super::text::{count, table};
 use super::{Dir, EXIT_UNSOUND, Failure, Looked, State, of};
