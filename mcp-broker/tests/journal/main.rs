@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use bytes::BytesMut;
 use mcp_broker::broker::{
@@ -95,16 +97,32 @@ struct State {
     dir: tempfile::TempDir,
 }
 
+/// A process that another test is just starting has, for a moment, all files that this one has open: so
+/// a directory that was in use a moment ago may still be.
+fn directory(path: &Path) -> Directory {
+    loop {
+        match Directory::open(path) {
+            Ok(directory) => return directory,
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 impl State {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Directory::open(&dir.path().join("journal")).unwrap();
-        let (mut journal, _) = SegmentJournal::open(directory).unwrap();
+        let (mut journal, _) =
+            SegmentJournal::open(directory(&dir.path().join("journal"))).unwrap();
         for record in records() {
             journal.append(&record).unwrap();
             journal.sync().unwrap();
         }
         Self { dir }
+    }
+
+    fn directory(&self) -> Directory {
+        directory(&self.journal())
     }
 
     fn journal(&self) -> PathBuf {
@@ -259,7 +277,7 @@ fn an_end_that_was_not_synced_is_nothing_wrong() {
 fn what_is_no_record_and_a_missing_segment_are_told() {
     let state = State::new();
     for _ in 0..2 {
-        let (mut log, ..) = Log::open(Directory::open(&state.journal()).unwrap()).unwrap();
+        let (mut log, ..) = Log::open(state.directory()).unwrap();
         log.put(b"\x09what", b"is this").unwrap();
         log.sync().unwrap();
     }
@@ -276,8 +294,7 @@ fn what_is_no_record_and_a_missing_segment_are_told() {
 #[test]
 fn one_in_use_is_looked_at_and_says_so() {
     let state = State::new();
-    let directory = Directory::open(&state.journal()).unwrap();
-    let (mut journal, _) = SegmentJournal::open(directory).unwrap();
+    let (mut journal, _) = SegmentJournal::open(state.directory()).unwrap();
     journal.append(&pending("more", "text/plain", b"x")).unwrap();
     journal.sync().unwrap();
     let checked = state.run(&["check"]);
