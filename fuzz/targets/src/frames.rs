@@ -31,7 +31,7 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// [`Incoming`], comparable.
+/// `Incoming`, comparable.
 #[derive(Debug, PartialEq)]
 enum Seen {
     Frame(Frame),

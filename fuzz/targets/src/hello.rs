@@ -22,7 +22,7 @@ const FOR_GOOD_MS: u64 = 8 * 24 * 60 * 60 * 1000;
 /// Whatever is sent on a connection, HELLO first or not: the core says only what the other side may be
 /// told now, nothing after it has closed the connection, and once all is over nothing is left of it.
 ///
-/// A sequence of steps; see [`World::step`].
+/// A sequence of steps; see `World::step`.
 pub fn hello(data: &[u8]) {
     memory::within(MAX_PER_BYTE * data.len() + MAX_OTHERWISE, || {
         let mut world = World::new();

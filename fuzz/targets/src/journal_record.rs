@@ -13,7 +13,7 @@ const COPIES: usize = 8;
 /// Whatever lies under whatever key: it is a record or refused, and a record is written as it was read.
 ///
 /// The first byte is the length of the key; the value follows it. Or it tells that the key is that of
-/// [`TASK_ID`], or of its dead letter.
+/// `TASK_ID`, or of its dead letter.
 pub fn journal_record(data: &[u8]) {
     let mut input = Input::new(data);
     let key = match input.byte() {

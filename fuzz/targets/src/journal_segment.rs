@@ -23,7 +23,7 @@ const SALT: u32 = 0x5a17_5a17;
 /// Whatever lies in its segments: a log is opened or refused. Refused, nothing of it is changed; opened,
 /// it has what was written, takes more, and has the same when it is opened again.
 ///
-/// A sequence of steps that write segments, and damage them; see [`Writer::step`].
+/// A sequence of steps that write segments, and damage them; see `Writer::step`.
 pub fn journal_segment(data: &[u8]) {
     let mut writer = Writer::new();
     let mut input = Input::new(data);

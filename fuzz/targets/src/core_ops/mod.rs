@@ -30,7 +30,7 @@ const MAX_OTHERWISE: usize = 4 * 1024 * 1024;
 /// Whatever clients and workers do, in whatever order: the core does what the model says, and once all
 /// is over nothing is left.
 ///
-/// The first bytes are settings, the others a sequence of operations; see [`World::apply`].
+/// The first bytes are settings, the others a sequence of operations; see `World::apply`.
 pub fn core_ops(data: &[u8]) {
     memory::within(MAX_PER_BYTE * data.len() + MAX_OTHERWISE, || {
         let mut input = Input::new(data);
