@@ -71,14 +71,22 @@ async fn an_end_that_came_instead_is_told_and_still_to_be_had() {
     peer.deliver_ok(&id("u"), "").await;
     soon(handle.accepted()).await.unwrap();
     drop(handle);
-    // Dropped before it was taken: kept.
-    let mut handle = durable(&client, "v").send().await.unwrap();
-    assert_eq!(recv(&mut peer).await, "SEND v");
-    peer.send(Message::Accepted(id("v")), "").await;
-    let code = Some(ErrorCode::Degraded);
-    peer.send(deliver(&id("v"), Outcome::Rejected, Executed::No, code), "").await;
-    soon(handle.outcome()).await;
-    assert_eq!(recv(&mut peer).await, "SETTLE v", "refused after it was accepted");
+    // Dropped before it was taken, it is kept.
+    for (name, code, expected) in [
+        ("v", ErrorCode::Degraded, "SETTLE v"),
+        // Of another task with this id.
+        ("w", ErrorCode::DuplicateMismatch, "SEND x"),
+    ] {
+        let mut handle = durable(&client, name).send().await.unwrap();
+        assert_eq!(recv(&mut peer).await, format!("SEND {name}"));
+        peer.send(Message::Accepted(id(name)), "").await;
+        peer.send(deliver(&id(name), Outcome::Rejected, Executed::No, Some(code)), "").await;
+        soon(handle.outcome()).await;
+        if name == "w" {
+            durable(&client, "x").send().await.unwrap().detach();
+        }
+        assert_eq!(recv(&mut peer).await, expected);
+    }
 }
 
 #[tokio::test]

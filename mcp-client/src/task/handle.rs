@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use mcp_proto::{ErrorCode, ErrorInfo, Executed, Outcome, TaskId};
+use mcp_proto::{Deliver, ErrorCode, ErrorInfo, Executed, Outcome, TaskId};
 use tokio::sync::oneshot;
 
 use super::{Delivered, TaskEnd};
@@ -95,12 +95,15 @@ impl TaskHandle {
         }
     }
 
-    /// Whether a broker keeps this outcome, if the task is durable.
-    fn is_kept(&self, outcome: Outcome) -> bool {
-        match outcome {
+    /// Whether a broker keeps this outcome of a durable task.
+    fn is_kept(&self, deliver: &Deliver) -> bool {
+        match deliver.outcome {
             Outcome::Ok | Outcome::Failed | Outcome::Expired | Outcome::Cancelled => true,
-            // Else it may be because of another task with this id, which has an outcome of its own.
-            Outcome::Rejected => self.is_accepted(),
+            // Refused, it has none; and what has its id may be another task's.
+            Outcome::Rejected => {
+                let code = deliver.error.as_ref().map(|error| error.code);
+                self.is_accepted() && code != Some(ErrorCode::DuplicateMismatch)
+            }
             Outcome::Lost => false,
         }
     }
@@ -138,7 +141,7 @@ impl Future for TaskHandle {
                 End::Awaited(_) | End::Taken => panic!("TaskHandle polled after it was ready"),
             },
         };
-        if this.settles && this.is_kept(delivered.deliver.outcome) {
+        if this.settles && this.is_kept(&delivered.deliver) {
             this.client.session().settle(&this.id);
         }
         Poll::Ready(delivered.into())

@@ -1,19 +1,19 @@
 //! `mcpctl call`: sends one task and prints its result.
 
 mod detach;
+mod input;
 mod result;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use mcp_client::{
     ActionName, Client, Delivery, Outcome, Priority, Retry, TaskBuilder, TaskEnd, TaskId,
 };
-use tokio::fs::File;
 use tokio_util::sync::CancellationToken;
 
+use input::{Input, InputArgs};
 use result::Parts;
 
 use crate::connect;
@@ -51,18 +51,8 @@ pub(crate) struct Call {
     /// What to ask for: an action that a worker serves
     action: ActionName,
 
-    /// The task's input
-    #[arg(long, value_name = "TEXT", group = "input")]
-    data: Option<String>,
-
-    /// File with the task's input, of any length that the broker takes (1 GiB when its operator does
-    /// not say otherwise); it is read as the worker does
-    #[arg(long, value_name = "FILE", group = "input")]
-    file: Option<PathBuf>,
-
-    /// Read the task's input from stdin
-    #[arg(value_name = "-", group = "input", value_parser = ["-"], hide_possible_values = true)]
-    stdin: Option<String>,
+    #[command(flatten)]
+    input: InputArgs,
 
     /// Time to live: the task ends when it has no result by then; 30s when not given, and the
     /// --delay besides
@@ -175,7 +165,7 @@ impl From<PriorityArg> for Priority {
 impl Call {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let endpoint = global.endpoint()?;
-        let input = self.input().await?;
+        let input = self.input.open().await?;
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
         let (worker, traced) = (self.worker(), self.trace.then(|| self.action.clone()));
@@ -217,14 +207,13 @@ impl Call {
         }
         client.close().await;
         if end.outcome != Outcome::Ok && global.output == Output::Table {
-            let mut why = report::explain(&end, &worker);
-            if is_durable && end.outcome == Outcome::Lost {
-                let id = &end.task_id;
-                why.push_str(&format!(
-                    "\nwhen the broker is back: mcpctl tasks result {id} --wait"
-                ));
-            }
-            return Err(Failure::new(exit, why));
+            let hint = match end.outcome {
+                Outcome::Lost if is_durable => {
+                    format!("\nwhen the broker is back: mcpctl tasks result {} --wait", end.task_id)
+                }
+                _ => String::new(),
+            };
+            return Err(Failure::new(exit, report::explain(&end, &worker) + &hint));
         }
         Ok(exit)
     }
@@ -234,21 +223,6 @@ impl Call {
         let labels = self.label.iter().map(|(key, value)| format!(" --label {key}={value}"));
         let shadow = if self.shadow { SHADOW_WORKER } else { "" };
         format!("--action {}{}{shadow}", self.action, labels.collect::<String>())
-    }
-
-    /// Opened before there is a connection, so that a wrong name is told at once.
-    async fn input(&self) -> Result<Input, Failure> {
-        match (&self.data, &self.file, &self.stdin) {
-            (Some(data), _, _) => Ok(Input::Data(data.clone())),
-            (None, Some(path), _) if path.as_os_str() != "-" => {
-                Input::open(path).await.map_err(|error| {
-                    let path = path.display();
-                    Failure::usage(format_args!("cannot read the input from {path}: {error}"))
-                })
-            }
-            (None, Some(_), _) | (None, None, Some(_)) => Ok(Input::Stdin),
-            (None, None, None) => Ok(Input::Data(String::new())),
-        }
     }
 
     async fn send(
@@ -309,35 +283,5 @@ impl Call {
             task = task.tenant(tenant);
         }
         task
-    }
-}
-
-/// Where the task's input comes from.
-enum Input {
-    Data(String),
-    /// And how long it is, if it says.
-    File(File, Option<u64>),
-    Stdin,
-}
-
-impl Input {
-    async fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path).await?;
-        let about = file.metadata().await?;
-        if about.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        // Of a pipe, and of what the system makes up as it is read, it says nothing.
-        let bytes = Some(about.len()).filter(|bytes| about.is_file() && *bytes > 0);
-        Ok(Input::File(file, bytes))
-    }
-
-    fn of(self, task: TaskBuilder) -> TaskBuilder {
-        match self {
-            Input::Data(data) => task.body(data),
-            Input::File(file, None) => task.input_reader(file),
-            Input::File(file, Some(bytes)) => task.input_reader(file).input_bytes(bytes),
-            Input::Stdin => task.input_reader(tokio::io::stdin()),
-        }
     }
 }

@@ -76,7 +76,8 @@ impl Peer for Session {
     }
 
     fn is_owed(&self) -> bool {
-        !self.may_leave()
+        let state = self.lock();
+        state.pending.on_wire() > 0 || !state.fetches.is_empty()
     }
 
     fn is_settled(&self) -> bool {
@@ -85,8 +86,7 @@ impl Peer for Session {
     }
 
     fn may_leave(&self) -> bool {
-        let state = self.lock();
-        state.pending.on_wire() == 0 && state.fetches.is_empty()
+        !self.is_owed()
     }
 
     fn reconnects(&self, error: Option<&ConnectError>) -> bool {
