@@ -8,6 +8,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(git -C "$here" rev-parse --show-toplevel)
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}" SIM_SEEDS="${SIM_SEEDS:-200}" RUST_BACKTRACE=0
 
+# Without the program's command line there is less to build.
+run=(cargo test --quiet -p mcp-broker --no-default-features --test sim)
+
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 git -C "$root" ls-files -z --cached --others --exclude-standard | tar -C "$root" --null -T - -c | tar -C "$copy" -x
@@ -27,14 +30,14 @@ echo "| fault | seed | what is said |"
 echo "|---|---|---|"
 for fault in "${faults[@]}"; do
     patch -p1 --quiet --forward <"$here/planted/$fault.patch"
-    if ! cargo test --quiet -p mcp-broker --test sim --no-run >build.log 2>&1; then
+    if ! "${run[@]}" --no-run >build.log 2>&1; then
         cat build.log >&2
         exit 1
     fi
-    cargo test --quiet -p mcp-broker --test sim -- --nocapture >run.log 2>&1 || true
-    seed=$(grep -oE '^SIM_SEED=[0-9]+' run.log | cut -d= -f2 | sort -n | head -1)
+    timeout 600 "${run[@]}" promised -- --nocapture >run.log 2>&1 || true
+    seed=$(grep -oE '^SIM_SEED=[0-9]+' run.log | cut -d= -f2 | sort -n | head -1 || true)
     if [ -n "$seed" ]; then
-        SIM_SEED=$seed cargo test --quiet -p mcp-broker --test sim -- --nocapture >run.log 2>&1 || true
+        SIM_SEED=$seed "${run[@]}" promised -- --nocapture >run.log 2>&1 || true
         said=$(grep -A1 'panicked at' run.log | sed -n 2p | cut -c1-100 | tr '|`' '  ')
         echo "| $fault | $seed | \`$said\` |"
     else

@@ -12,7 +12,6 @@ use super::Oracle;
 pub(super) struct Attempt {
     pub(super) task: String,
     worker: usize,
-    epoch: u64,
     pub(super) is_started: bool,
     /// The broker was told that it was not started.
     is_handed_back: bool,
@@ -55,7 +54,6 @@ impl Oracle {
         let attempt = Attempt {
             task: id.to_owned(),
             worker,
-            epoch: self.epoch,
             is_started: false,
             is_handed_back: false,
             is_over: false,
@@ -104,9 +102,9 @@ impl Oracle {
     pub(crate) fn kept(&mut self, worker: usize, keep: &[AttemptId]) {
         let keep: BTreeSet<_> = keep.iter().collect();
         for (id, it) in self.attempts.iter_mut().filter(|(_, it)| it.worker == worker) {
-            let is_of_now = it.epoch == self.epoch;
-            assert!(!keep.contains(id) || is_of_now, "{id:?} is of another epoch");
-            it.is_over |= !keep.contains(id);
+            let is_kept = keep.contains(id);
+            assert!(!(is_kept && it.is_over), "{id:?} is over, and to go on: {it:?}");
+            it.is_over |= !is_kept;
         }
     }
 }
