@@ -1,61 +1,102 @@
-//! Emptying the oldest segment, a part after each sync: what still counts in it is put again, and the
-//! file removed once that is synced.
+//! Emptying the oldest segments, a part after each sync: what still counts in them is put again, and a
+//! segment removed once that is synced.
 
+use std::collections::VecDeque;
 use std::io;
 
 use super::entry::{self, Layout, MAX_ENTRY_BYTES, Operation, SCHEMA};
 use super::log::{Log, Usage};
 use super::storage::Storage;
 
-/// Bytes of a segment that are looked through after one sync. What counts of them, mostly little, is
-/// written with the next batch.
+/// Bytes that are looked through after one sync. What counts of them, mostly little, is written with the
+/// next batch.
 const STEP_BYTES: usize = 2 * 1024 * 1024;
+
+/// Of the bytes that were put since the sync before, so many times as many are looked through, if that
+/// is more: else segments could fill faster than they are emptied.
+const PACE: u64 = 2;
 
 /// Segments are emptied while what does not count is more than what does, and so many segments.
 const TOLERATED_SEGMENTS: u64 = 2;
 
+/// How far the emptying is.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    /// The oldest: all that counts of them is put again, and with the next sync they may go.
+    through: VecDeque<u64>,
+    /// The one after them.
+    current: Option<Emptying>,
+}
+
 /// A segment that is being emptied.
 #[derive(Debug)]
-pub(super) struct Compaction {
+struct Emptying {
     segment: u64,
     salt: u32,
     offset: u64,
-    /// All of it is put again; with the next sync it may go.
-    is_through: bool,
 }
 
 impl Compaction {
-    /// Does the next part. Everything written so far is synced.
-    pub(super) fn go_on<S: Storage>(of: &mut Option<Self>, log: &mut Log<S>) -> io::Result<()> {
-        if let Some(it) = of.take_if(|it| it.is_through) {
-            log.storage.remove(it.segment)?;
-            log.live.remove(&it.segment);
+    /// Does the next part, after so many bytes were put. Everything written so far is synced.
+    pub(super) fn go_on<S: Storage>(&mut self, log: &mut Log<S>, put: u64) -> io::Result<()> {
+        while let Some(segment) = self.through.pop_front() {
+            log.remove(segment)?;
         }
-        loop {
-            let Some((&oldest, usage)) = log.live.first_key_value() else { return Ok(()) };
-            if oldest == log.number || of.is_some() {
-                break;
-            }
-            if usage.live_bytes > 0 {
-                if is_wasteful(log) {
-                    *of = Self::new(oldest, usage);
-                }
-                break;
-            }
+        while self.current.is_none()
+            && let Some((&oldest, usage)) = log.live.first_key_value()
+            && usage.live_bytes == 0
+            && oldest != log.number
+        {
             // Nothing in it counts, and its deletes have nothing before them to end.
-            log.storage.remove(oldest)?;
-            log.live.remove(&oldest);
+            log.remove(oldest)?;
         }
-        let Some(it) = of else { return Ok(()) };
-        it.step(log)
+        let mut left = (PACE * put).max(STEP_BYTES as u64);
+        while left > 0
+            && let Some(mut it) = self.current.take().or_else(|| self.next(log))
+        {
+            if !it.is_through(log) {
+                left = left.saturating_sub(it.step(log)?);
+            }
+            if it.is_through(log) {
+                self.through.push_back(it.segment);
+            } else {
+                self.current = Some(it);
+            }
+        }
+        Ok(())
     }
 
+    /// The oldest segment that is not empty, if it is to be emptied.
+    fn next<S: Storage>(&self, log: &Log<S>) -> Option<Emptying> {
+        let mut void = 0;
+        let mut counting = 0;
+        for (segment, usage) in &log.live {
+            let is_gone = self.through.contains(segment);
+            void += if is_gone { 0 } else { usage.bytes - usage.live_bytes };
+            counting += usage.live_bytes;
+        }
+        if void <= counting + TOLERATED_SEGMENTS * log.segment_bytes {
+            return None;
+        }
+        let (segment, usage) = log.live.iter().find(|(it, _)| !self.through.contains(it))?;
+        if *segment == log.number { None } else { Emptying::new(*segment, usage) }
+    }
+}
+
+impl Emptying {
     fn new(segment: u64, usage: &Usage) -> Option<Self> {
         let Layout { salt, header_bytes, .. } = usage.layout?;
-        Some(Self { segment, salt, offset: header_bytes as u64, is_through: false })
+        Some(Self { segment, salt, offset: header_bytes as u64 })
     }
 
-    fn step<S: Storage>(&mut self, log: &mut Log<S>) -> io::Result<()> {
+    /// Whether nothing that counts is left in it.
+    fn is_through<S: Storage>(&self, log: &Log<S>) -> bool {
+        let usage = log.live.get(&self.segment);
+        usage.is_none_or(|usage| usage.live_bytes == 0 || self.offset >= usage.bytes)
+    }
+
+    /// Returns how many bytes were looked through.
+    fn step<S: Storage>(&mut self, log: &mut Log<S>) -> io::Result<u64> {
         let part = log.storage.read_at(self.segment, self.offset, STEP_BYTES + MAX_ENTRY_BYTES)?;
         let mut at = 0;
         while at < STEP_BYTES
@@ -73,13 +114,11 @@ impl Compaction {
             at = end;
         }
         self.offset += at as u64;
-        let bytes = log.live.get(&self.segment).map_or(0, |usage| usage.bytes);
-        self.is_through = self.offset >= bytes;
-        if !self.is_through && at == 0 {
+        if at == 0 && !self.is_through(log) {
             let message = format!("segment {} is damaged at byte {}", self.segment, self.offset);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        Ok(())
+        Ok(at as u64)
     }
 }
 
@@ -87,19 +126,13 @@ impl Compaction {
 pub(super) fn leave_older_schemas<S: Storage>(log: &mut Log<S>) -> io::Result<()> {
     while let Some((&segment, usage)) = log.live.first_key_value()
         && usage.layout.is_some_and(|layout| layout.schema < SCHEMA)
-        && let Some(mut it) = Compaction::new(segment, usage)
+        && let Some(mut it) = Emptying::new(segment, usage)
     {
-        while !it.is_through {
+        while !it.is_through(log) {
             it.step(log)?;
         }
         log.sync_active()?;
-        log.storage.remove(segment)?;
-        log.live.remove(&segment);
+        log.remove(segment)?;
     }
     Ok(())
-}
-
-fn is_wasteful<S: Storage>(log: &Log<S>) -> bool {
-    let (bytes, live) = log.bytes();
-    bytes - live > live + TOLERATED_SEGMENTS * log.segment_bytes
 }

@@ -103,7 +103,9 @@ pub struct Log<S: Storage> {
     pub(super) index: HashMap<Bytes, Place, RandomState>,
     /// Bytes of entries that count, by segment; every segment has an entry.
     pub(super) live: BTreeMap<u64, Usage>,
-    compaction: Option<Compaction>,
+    compaction: Compaction,
+    /// Bytes that were put or deleted since the last sync.
+    put_bytes: u64,
     pub(super) segment_bytes: u64,
 }
 
@@ -164,7 +166,8 @@ impl<S: Storage> Log<S> {
             sequence,
             index,
             live,
-            compaction: None,
+            compaction: Compaction::default(),
+            put_bytes: 0,
             segment_bytes,
         };
         log.is_begun();
@@ -185,10 +188,12 @@ impl<S: Storage> Log<S> {
             ));
         }
         self.sequence = following(self.sequence)?;
-        self.put_as(self.sequence, key, value)
+        self.put_bytes += self.put_as(self.sequence, key, value)?;
+        Ok(())
     }
 
-    pub(super) fn put_as(&mut self, sequence: u64, key: &[u8], value: &[u8]) -> io::Result<()> {
+    /// Returns how many bytes it takes.
+    pub(super) fn put_as(&mut self, sequence: u64, key: &[u8], value: &[u8]) -> io::Result<u64> {
         let (offset, bytes) = self.write(Operation::Put, sequence, key, value)?;
         let place = Place { segment: self.number, offset, bytes };
         if let Some(usage) = self.live.get_mut(&self.number) {
@@ -199,7 +204,7 @@ impl<S: Storage> Log<S> {
             None => self.index.insert(Bytes::copy_from_slice(key), place),
         };
         self.forget(before);
-        Ok(())
+        Ok(bytes)
     }
 
     /// Ends what was put under a key; of one that has nothing, nothing is written.
@@ -209,7 +214,8 @@ impl<S: Storage> Log<S> {
     pub fn delete(&mut self, key: &[u8]) -> io::Result<()> {
         let Some(place) = self.index.remove(key) else { return Ok(()) };
         self.forget(Some(place));
-        self.write(Operation::Delete, self.sequence, key, &[])?;
+        let (_, bytes) = self.write(Operation::Delete, self.sequence, key, &[])?;
+        self.put_bytes += bytes;
         Ok(())
     }
 
@@ -221,15 +227,17 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Brings everything to disk that was put or deleted, and then empties old segments a little.
+    /// Brings everything to disk that was put or deleted, and then empties old segments a little: some MiB,
+    /// or twice as many bytes as were put.
     ///
     /// # Errors
     /// When that can't be said for sure; the log is not to be used any more.
     pub fn sync(&mut self) -> io::Result<()> {
         self.sync_active()?;
         self.synced = (self.number, self.length);
-        let mut compaction = self.compaction.take();
-        Compaction::go_on(&mut compaction, self)?;
+        let put_bytes = std::mem::take(&mut self.put_bytes);
+        let mut compaction = std::mem::take(&mut self.compaction);
+        compaction.go_on(self, put_bytes)?;
         self.compaction = compaction;
         Ok(())
     }
@@ -263,6 +271,12 @@ impl<S: Storage> Log<S> {
     /// Whether no key has a value.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
+    }
+
+    pub(super) fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.storage.remove(segment)?;
+        self.live.remove(&segment);
+        Ok(())
     }
 
     pub(super) fn sync_active(&mut self) -> io::Result<()> {

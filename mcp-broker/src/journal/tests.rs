@@ -247,6 +247,26 @@ fn old_segments_are_emptied() {
 }
 
 #[test]
+fn segments_are_emptied_as_fast_as_others_are_filled() {
+    const SEGMENT_BYTES: u64 = 64 * 1024;
+    let (mut log, ..) = Log::open_with(Forgetful::default(), SEGMENT_BYTES).unwrap();
+    let value = vec![7; 1_000];
+    let mut most = 0;
+    for round in 0..1_000u32 {
+        // In each segment, something counts to the end.
+        log.put(&(1_000_000 + round).to_le_bytes(), &[1; 100]).unwrap();
+        for key in 0..256u32 {
+            log.put(&key.to_le_bytes(), &value).unwrap();
+        }
+        log.sync().unwrap();
+        most = most.max(log.bytes().0);
+    }
+    let (_, live) = log.bytes();
+    // What is written between two syncs comes on top: 4 segments.
+    assert!(most < 2 * live + 10 * SEGMENT_BYTES, "{most} bytes for {live}");
+}
+
+#[test]
 fn a_directory_keeps_it_and_a_flipped_bit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Directory::open(&dir.path().join("journal")).map(Log::open).unwrap();
