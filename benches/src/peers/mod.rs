@@ -106,8 +106,10 @@ pub(crate) enum Target {
         address: SocketAddr,
         ca_file: Option<PathBuf>,
     },
+    /// And whether each write of it is synced.
     JetStream {
         address: SocketAddr,
+        is_synced: bool,
     },
     Redis {
         address: SocketAddr,
@@ -126,7 +128,9 @@ pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Re
     match target {
         Target::Mcp { address, ca_pem, .. } => mcp::work(address, &ca_pem, slots, ready).await,
         Target::Nats { address, ca_file } => nats::work(address, ca_file, slots, ready).await,
-        Target::JetStream { address } => jetstream::work(address, slots, ready).await,
+        Target::JetStream { address, is_synced } => {
+            jetstream::work(address, is_synced, slots, ready).await
+        }
         Target::Redis { address } => redis::work(address, slots, ready).await,
         Target::RedisStreams { address } => redis_streams::work(address, slots, ready).await,
         Target::Grpc { .. } => anyhow::bail!("a gRPC server is its own worker"),
@@ -142,8 +146,8 @@ pub(crate) async fn measure(target: Target, load: Load) -> Result<Measured> {
         Target::Nats { address, ca_file } => {
             load::run(nats::Caller::connect(address, ca_file).await?, load).await
         }
-        Target::JetStream { address } => {
-            load::run(jetstream::Caller::connect(address).await?, load).await
+        Target::JetStream { address, is_synced } => {
+            load::run(jetstream::Caller::connect(address, is_synced).await?, load).await
         }
         Target::Redis { address } => load::run(redis::Caller::connect(address).await?, load).await,
         Target::RedisStreams { address } => {

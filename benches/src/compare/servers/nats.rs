@@ -43,7 +43,7 @@ pub(super) fn start_jetstream(
     let config =
         format!("jetstream {{ store_dir: \"{}\"{sync} }}\n", dir.join("jetstream").display());
     let (server, address) = run(program, dir, &config)?;
-    Ok((server, Target::JetStream { address }))
+    Ok((server, Target::JetStream { address, is_synced }))
 }
 
 fn run(program: &Path, dir: &Path, more: &str) -> Result<(Process, SocketAddr)> {

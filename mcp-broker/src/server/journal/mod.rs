@@ -6,6 +6,7 @@
 mod gauges;
 mod memory;
 mod open;
+mod slice;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,9 +39,10 @@ pub(super) fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let shared = Arc::downgrade(shared);
     let mut keeper = Keeper { journal, gauges, clock: Clock::start() };
-    thread::Builder::new()
-        .name("mcp-journal".to_owned())
-        .spawn(move || keeper.run(&entries, &shared))
+    thread::Builder::new().name("mcp-journal".to_owned()).spawn(move || {
+        slice::shorten();
+        keeper.run(&entries, &shared);
+    })
 }
 
 struct Keeper {
