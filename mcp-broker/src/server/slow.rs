@@ -112,13 +112,13 @@ mod tests {
             _: &mut Context<'_>,
             chunks: &mut [Bytes],
         ) -> Poll<io::Result<usize>> {
-            match self.0.swap(0, Ordering::SeqCst).min(chunks[0].len()) {
-                0 => Poll::Pending,
-                bytes => {
-                    drop(chunks[0].split_to(bytes));
-                    Poll::Ready(Ok(bytes))
-                }
+            let bytes = self.0.load(Ordering::SeqCst).min(chunks[0].len());
+            if bytes == 0 {
+                return Poll::Pending;
             }
+            self.0.fetch_sub(bytes, Ordering::SeqCst);
+            drop(chunks[0].split_to(bytes));
+            Poll::Ready(Ok(bytes))
         }
 
         fn finish(&mut self) {}

@@ -8,6 +8,7 @@ mod durable;
 mod hostile;
 mod limits;
 mod order;
+mod overload;
 mod process;
 mod round_trip;
 mod shutdown;
