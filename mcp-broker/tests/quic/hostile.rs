@@ -199,12 +199,7 @@ async fn a_lane_that_is_reset_or_stopped_ends_its_connection(broker: &Broker) {
     peer.stop_reading();
     // It is noticed when the broker has something to say.
     peer.send(Message::Ping(Ping::probe(1)), "").await;
-    match within("the close", peer.quic.closed()).await {
-        ConnectionError::ApplicationClosed(close) => {
-            assert_eq!(close.error_code, VarInt::from_u32(ErrorCode::Malformed as u32));
-        }
-        other => panic!("{other}"),
-    }
+    peer.expect_closed(ErrorCode::Malformed).await;
 }
 
 async fn leaks_of_slots_by_lies_in_ping_do_not_happen(broker: &Broker) {

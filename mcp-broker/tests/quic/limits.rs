@@ -4,16 +4,14 @@ use mcp_broker::{Broker, StartError};
 use mcp_proto::{Message, Outcome, Ping};
 use quinn::ConnectionError;
 
-use crate::support::{RawPeer, broker, dial, result, send, until};
-
-const WINDOW_BYTES: u32 = 64 * 1024;
+use crate::support::{How, RawPeer, broker, dial, result, send, until};
 
 #[tokio::test]
 async fn connections_over_the_limit_are_refused_until_one_ends() {
     let broker = broker(|config| config.limits.max_connections = 2).await;
     let mut first = RawPeer::client(&broker).await;
     let second = RawPeer::client(&broker).await;
-    let third = dial(&broker, mcp_proto::ALPN, WINDOW_BYTES).await;
+    let third = dial(&broker, How::USUAL).await;
     assert!(matches!(third, Err(ConnectionError::ConnectionClosed(_))), "{third:?}");
     first.expect_alive().await;
     second.close();
@@ -21,7 +19,7 @@ async fn connections_over_the_limit_are_refused_until_one_ends() {
     // Its place is given back a moment after.
     let mut third = None;
     while third.is_none() {
-        third = dial(&broker, mcp_proto::ALPN, WINDOW_BYTES).await.ok();
+        third = dial(&broker, How::USUAL).await.ok();
     }
 }
 
@@ -40,7 +38,7 @@ async fn with_many_handshakes_open_peers_prove_their_address_first() {
 #[tokio::test]
 async fn another_protocol_is_refused_in_the_handshake() {
     let broker = broker(|_| {}).await;
-    let error = dial(&broker, b"h3", WINDOW_BYTES).await.unwrap_err();
+    let error = dial(&broker, How { alpn: b"h3", ..How::USUAL }).await.unwrap_err();
     let ConnectionError::ConnectionClosed(close) = &error else { panic!("{error:?}") };
     // TLS alert no_application_protocol, as a QUIC error.
     assert_eq!(u64::from(close.error_code), 0x100 + 120, "{close}");

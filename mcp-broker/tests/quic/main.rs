@@ -9,6 +9,7 @@ mod hostile;
 mod journal;
 mod limits;
 mod order;
+mod overload;
 mod process;
 mod round_trip;
 mod shutdown;

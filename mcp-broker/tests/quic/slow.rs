@@ -4,11 +4,11 @@ use mcp_proto::{ErrorCode, Outcome};
 use quinn::{ConnectionError, VarInt};
 use tokio::time::{Duration, timeout};
 
-use crate::support::{Flow, RawPeer, broker, result, send, unique, until, within};
+use crate::support::{Flow, How, RawPeer, broker, result, send, unique, until, within};
 
 const BODY_BYTES: usize = 60_000;
-/// What a slow peer's own side takes without reading.
-const WINDOW_BYTES: u32 = 64 * 1024;
+/// Its own side takes little without reading.
+const DEAF: How = How { window_bytes: 64 * 1024, ..How::USUAL };
 
 #[tokio::test]
 async fn a_client_that_never_reads_is_closed_and_nobody_else_notices() {
@@ -20,7 +20,7 @@ async fn a_client_that_never_reads_is_closed_and_nobody_else_notices() {
     .await;
     let flow = Flow::start(&broker).await;
     let mut worker = RawPeer::worker(&broker, "w", "big", TASKS as u32).await;
-    let mut client = RawPeer::connect_with_window(&broker, WINDOW_BYTES).await;
+    let mut client = RawPeer::connect_as(&broker, DEAF).await;
     client.open(crate::support::hello()).await;
     let mut routes = Vec::new();
     for _ in 0..TASKS {
@@ -31,12 +31,7 @@ async fn a_client_that_never_reads_is_closed_and_nobody_else_notices() {
     for route in &routes {
         worker.send(result(route), vec![1; BODY_BYTES]).await;
     }
-    match within("the close", client.quic.closed()).await {
-        ConnectionError::ApplicationClosed(close) => {
-            assert_eq!(close.error_code, VarInt::from_u32(ErrorCode::SlowConsumer as u32));
-        }
-        other => panic!("{other}"),
-    }
+    client.expect_closed(ErrorCode::SlowConsumer).await;
     worker.expect_alive().await;
     flow.finish().await;
 }
@@ -52,7 +47,7 @@ async fn a_client_that_does_not_read_its_results_may_not_send_more_tasks() {
             worker.send(result(&route), body).await;
         }
     });
-    let mut client = RawPeer::connect_with_window(&broker, WINDOW_BYTES).await;
+    let mut client = RawPeer::connect_as(&broker, DEAF).await;
     client.open(crate::support::hello()).await;
 
     // One after the other, so that only results add up. Read by the broker to the end, they would

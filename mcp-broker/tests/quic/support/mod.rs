@@ -1,6 +1,7 @@
 //! Raw peers, and a steady flow of tasks beside what a test does.
 
 mod flow;
+mod greedy;
 mod peer;
 
 use std::future::Future;
@@ -11,7 +12,7 @@ use mcp_broker::{Broker, Config};
 use tokio::time::{sleep, timeout};
 
 pub(crate) use flow::Flow;
-pub(crate) use peer::{Dialled, RawPeer, dial, hello, result, send, worker_hello};
+pub(crate) use peer::{Dialled, How, RawPeer, dial, hello, result, send, worker_hello};
 
 /// Longer than anything here takes on the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,6 +1,6 @@
 //! A peer that sends what it is told, right or wrong.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -11,11 +11,16 @@ use mcp_proto::{
     InstanceId, Labels, Limits, Message, Outcome, Readiness, Route, Send, Task, TaskId, TaskResult,
     WorkerHello,
 };
+use quinn::crypto::ClientConfig;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, VarInt};
+use quinn::{
+    Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, TransportErrorCode,
+    VarInt,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::greedy::Greedy;
 use super::within;
 
 /// Where a broker is, and the authority of its certificate, PEM.
@@ -45,11 +50,30 @@ pub(crate) struct RawPeer {
     _endpoint: Endpoint,
 }
 
+/// How a broker is dialled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) alpn: &'static [u8],
+    /// What the broker can send before anything is read here.
+    pub(crate) window_bytes: u32,
+    pub(crate) from: Ipv4Addr,
+    /// It does not keep to what the broker allows.
+    pub(crate) is_greedy: bool,
+}
+
+impl How {
+    pub(crate) const USUAL: Self = Self {
+        alpn: mcp_proto::ALPN,
+        window_bytes: 1024 * 1024,
+        from: Ipv4Addr::LOCALHOST,
+        is_greedy: false,
+    };
+}
+
 /// Dials a broker.
 pub(crate) async fn dial(
     broker: &impl Dialled,
-    alpn: &[u8],
-    window_bytes: u32,
+    how: How,
 ) -> Result<(Endpoint, Connection), ConnectionError> {
     let mut roots = rustls::RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(broker.authority().as_bytes()).unwrap();
@@ -59,14 +83,17 @@ pub(crate) async fn dial(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    let crypto = QuicClientConfig::try_from(tls).unwrap();
-    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    tls.alpn_protocols = vec![how.alpn.to_vec()];
+    let mut crypto: Arc<dyn ClientConfig> = Arc::new(QuicClientConfig::try_from(tls).unwrap());
+    if how.is_greedy {
+        crypto = Arc::new(Greedy(crypto));
+    }
+    let mut config = quinn::ClientConfig::new(crypto);
     let mut transport = transport_config(super::PATIENCE, MAX_UDP_PAYLOAD_BYTES);
-    transport.stream_receive_window(VarInt::from_u32(window_bytes));
+    transport.stream_receive_window(VarInt::from_u32(how.window_bytes));
     config.transport_config(Arc::new(transport));
 
-    let endpoint = Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = Endpoint::client((how.from, 0).into()).unwrap();
     let connecting = endpoint.connect_with(config, broker.address(), "localhost").unwrap();
     let quic = within("the handshake", connecting).await?;
     Ok((endpoint, quic))
@@ -75,12 +102,11 @@ pub(crate) async fn dial(
 impl RawPeer {
     /// Connected, and nothing sent.
     pub(crate) async fn connect(broker: &impl Dialled) -> Self {
-        Self::connect_with_window(broker, 1024 * 1024).await
+        Self::connect_as(broker, How::USUAL).await
     }
 
-    /// Connected; the broker can send this much before anything is read here.
-    pub(crate) async fn connect_with_window(broker: &impl Dialled, window_bytes: u32) -> Self {
-        let (endpoint, quic) = dial(broker, mcp_proto::ALPN, window_bytes).await.unwrap();
+    pub(crate) async fn connect_as(broker: &impl Dialled, how: How) -> Self {
+        let (endpoint, quic) = dial(broker, how).await.unwrap();
         let (lane, recv) = within("room for a stream", quic.open_bi()).await.unwrap();
         Self {
             quic,
@@ -184,6 +210,24 @@ impl RawPeer {
         }
     }
 
+    /// A close with this code, whatever was sent before it.
+    pub(crate) async fn expect_closed(&self, code: ErrorCode) {
+        match within("the close", self.quic.closed()).await {
+            ConnectionError::ApplicationClosed(close) => {
+                assert_eq!(close.error_code, VarInt::from_u32(code as u32), "{close}");
+            }
+            other => panic!("not a close with {code}: {other}"),
+        }
+    }
+
+    /// A close by QUIC itself.
+    pub(crate) async fn expect_violation(&self, code: TransportErrorCode) {
+        match within("the close", self.quic.closed()).await {
+            ConnectionError::ConnectionClosed(close) => assert_eq!(close.error_code, code),
+            other => panic!("not a close with {code}: {other}"),
+        }
+    }
+
     /// The connection is alive: PING is answered next.
     pub(crate) async fn expect_alive(&mut self) {
         self.send(Message::Ping(mcp_proto::Ping::probe(4711)), "").await;
@@ -209,6 +253,14 @@ impl RawPeer {
             Frame { message: Message::Route(route), body } => (route, body),
             other => panic!("not a ROUTE: {other:?}"),
         }
+    }
+
+    /// Sends the same for ever, and reads all that comes or none of it.
+    pub(crate) async fn flood(self, bytes: &[u8], reads: bool) {
+        let Self { mut lane, mut recv, quic: _quic, _endpoint, .. } = self;
+        let write = async { while lane.write_all(bytes).await.is_ok() {} };
+        let read = async { while reads && recv.read_chunk(usize::MAX, true).await.is_ok() {} };
+        tokio::join!(write, read);
     }
 
     /// Tells the broker that nothing will be read any more.

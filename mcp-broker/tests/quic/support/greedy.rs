@@ -1,0 +1,108 @@
+//! A peer that takes more than it is given: it believes that the broker allowed it any number of
+//! streams, of any length. Only what the broker says in the handshake is changed on its way to QUIC.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::Buf;
+use quinn::VarInt;
+use quinn_proto::coding::{BufExt, BufMutExt};
+use quinn_proto::crypto::{
+    ClientConfig, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, Session,
+};
+use quinn_proto::transport_parameters::TransportParameters;
+use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
+
+/// `initial_max_data` to `initial_max_streams_uni` (RFC 9000, 18.2).
+const LIMITS: std::ops::RangeInclusive<u64> = 0x04..=0x09;
+const ANY: u64 = 1 << 20;
+
+/// TLS that lies about the limits.
+pub(crate) struct Greedy(pub(crate) Arc<dyn ClientConfig>);
+
+impl ClientConfig for Greedy {
+    fn start_session(
+        self: Arc<Self>,
+        version: u32,
+        server_name: &str,
+        params: &TransportParameters,
+    ) -> Result<Box<dyn Session>, ConnectError> {
+        let session = self.0.clone().start_session(version, server_name, params)?;
+        Ok(Box::new(Liar(session)))
+    }
+}
+
+struct Liar(Box<dyn Session>);
+
+impl Session for Liar {
+    fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
+        let Some(honest) = self.0.transport_parameters()? else { return Ok(None) };
+        let (mut honest_bytes, mut bytes) = (Vec::new(), Vec::new());
+        honest.write(&mut honest_bytes);
+        let mut rest = &honest_bytes[..];
+        while rest.has_remaining() {
+            let (id, length) = (rest.get_var().unwrap(), rest.get_var().unwrap());
+            let value = rest.copy_to_bytes(length as usize);
+            if !LIMITS.contains(&id) {
+                bytes.write_var(id);
+                bytes.write_var(length);
+                bytes.extend_from_slice(&value);
+            }
+        }
+        for id in LIMITS {
+            bytes.write_var(id);
+            bytes.write_var(VarInt::from_u64(ANY).unwrap().size() as u64);
+            bytes.write_var(ANY);
+        }
+        Ok(Some(TransportParameters::read(Side::Client, &mut &bytes[..]).unwrap()))
+    }
+
+    fn initial_keys(&self, id: &ConnectionId, side: Side) -> Keys {
+        self.0.initial_keys(id, side)
+    }
+
+    fn handshake_data(&self) -> Option<Box<dyn Any>> {
+        self.0.handshake_data()
+    }
+
+    fn peer_identity(&self) -> Option<Box<dyn Any>> {
+        self.0.peer_identity()
+    }
+
+    fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)> {
+        self.0.early_crypto()
+    }
+
+    fn early_data_accepted(&self) -> Option<bool> {
+        self.0.early_data_accepted()
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.0.is_handshaking()
+    }
+
+    fn read_handshake(&mut self, bytes: &[u8]) -> Result<bool, TransportError> {
+        self.0.read_handshake(bytes)
+    }
+
+    fn write_handshake(&mut self, to: &mut Vec<u8>) -> Option<Keys> {
+        self.0.write_handshake(to)
+    }
+
+    fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
+        self.0.next_1rtt_keys()
+    }
+
+    fn is_valid_retry(&self, id: &ConnectionId, header: &[u8], payload: &[u8]) -> bool {
+        self.0.is_valid_retry(id, header, payload)
+    }
+
+    fn export_keying_material(
+        &self,
+        output: &mut [u8],
+        label: &[u8],
+        context: &[u8],
+    ) -> Result<(), ExportKeyingMaterialError> {
+        self.0.export_keying_material(output, label, context)
+    }
+}
