@@ -3,11 +3,9 @@
 
 use mcp_broker::Broker;
 use mcp_proto::{Cancel, ErrorCode, Executed, Goaway, Message, Outcome, Ping, Readiness, TaskId};
-use quinn::{ConnectionError, VarInt};
+use quinn::VarInt;
 
-use crate::support::{
-    Flow, RawPeer, broker, hello, result, send, unique, until, within, worker_hello,
-};
+use crate::support::{Flow, RawPeer, broker, hello, result, send, unique, until, worker_hello};
 
 /// A broker that carries a steady flow while `act` misbehaves.
 async fn beside_a_flow(act: impl AsyncFnOnce(&Broker)) {

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use bytes::{BufMut, BytesMut};
 use mcp_broker::{Broker, Config};
 use mcp_proto::limits::{MAX_BODY_BYTES, MAX_HEADER_BYTES};
-use mcp_proto::{ErrorCode, FrameCodec, Message, Ping};
+use mcp_proto::{ErrorCode, Frame, FrameCodec, Message, Ping};
 use quinn::{ConnectionError, TransportErrorCode};
 use tokio::time::{Duration, sleep};
 
@@ -184,19 +184,36 @@ async fn a_stream_too_many_ends_its_connection() {
     .await;
 }
 
+/// A client that does not read its results is not read either.
 #[tokio::test]
 async fn more_than_the_window_ends_its_connection() {
-    let greedy = How { is_greedy: true, ..How::USUAL };
-    beside_a_flow(
-        |_| {},
-        async |broker, _| {
-            let mut peer = RawPeer::connect_as(broker, greedy).await;
-            // Before HELLO it is small.
-            peer.send_bytes(&lengths_of_the_longest()).await;
-            while peer.lane.write_all(&[0; 16 * 1024]).await.is_ok() {}
-            peer.expect_violation(TransportErrorCode::FLOW_CONTROL_ERROR).await;
-        },
-    )
+    let greedy = How { is_greedy: true, window_bytes: 16 * 1024, ..How::USUAL };
+    let configure = |config: &mut Config| {
+        config.timing.slow_peer_ms = 600_000;
+        config.limits.outgoing_soft_bytes = 1024 * 1024;
+    };
+    beside_a_flow(configure, async |broker, _| {
+        let mut worker = RawPeer::worker(broker, "w", "echo", 1).await;
+        let echo = tokio::spawn(async move {
+            loop {
+                let (route, body) = worker.receive_route().await;
+                worker.send(result(&route), body).await;
+            }
+        });
+        let mut client = RawPeer::connect_as(broker, greedy).await;
+        client.open(hello()).await;
+        let mut task = BytesMut::new();
+        loop {
+            task.clear();
+            let frame = Frame { body: vec![1; 60_000].into(), ..send(&unique("t"), "echo").into() };
+            FrameCodec::encode(&frame, &mut task);
+            if client.lane.write_all(&task).await.is_err() {
+                break;
+            }
+        }
+        client.expect_violation(TransportErrorCode::FLOW_CONTROL_ERROR).await;
+        echo.abort();
+    })
     .await;
 }
 

@@ -1,10 +1,9 @@
 //! Peers that do not read.
 
 use mcp_proto::{ErrorCode, Outcome};
-use quinn::{ConnectionError, VarInt};
 use tokio::time::{Duration, timeout};
 
-use crate::support::{Flow, How, RawPeer, broker, result, send, unique, until, within};
+use crate::support::{Flow, How, RawPeer, broker, result, send, unique, until};
 
 const BODY_BYTES: usize = 60_000;
 /// Its own side takes little without reading.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Buf;
 use quinn::VarInt;
-use quinn_proto::coding::{BufExt, BufMutExt};
+use quinn_proto::coding::Codec;
 use quinn_proto::crypto::{
     ClientConfig, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, Session,
 };
@@ -14,8 +14,8 @@ use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
 
 /// `initial_max_data` to `initial_max_streams_uni` (RFC 9000, 18.2).
-const LIMITS: std::ops::RangeInclusive<u64> = 0x04..=0x09;
-const ANY: u64 = 1 << 20;
+const LIMITS: std::ops::RangeInclusive<u32> = 0x04..=0x09;
+const ANY: VarInt = VarInt::from_u32(1 << 29);
 
 /// TLS that lies about the limits.
 pub(crate) struct Greedy(pub(crate) Arc<dyn ClientConfig>);
@@ -41,18 +41,17 @@ impl Session for Liar {
         honest.write(&mut honest_bytes);
         let mut rest = &honest_bytes[..];
         while rest.has_remaining() {
-            let (id, length) = (rest.get_var().unwrap(), rest.get_var().unwrap());
-            let value = rest.copy_to_bytes(length as usize);
-            if !LIMITS.contains(&id) {
-                bytes.write_var(id);
-                bytes.write_var(length);
-                bytes.extend_from_slice(&value);
+            let id = VarInt::decode(&mut rest).unwrap();
+            let length = VarInt::decode(&mut rest).unwrap();
+            let value = rest.copy_to_bytes(length.into_inner() as usize);
+            if !LIMITS.map(VarInt::from_u32).any(|limit| limit == id) {
+                put(&mut bytes, id, &value);
             }
         }
+        let mut any = Vec::new();
+        ANY.encode(&mut any);
         for id in LIMITS {
-            bytes.write_var(id);
-            bytes.write_var(VarInt::from_u64(ANY).unwrap().size() as u64);
-            bytes.write_var(ANY);
+            put(&mut bytes, VarInt::from_u32(id), &any);
         }
         Ok(Some(TransportParameters::read(Side::Client, &mut &bytes[..]).unwrap()))
     }
@@ -105,4 +104,10 @@ impl Session for Liar {
     ) -> Result<(), ExportKeyingMaterialError> {
         self.0.export_keying_material(output, label, context)
     }
+}
+
+fn put(parameters: &mut Vec<u8>, id: VarInt, value: &[u8]) {
+    id.encode(parameters);
+    VarInt::from_u32(value.len() as u32).encode(parameters);
+    parameters.extend_from_slice(value);
 }
