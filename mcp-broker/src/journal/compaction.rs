@@ -1,16 +1,17 @@
 //! Emptying the oldest segments, a part after each sync: what still counts in them is put again, and a
 //! segment removed once that is synced.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
 
-use super::entry::{self, Layout, MAX_ENTRY_BYTES, Operation, SCHEMA};
-use super::log::{Log, Usage};
+use super::entry::{self, SCHEMA};
+use super::log::{Log, Place, Usage};
 use super::storage::Storage;
 
 /// Bytes that are looked through after one sync. What counts of them, mostly little, is written with the
 /// next batch.
-const STEP_BYTES: usize = 2 * 1024 * 1024;
+const STEP_BYTES: u64 = 2 * 1024 * 1024;
 
 /// Of the bytes that were put since the sync before, so many times as many are looked through, if that
 /// is more: else segments could fill faster than they are emptied.
@@ -33,7 +34,9 @@ pub(super) struct Compaction {
 struct Emptying {
     segment: u64,
     salt: u32,
-    offset: u64,
+    /// What counted of it when this began and was not looked at yet, the first one last. Looking at the
+    /// index once is an order of magnitude cheaper than parsing the segment, of which little counts.
+    left: Vec<Place>,
 }
 
 impl Compaction {
@@ -50,7 +53,7 @@ impl Compaction {
             // Nothing in it counts, and its deletes have nothing before them to end.
             log.remove(oldest)?;
         }
-        let mut left = (PACE * put).max(STEP_BYTES as u64);
+        let mut left = (PACE * put).max(STEP_BYTES);
         while left > 0
             && let Some(mut it) = self.current.take().or_else(|| self.next(log))
         {
@@ -79,46 +82,44 @@ impl Compaction {
             return None;
         }
         let (segment, usage) = log.live.iter().find(|(it, _)| !self.through.contains(it))?;
-        if *segment == log.number { None } else { Emptying::new(*segment, usage) }
+        if *segment == log.number { None } else { Emptying::new(*segment, usage, log) }
     }
 }
 
 impl Emptying {
-    fn new(segment: u64, usage: &Usage) -> Option<Self> {
-        let Layout { salt, header_bytes, .. } = usage.layout?;
-        Some(Self { segment, salt, offset: header_bytes as u64 })
+    fn new<S: Storage>(segment: u64, usage: &Usage, log: &Log<S>) -> Option<Self> {
+        let salt = usage.layout?.salt;
+        let places = log.index.values().filter(|place| place.segment == segment);
+        let mut left: Vec<_> = places.copied().collect();
+        left.sort_unstable_by_key(|place| Reverse(place.offset));
+        Some(Self { segment, salt, left })
     }
 
     /// Whether nothing that counts is left in it.
     fn is_through<S: Storage>(&self, log: &Log<S>) -> bool {
         let usage = log.live.get(&self.segment);
-        usage.is_none_or(|usage| usage.live_bytes == 0 || self.offset >= usage.bytes)
+        self.left.is_empty() || usage.is_none_or(|usage| usage.live_bytes == 0)
     }
 
     /// Returns how many bytes were looked through.
     fn step<S: Storage>(&mut self, log: &mut Log<S>) -> io::Result<u64> {
-        let part = log.storage.read_at(self.segment, self.offset, STEP_BYTES + MAX_ENTRY_BYTES)?;
-        let mut at = 0;
-        while at < STEP_BYTES
-            && let Some((end, parsed)) = entry::read(&part, self.salt, at)
-        {
-            let offset = self.offset + at as u64;
-            let counts = parsed.operation == Operation::Put
-                && log
-                    .index
-                    .get(&parsed.key)
-                    .is_some_and(|place| place.segment == self.segment && place.offset == offset);
-            if counts {
-                log.put_as(parsed.sequence, &parsed.key, &parsed.value)?;
+        let Some(start) = self.left.last().map(|place| place.offset) else { return Ok(0) };
+        let is_of_this = |place: &&Place| place.offset - start < STEP_BYTES;
+        let end = self.left.iter().rev().take_while(is_of_this).last();
+        let bytes = end.map_or(0, |place| place.offset + place.bytes - start);
+        let part = log.storage.read_at(self.segment, start, bytes as usize)?;
+        while let Some(place) = self.left.pop_if(|place| is_of_this(&&*place)) {
+            let at = (place.offset - start) as usize;
+            let Some((_, entry)) = entry::read(&part, self.salt, at) else {
+                let message =
+                    format!("segment {} is damaged at byte {}", self.segment, place.offset);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            };
+            if log.index.get(&entry.key) == Some(&place) {
+                log.put_as(entry.sequence, &entry.key, &entry.value)?;
             }
-            at = end;
         }
-        self.offset += at as u64;
-        if at == 0 && !self.is_through(log) {
-            let message = format!("segment {} is damaged at byte {}", self.segment, self.offset);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        Ok(at as u64)
+        Ok(bytes)
     }
 }
 
@@ -126,7 +127,7 @@ impl Emptying {
 pub(super) fn leave_older_schemas<S: Storage>(log: &mut Log<S>) -> io::Result<()> {
     while let Some((&segment, usage)) = log.live.first_key_value()
         && usage.layout.is_some_and(|layout| layout.schema < SCHEMA)
-        && let Some(mut it) = Emptying::new(segment, usage)
+        && let Some(mut it) = Emptying::new(segment, usage, log)
     {
         while !it.is_through(log) {
             it.step(log)?;

@@ -104,7 +104,7 @@ pub struct Log<S: Storage> {
     /// Bytes of entries that count, by segment; every segment has an entry.
     pub(super) live: BTreeMap<u64, Usage>,
     compaction: Compaction,
-    /// Bytes that were put or deleted since the last sync.
+    /// Bytes that were put or deleted since old segments were emptied last.
     put_bytes: u64,
     pub(super) segment_bytes: u64,
 }
@@ -227,14 +227,26 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Brings everything to disk that was put or deleted, and then empties old segments a little: some MiB,
-    /// or twice as many bytes as were put.
+    /// Brings everything to disk that was put or deleted.
     ///
     /// # Errors
     /// When that can't be said for sure; the log is not to be used any more.
     pub fn sync(&mut self) -> io::Result<()> {
         self.sync_active()?;
         self.synced = (self.number, self.length);
+        Ok(())
+    }
+
+    /// Empties old segments a little: some MiB, or twice as many bytes as were put since the last time.
+    /// Does nothing while something is not synced.
+    ///
+    /// # Errors
+    /// When a segment can't be read, written or removed; the log is not to be used any more. Whatever
+    /// was synced is on disk all the same.
+    pub fn compact(&mut self) -> io::Result<()> {
+        if self.batch != self.length {
+            return Ok(());
+        }
         let put_bytes = std::mem::take(&mut self.put_bytes);
         let mut compaction = std::mem::take(&mut self.compaction);
         compaction.go_on(self, put_bytes)?;

@@ -116,7 +116,11 @@ impl<S: Storage> Journal for SegmentJournal<S> {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.log.sync().map_err(|error| self.take_back(error))?;
+        self.log.sync().map_err(|error| self.take_back(error))
+    }
+
+    fn tidy(&mut self) -> io::Result<()> {
+        self.log.compact().map_err(|error| self.take_back(error))?;
         self.bytes.store(self.log.bytes().0, Ordering::Relaxed);
         Ok(())
     }

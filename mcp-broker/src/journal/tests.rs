@@ -148,6 +148,7 @@ enum Step {
     Put(u8, u8),
     Delete(u8),
     Sync,
+    Compact,
     Restart,
     Crash(u64),
 }
@@ -157,6 +158,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (0..12u8, any::<u8>()).prop_map(|(key, length)| Step::Put(key, length)),
         4 => (0..12u8).prop_map(Step::Delete),
         4 => Just(Step::Sync),
+        4 => Just(Step::Compact),
         1 => Just(Step::Restart),
         1 => any::<u64>().prop_map(Step::Crash),
     ];
@@ -206,6 +208,7 @@ proptest! {
                     log.sync().unwrap();
                     states = vec![state];
                 }
+                Step::Compact => log.compact().unwrap(),
                 Step::Restart => {
                     log.sync().unwrap();
                     let (next, entries, dropped) = open();
@@ -238,6 +241,7 @@ fn old_segments_are_emptied() {
         log.put(&(round % 10).to_le_bytes(), &value).unwrap();
         if round % 10 == 0 {
             log.sync().unwrap();
+            log.compact().unwrap();
         }
     }
     let (bytes, live) = log.bytes();
@@ -259,6 +263,7 @@ fn segments_are_emptied_as_fast_as_others_are_filled() {
             log.put(&key.to_le_bytes(), &value).unwrap();
         }
         log.sync().unwrap();
+        log.compact().unwrap();
         most = most.max(log.bytes().0);
     }
     let (_, live) = log.bytes();
@@ -319,6 +324,7 @@ fn the_file_of_a_removed_segment_is_the_next_one() {
     for round in 0..20u8 {
         log.put(b"key", &[round; 150]).unwrap();
         log.sync().unwrap();
+        log.compact().unwrap();
     }
     drop(log);
     let files = std::fs::read_dir(dir.path()).unwrap().count();

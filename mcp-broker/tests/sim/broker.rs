@@ -1,6 +1,7 @@
 //! The broker: the core, its journal on a disk, its clocks, and what the server around it does.
 
 use std::collections::VecDeque;
+use std::io;
 
 use bytes::Bytes;
 use mcp_broker::broker::{
@@ -202,14 +203,12 @@ impl Broker {
                 world.oracle.synced(up_to);
                 world.log(|| format!("broker: the journal is on disk up to {up_to}"));
                 running.core.journal_synced(now, up_to);
+                let tidied = running.journal.as_mut().map_or(Ok(()), |journal| journal.tidy());
+                if let Err(error) = tidied {
+                    running.fails(&error, now, world);
+                }
             }
-            Err(error) => {
-                running.journal = None;
-                world.oracle.failed();
-                running.entries.clear();
-                world.log(|| format!("broker: the journal failed: {error}"));
-                running.core.journal_failed(now, &error.to_string());
-            }
+            Err(error) => running.fails(&error, now, world),
         }
         self.carry_out(world);
     }
@@ -355,6 +354,15 @@ impl Broker {
 }
 
 impl Running {
+    /// Its journal can't be used any more.
+    fn fails(&mut self, error: &io::Error, now: Now, world: &mut World) {
+        self.journal = None;
+        self.entries.clear();
+        world.oracle.failed();
+        world.log(|| format!("broker: the journal failed: {error}"));
+        self.core.journal_failed(now, &error.to_string());
+    }
+
     fn carry_out_one(&mut self, output: Output, now: Now, world: &mut World) {
         let (to, frame) = match output {
             Output::Send { to, message } => (to, Frame { message, body: Bytes::new() }),

@@ -106,6 +106,15 @@ pub trait Journal: Send + 'static {
     /// When that can't be said for sure. The journal is not used again.
     fn sync(&mut self) -> io::Result<()>;
 
+    /// Called after each sync, when those who waited for it were told, and before the next record: time
+    /// for upkeep, such as compaction. Default: nothing.
+    ///
+    /// # Errors
+    /// When the journal is not to be used again. What was synced is on disk all the same.
+    fn tidy(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Whether what is synced outlives the process. Only then durable tasks are taken.
     fn is_durable(&self) -> bool;
 

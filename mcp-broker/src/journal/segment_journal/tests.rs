@@ -261,6 +261,9 @@ fn use_until_it_fails(storage: Failing) -> (usize, usize) {
                 return (synced, index + 1);
             }
             synced = index + 1;
+            if journal.tidy().is_err() {
+                return (synced, index + 1);
+            }
         }
     }
     (synced, 12)

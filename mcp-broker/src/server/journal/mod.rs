@@ -55,28 +55,32 @@ impl Keeper {
     fn run(&mut self, entries: &Receiver<Entry>, shared: &Weak<Shared>) {
         let mut outbox = Outbox::default();
         while let Ok(first) = entries.recv() {
-            let kept = catch_unwind(AssertUnwindSafe(|| self.keep(first, entries)))
-                .unwrap_or_else(|_| Err(io::Error::other("a fault of the journal itself")));
+            let kept = self.guarded(|it| it.keep(first, entries));
             let Some(shared) = shared.upgrade() else {
                 return;
             };
-            match kept {
-                Ok(up_to) => {
-                    shared.hold(&mut outbox, |core, now| core.journal_synced(now, up_to));
+            let done = kept.and_then(|up_to| {
+                shared.hold(&mut outbox, |core, now| core.journal_synced(now, up_to));
+                self.guarded(|it| it.journal.tidy())
+            });
+            if let Err(error) = done {
+                // What a failed write or sync left on disk is anyone's guess: it is not used again.
+                let why = error.to_string();
+                shared.hold(&mut outbox, |core, now| core.journal_failed(now, &why));
+                if let Some(gauges) = &self.gauges {
+                    gauges.failed();
                 }
-                Err(error) => {
-                    // What a failed write or sync left on disk is anyone's guess: it is not used again.
-                    let why = error.to_string();
-                    shared.hold(&mut outbox, |core, now| core.journal_failed(now, &why));
-                    if let Some(gauges) = &self.gauges {
-                        gauges.failed();
-                    }
-                    drop(shared);
-                    while entries.recv().is_ok() {}
-                    return;
-                }
+                drop(shared);
+                while entries.recv().is_ok() {}
+                return;
             }
         }
+    }
+
+    /// A panic of the journal is a failure of it.
+    fn guarded<T>(&mut self, act: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        catch_unwind(AssertUnwindSafe(|| act(self)))
+            .unwrap_or_else(|_| Err(io::Error::other("a fault of the journal itself")))
     }
 
     /// Appends everything that waits and syncs it. Returns the number of the last one.
