@@ -111,7 +111,7 @@ impl Builder {
             None => None,
         };
         let tls = tls
-            .or_else(|| config.tls())
+            .or_else(|| config.tls.source())
             .unwrap_or_else(|| Tls::Ephemeral { names: config.tls.dev_names.clone() });
         let tls = tls::server_tls(&tls, state.as_ref(), host_name(config.listen.ip()))?;
         let idle_timeout = Duration::from_millis(config.timing.idle_timeout_ms);

@@ -1,21 +1,8 @@
-//! Which values are allowed.
+//! Which values are allowed: of the keys that are in no section, and of all together.
 
 use std::borrow::Cow;
 
-use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
-use mcp_proto::transport::{MAX_UDP_PAYLOAD_BYTES, MIN_UDP_PAYLOAD_BYTES};
-
 use super::{Config, ConfigError};
-
-/// Several of the largest frames, so that one alone never stops a connection.
-const MIN_OUTGOING_BYTES: usize = 4 * (MAX_BODY_BYTES + MAX_HEADER_BYTES);
-const MIN_HEADER_BYTES: u32 = 4096;
-/// A task has at most 100 attempts.
-const MAX_RETRY_BUDGET_PERCENT: u32 = 100 * 100;
-/// A day: beyond it, an interval is a slip of the pen, and within it no sum overflows.
-const MAX_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
-/// A year: what is kept for longer belongs in a database.
-const MAX_RETENTION_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 
 impl Config {
     /// Checks every value by itself and against the others.
@@ -23,7 +10,6 @@ impl Config {
     /// # Errors
     /// The first value that is not allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let Self { limits, timing, tls, .. } = self;
         at_least("threads", self.threads, 1)?;
         if let Some(admin) = self.admin.filter(|it| it.is_remote() && !self.admin_allow_remote) {
             let problem = format!(
@@ -32,72 +18,10 @@ impl Config {
             );
             return Err(wrong("admin", problem));
         }
-        at_least("limits.max_connections", limits.max_connections, 1)?;
-        at_least("limits.max_handshakes", limits.max_handshakes, 1)?;
-        at_least("limits.outgoing_soft_bytes", limits.outgoing_soft_bytes, MIN_OUTGOING_BYTES)?;
-        at_least(
-            "limits.outgoing_hard_bytes",
-            limits.outgoing_hard_bytes,
-            limits.outgoing_soft_bytes,
-        )?;
-        let udp_payload = MIN_UDP_PAYLOAD_BYTES..=MAX_UDP_PAYLOAD_BYTES;
-        within("limits.max_udp_payload_bytes", limits.max_udp_payload_bytes, udp_payload)?;
-        // HELLO lists labels, actions and held attempts: a smaller header refuses honest workers.
-        let header = MIN_HEADER_BYTES..=MAX_HEADER_BYTES as u32;
-        within("limits.max_header_bytes", limits.max_header_bytes, header)?;
-        within("limits.max_body_bytes", limits.max_body_bytes, 0..=MAX_BODY_BYTES as u32)?;
-        within("limits.max_agent_attempts", limits.max_agent_attempts, 1..=MAX_AGENT_ATTEMPTS)?;
-        at_least("limits.max_session_tasks", limits.max_session_tasks as usize, 1)?;
-        at_least("limits.max_tasks", limits.max_tasks, 1)?;
-        at_least("limits.max_queue_tasks", limits.max_queue_tasks, 1)?;
-        at_least("limits.max_waiting_bytes", limits.max_waiting_bytes, 1)?;
-        at_least("limits.max_agents", limits.max_agents, 1)?;
-        at_least("limits.max_sessions", limits.max_sessions, 1)?;
-        at_least("limits.max_waiters", limits.max_waiters, 1)?;
-        let budget = 0..=MAX_RETRY_BUDGET_PERCENT;
-        within("limits.retry_budget_percent", limits.retry_budget_percent, budget)?;
-
-        for (key, ms) in [
-            ("timing.hello_timeout_ms", timing.hello_timeout_ms),
-            ("timing.slow_peer_ms", timing.slow_peer_ms),
-            ("timing.idle_timeout_ms", timing.idle_timeout_ms),
-            ("timing.lease_ms", timing.lease_ms),
-            ("timing.ping_interval_ms", timing.ping_interval_ms),
-            ("timing.probe_after_ms", timing.probe_after_ms),
-            ("timing.lost_after_ms", timing.lost_after_ms),
-            ("timing.detach_ms", timing.detach_ms),
-        ] {
-            within(key, ms, 1..=MAX_INTERVAL_MS)?;
-        }
-        for (key, ms) in [
-            ("timing.resume_grace_ms", timing.resume_grace_ms),
-            ("timing.no_worker_wait_ms", timing.no_worker_wait_ms),
-            ("timing.restart_grace_ms", timing.restart_grace_ms),
-            ("timing.cancel_grace_ms", timing.cancel_grace_ms),
-            ("timing.drain_ms", timing.drain_ms),
-            ("timing.close_flush_ms", timing.close_flush_ms),
-        ] {
-            within(key, ms, 0..=MAX_INTERVAL_MS)?;
-        }
-        for (key, ms, below_key, below) in [
-            ("timing.ping_interval_ms", timing.ping_interval_ms, "lease_ms", timing.lease_ms),
-            ("timing.probe_after_ms", timing.probe_after_ms, "lost_after_ms", timing.lost_after_ms),
-        ] {
-            if ms >= below {
-                return Err(wrong(key, format!("is {ms}; it must be less than {below_key}")));
-            }
-        }
-
-        let durable = &self.durable.rules;
-        at_least("durable.max_bytes", durable.max_bytes, 1)?;
-        for (key, ms) in [
-            ("durable.retention_ms", durable.retention_ms),
-            ("durable.settled_retention_ms", durable.settled_retention_ms),
-            ("durable.dead_letter_retention_ms", durable.dead_letter_retention_ms),
-        ] {
-            within(key, ms, 1..=MAX_RETENTION_MS)?;
-        }
-
+        self.limits.check()?;
+        self.timing.check()?;
+        self.durable.check()?;
+        self.tls.check()?;
         self.scheduling
             .check()
             .map_err(|(key, problem)| wrong(format!("scheduling.{key}"), problem))?;
@@ -107,30 +31,22 @@ impl Config {
                 .and_then(|()| rules.check_of(action))
                 .map_err(|(key, problem)| wrong(format!("actions.\"{action}\".{key}"), problem))?;
         }
-
-        match (&tls.cert_file, &tls.key_file) {
-            (Some(_), None) => Err(wrong("tls.key_file", "is missing beside cert_file")),
-            (None, Some(_)) => Err(wrong("tls.cert_file", "is missing beside key_file")),
-            (Some(_), Some(_)) if tls.dev => {
-                Err(wrong("tls.dev", "makes a certificate, but cert_file gives one"))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
-fn wrong(key: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> ConfigError {
+pub(super) fn wrong(key: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> ConfigError {
     ConfigError::Value { key: key.into(), problem: problem.into() }
 }
 
-fn at_least(key: &'static str, value: usize, min: usize) -> Result<(), ConfigError> {
+pub(super) fn at_least(key: &'static str, value: usize, min: usize) -> Result<(), ConfigError> {
     if value < min {
         return Err(wrong(key, format!("is {value}; it must be at least {min}")));
     }
     Ok(())
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(
+pub(super) fn within<T: PartialOrd + std::fmt::Display>(
     key: &'static str,
     value: T,
     range: std::ops::RangeInclusive<T>,

@@ -1,21 +1,29 @@
-//! Configuration: one TOML file, whose every key has a default.
+//! Configuration: one TOML file, whose every key has a default. A section is a file here, with its
+//! defaults, whose reasons are told with the keys, and its checks.
 
 mod check;
-mod defaults;
+mod durable;
+mod limits;
+mod timing;
+mod tls;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use mcp_proto::{ActionName, Limits, NodeId};
+use mcp_proto::{ActionName, DEFAULT_PORT, Limits, NodeId};
 use serde::Deserialize;
 use serde::de::Error as _;
 
+pub use durable::DurableConfig;
+pub use limits::LimitsConfig;
+pub use timing::TimingConfig;
+pub use tls::TlsConfig;
+
 use super::admin::AdminAddr;
-use super::tls::Tls;
-use crate::broker::{ActionRules, CoreConfig, DurableRules};
+use crate::broker::{ActionRules, CoreConfig};
 
 /// Configuration of a broker, as its file says it. Unknown keys are errors.
 ///
@@ -70,157 +78,23 @@ pub struct Config {
     pub actions: BTreeMap<ActionName, ActionRules>,
 }
 
-/// The key `[tls]`: where the broker's certificate comes from.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct TlsConfig {
-    /// PEM file: the broker's certificate, then those between it and the authority.
-    pub cert_file: Option<PathBuf>,
-    /// PEM file: its private key.
-    pub key_file: Option<PathBuf>,
-    /// Make a local authority and certificate in the state directory, for development.
-    pub dev: bool,
-    /// Names and addresses that the development certificate has besides localhost and the address
-    /// listened on.
-    pub dev_names: Vec<String>,
-}
-
-/// The key `[durable]`: the journal, and what is kept of durable tasks.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct DurableConfig {
-    /// Whether there is a journal: without one, durable tasks are refused. Default: yes, where there is
-    /// a state directory.
-    pub enabled: bool,
-    /// Directory of the journal, such as one on a disk of its own. There has to be a state directory
-    /// besides. Default: `journal` in the state directory.
-    pub dir: Option<PathBuf>,
-    /// What is kept, in memory and in the journal.
-    #[serde(flatten)]
-    pub rules: DurableRules,
-}
-
-/// The key `[limits]`. Sizes are in bytes.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct LimitsConfig {
-    /// Open connections; further ones are refused. Each costs about 40 KiB when idle. 20,000.
-    pub max_connections: usize,
-    /// Connections being opened, from the handshake until HELLO; further ones are refused, and those of
-    /// one address (of IPv6: its first 64 bits) from eight ninths of them on. Each costs CPU and memory
-    /// before anything is known of its peer. 1,024.
-    pub max_handshakes: usize,
-    /// With so many connections being opened, a further peer must first prove that its address is its
-    /// own (QUIC Retry, one round trip more), so that forged addresses cost little. 0: always. 128.
-    pub retry_handshakes: usize,
-    /// Bytes waiting to be sent to a client beyond which nothing is read from it, until it has read
-    /// half of them. Workers are always read. 4 MiB.
-    pub outgoing_soft_bytes: usize,
-    /// Bytes waiting to be sent to a peer beyond which it is closed with SLOW_CONSUMER. 32 MiB.
-    pub outgoing_hard_bytes: usize,
-    /// Bytes waiting to be sent to peers that do not take them as fast as they come, of all together.
-    /// No peer may have more than eight times what is free of it: when many stop reading, each has less
-    /// than the above, but 256 KiB always. 1 GiB.
-    pub outgoing_bytes: usize,
-
-    /// Largest UDP payload, in both directions, that path MTU discovery tries: 1,200 to 5,232. Less
-    /// than the default where a network drops large packets now and then. 5,232.
-    pub max_udp_payload_bytes: u16,
-
-    /// Largest frame header, at most the protocol's 65,535: the default.
-    pub max_header_bytes: u32,
-    /// Largest frame body, at most the protocol's 65,536: the default.
-    pub max_body_bytes: u32,
-    /// Tasks without an outcome that one client session may have. 65,536.
-    pub max_session_tasks: u32,
-    /// Largest slots + prefetch of one worker, at most 4,096: the default.
-    pub max_agent_attempts: u32,
-    /// Longest input that comes in chunks: of tasks whose input does not fit a frame. 0: such tasks
-    /// are rejected. 1 GiB.
-    pub max_input_bytes: u64,
-
-    /// Tasks without an outcome, of all actions together.
-    pub max_tasks: usize,
-    /// Tasks waiting in one action's queue; further ones are rejected with QUEUE_FULL.
-    pub max_queue_tasks: usize,
-    /// Bytes of the tasks waiting in one action's queue; beyond them, QUEUE_FULL.
-    pub max_queue_bytes: usize,
-    /// Bytes of the tasks waiting in all queues together; beyond them, QUEUE_FULL. 2 GiB.
-    pub max_waiting_bytes: usize,
-    /// Registered workers, lost ones included.
-    pub max_agents: usize,
-    /// Client sessions, detached ones included.
-    pub max_sessions: usize,
-    /// Sessions that may wait for one task.
-    pub max_waiters: usize,
-    /// Results held for a client that lost its connection.
-    pub max_detached_results: usize,
-    /// Bytes of the results held for a client that lost its connection.
-    pub max_detached_bytes: usize,
-    /// Bytes of the results held for all of those together; none of them may have more than eight times
-    /// what is free of it. 256 MiB.
-    pub detached_bytes: usize,
-    /// Results kept after delivery, which answer duplicates and FETCH.
-    pub kept_results: usize,
-    /// Bytes of the results kept after delivery.
-    pub kept_result_bytes: usize,
-    /// Bytes set aside for inputs on their way in chunks, of all tasks together: 64 KiB for each that
-    /// waits for a worker or runs, and 256 KiB while less than half is taken. Beyond them, QUEUE_FULL.
-    /// 64 MiB.
-    pub max_upload_bytes: usize,
-    /// Last good answers kept for actions whose rules have a cached fallback, of all together; the
-    /// oldest go. 10,000.
-    pub cached_answers: usize,
-    /// Bytes of those. 32 MiB.
-    pub cached_answer_bytes: usize,
-    /// How often workers may hand a task back before it fails.
-    pub max_nacks: u32,
-    /// The retry budget: attempts after a failure or a time-out, in percent of the tasks taken
-    /// lately, 0 to 10,000. When everything fails, retries are no more than this much load on top.
-    /// Besides them there are 10, and one a second, so that a quiet broker always retries. 20.
-    pub retry_budget_percent: u32,
-}
-
-/// The key `[timing]`. All in milliseconds.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct TimingConfig {
-    /// A connection may take this long for each of: the handshake, opening its lane, HELLO. 3,000.
-    pub hello_timeout_ms: u64,
-    /// A peer that has begun a frame must send 64 KiB of it, or all, in each such time, or is closed
-    /// with FRAME_TIMEOUT; one for which something waits must take as much, or is closed with
-    /// SLOW_CONSUMER after this time or up to twice as long. Longer than a network is silent and comes
-    /// back. 15,000.
-    pub slow_peer_ms: u64,
-    /// A connection without any packet for this long is dead to QUIC. 30,000.
-    pub idle_timeout_ms: u64,
-    /// A worker silent for this long is lost, even when it holds nothing. 30,000.
-    pub lease_ms: u64,
-    /// How often workers send PING: a third of the lease, so that one may come late. 10,000.
-    pub ping_interval_ms: u64,
-    /// A worker that holds tasks is probed after this much silence. 500.
-    pub probe_after_ms: u64,
-    /// A worker that holds tasks is lost after this much silence, probes included. 2,000.
-    pub lost_after_ms: u64,
-    /// A lost worker can come back for this long and go on with what it held. 10,000.
-    pub resume_grace_ms: u64,
-    /// A client's session outlives its connection for this long. 30,000.
-    pub detach_ms: u64,
-    /// A task that no ready worker serves is rejected after this long, or at its deadline. 5,000.
-    pub no_worker_wait_ms: u64,
-    /// For this long after a restart no task is rejected for want of a worker: those of before are
-    /// coming back. The last of them knows after a PING interval and some seconds. 15,000.
-    pub restart_grace_ms: u64,
-    /// A worker may take this long to confirm a CANCEL before that counts as its fault. 5,000.
-    pub cancel_grace_ms: u64,
-    /// At shutdown, running tasks may take this long to finish. 10,000.
-    pub drain_ms: u64,
-    /// A connection that is being closed may take this long to read its last frames. 1,000.
-    pub close_flush_ms: u64,
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+            admin: None,
+            admin_allow_remote: false,
+            state_dir: None,
+            broker_id: None,
+            threads: 1,
+            tls: TlsConfig::default(),
+            limits: LimitsConfig::default(),
+            timing: TimingConfig::default(),
+            durable: DurableConfig::default(),
+            scheduling: ActionRules::default(),
+            actions: BTreeMap::new(),
+        }
+    }
 }
 
 /// What is wrong with a configuration.
@@ -285,15 +159,6 @@ impl Config {
         Ok(config)
     }
 
-    /// Where the certificate comes from; `None` when the configuration doesn't say.
-    pub(crate) fn tls(&self) -> Option<Tls> {
-        match (&self.tls.cert_file, &self.tls.key_file) {
-            (Some(cert), Some(key)) => Some(Tls::Files { cert: cert.clone(), key: key.clone() }),
-            _ if self.tls.dev => Some(Tls::Dev { names: self.tls.dev_names.clone() }),
-            _ => None,
-        }
-    }
-
     /// What a connection may send.
     pub(crate) fn frame_limits(&self) -> Limits {
         Limits {
@@ -346,6 +211,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tls::Tls;
     use super::*;
     use crate::broker::Policy;
 
@@ -379,7 +245,7 @@ mod tests {
         assert_eq!(config.scheduling.policy, Policy::RoundRobin);
         assert_eq!(config.actions["a"].policy, Policy::RoundRobin);
         assert_eq!(config.actions["b"].policy, Policy::LeastLoaded);
-        assert_eq!(config.tls(), Some(Tls::Dev { names: vec![] }));
+        assert_eq!(config.tls.source(), Some(Tls::Dev { names: vec![] }));
         let config = parse("[durable]\nenabled = false\ndir = '/disk'\nretention_ms = 7").unwrap();
         assert!(!config.durable.enabled);
         assert_eq!(config.durable.dir.as_deref(), Some(Path::new("/disk")));
