@@ -172,7 +172,8 @@ impl CoreLoop {
                 | Output::Chunk { .. }
                 | Output::Close { .. }
                 | Output::Journal { .. }
-                | Output::Event(_) => {}
+                | Output::Event(_)
+                | Output::Audit(_) => {}
             }
         }
     }

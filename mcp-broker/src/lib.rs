@@ -28,6 +28,6 @@ pub mod journal;
 mod server;
 
 pub use server::{
-    AdminAddr, Broker, Builder, Config, ConfigError, DurableConfig, LimitsConfig, MemoryJournal,
-    StartError, TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
+    AdminAddr, AuditConfig, Broker, Builder, Config, ConfigError, DurableConfig, LimitsConfig,
+    MemoryJournal, StartError, TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
 };

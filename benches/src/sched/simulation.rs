@@ -245,7 +245,8 @@ impl<'a> Simulation<'a> {
                 Output::Send { .. }
                 | Output::Chunk { .. }
                 | Output::Journal { .. }
-                | Output::Event(_) => {}
+                | Output::Event(_)
+                | Output::Audit(_) => {}
             }
         }
     }

@@ -144,6 +144,7 @@ impl Core {
                 format!("this broker has no {unknown}; it has {ALL}"),
             )),
         };
+        self.audit_operator(session, task.action.as_str(), body, answer.as_ref().err());
         let answer = answer.and_then(|json| self.within_a_frame(json));
         let broker_id = self.config.broker_id.clone();
         let (outcome, executed, error, body) = match answer {

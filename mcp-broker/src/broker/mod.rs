@@ -23,6 +23,7 @@
 mod admin;
 mod admission;
 mod arrivals;
+mod audit;
 mod balancer;
 mod budget;
 mod clients;
@@ -83,6 +84,7 @@ use bytes::BytesMut;
 use foldhash::fast::FixedState;
 use mcp_proto::{ActionName, Hop, Message};
 
+pub use audit::Act;
 pub use balancer::{Affinity, Policy};
 pub use config::CoreConfig;
 pub use durable::{

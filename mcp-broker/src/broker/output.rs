@@ -7,6 +7,7 @@ use mcp_proto::{
     RouteHead, SessionId, TaskId,
 };
 
+use super::audit::Act;
 use super::durable::Record;
 
 /// A connection, as named by whoever holds the core. Never reused.
@@ -76,6 +77,8 @@ pub enum Output {
     },
     /// Something an operator may want to read of.
     Event(Event),
+    /// Something to note in an audit log.
+    Audit(Box<Act>),
 }
 
 /// How much an operator wants to read of an [`Event`].

@@ -7,6 +7,7 @@ use mcp_proto::{
     TaskResult,
 };
 
+use super::audit::Act;
 use super::registry::AgentKey;
 use super::sessions::{IdentityKey, SessionKey};
 use super::talk::Talk;
@@ -303,6 +304,13 @@ impl Core {
             resumed: client.is_some_and(|(_, resumed)| resumed),
             detach_ms: self.config.detach_ms as u32,
         };
+        let connected = Act::Connected {
+            connection: id,
+            identity: self.sessions.identity_of(identity).clone(),
+            is_client: roles.client,
+            agent_id: agent.map(|agent| agent.id.clone()),
+        };
+        self.audit(connected);
         self.send(id, Message::Ack(Box::new(ack)));
         if let Some((agent, _)) = worker {
             self.activate(now, agent);
@@ -372,12 +380,12 @@ impl Core {
 
     /// Tells the peer why, and closes its connection.
     pub(super) fn refuse(&mut self, now: Now, id: ConnectionId, (code, message): Refusal) {
-        if !self.peers.contains_key(&id) {
-            return;
-        }
+        let Some(identity) = self.peers.get(&id).map(|peer| peer.identity) else { return };
         self.stats.peers_refused += 1;
         self.send_error(id, ErrorInfo::new(code, message.clone()));
         self.event(Event::PeerRefused { connection: id, code, message: message.clone() });
+        let identity = self.sessions.identity_of(identity).clone();
+        self.audit(Act::Refused { connection: id, identity, code, message: message.clone() });
         self.outputs.push_back(Output::Close { connection: id, code: Some(code), message });
         self.handle_disconnected(now, id, Disconnect::Broken);
     }

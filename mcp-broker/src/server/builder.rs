@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use mcp_proto::NodeId;
 use quinn::Endpoint;
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admin::{self, AdminAddr};
+use super::audit::{self, Audit};
 use super::clock::Clock;
 use super::config::{Config, ConfigError};
 use super::connection::Settings;
@@ -145,6 +147,8 @@ impl Builder {
         if is_restart {
             core.restart_grace_ms = config.timing.restart_grace_ms;
         }
+        let (audit, audit_thread) =
+            Audit::start(config.audit.open()?).map_err(StartError::System)?;
         let (to_journal, entries) = journal::entries();
         let shared = Arc::new(Shared::new(
             Core::new(core),
@@ -156,6 +160,7 @@ impl Builder {
                 config.limits.outgoing_hard_bytes,
                 config.limits.outgoing_bytes,
             ),
+            audit,
         ));
         restore(&shared, records, unwritable);
         let journal =
@@ -168,6 +173,7 @@ impl Builder {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             journal: Some(journal),
+            audit: Some(audit_thread),
             close_flush: Duration::from_millis(config.timing.close_flush_ms),
             state,
         };
@@ -187,6 +193,9 @@ impl Builder {
             let address = dialled(local_addr).to_string();
             state.replace(ADDRESS_FILE, &format!("{address}\n"), Access::Shared)?;
         }
+        let started = audit::Event::new(audit::Kind::Broker, "start");
+        let details = json!({"address": local_addr, "broker": broker_id.as_str(), "epoch": epoch});
+        running.shared.audit.record(started.details(details));
         tracing::info!(address = %local_addr, broker = %broker_id, epoch, "listening");
         let drain = Duration::from_millis(config.timing.drain_ms);
         Ok(Broker::new(running, local_addr, admin_addr, tls.ca_pem, drain))

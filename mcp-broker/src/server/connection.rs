@@ -25,6 +25,7 @@ use quinn::{ConnectionError, ReadError, RecvStream, VarInt};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::audit;
 use super::connections::{self, Link};
 use super::frames::Frames;
 use super::opening::Place;
@@ -83,6 +84,8 @@ pub(super) async fn run(
         Some(Ok(opened)) => opened,
         Some(Err(problem)) => {
             tracing::debug!(%peer, problem, "a connection came to nothing");
+            let event = audit::Event::new(audit::Kind::Refuse, "handshake");
+            shared.audit.record(event.from(peer).refused(problem));
             return;
         }
         None => return,

@@ -98,6 +98,15 @@ pub enum StartError {
     /// No certificate can be had, or it can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The audit log can't be written.
+    #[error("cannot write the audit log {path}: {source}; give another file: audit.file",
+        path = path.display())]
+    Audit {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The system gives no random numbers, or no thread.
     #[error("the system refuses what every broker needs: {0}")]
     System(io::Error),

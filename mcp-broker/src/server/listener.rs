@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::audit;
 use super::connection::{self, Settings};
 use super::drivers::TrackedRuntime;
 use super::error::{StartError, TlsError};
@@ -57,32 +58,36 @@ impl Listener {
         while let Some(Some(incoming)) = self.stop.run_until_cancelled(self.endpoint.accept()).await
         {
             let Ok(connection) = self.connections.clone().try_acquire_owned() else {
-                if let Some(left_out) = refusals.line(self.shared.clock.now().mono) {
-                    let peer = incoming.remote_address();
-                    tracing::warn!(%peer, left_out, "refused: as many connections as allowed");
-                }
-                incoming.refuse();
+                self.refuse(incoming, "as many connections as allowed", &mut refusals);
                 continue;
             };
-            self.accept(ConnectionId(next_id), incoming, connection);
+            self.accept(ConnectionId(next_id), incoming, connection, &mut refusals);
             next_id += 1;
         }
     }
 
-    fn accept(&self, id: ConnectionId, incoming: Incoming, connection: OwnedSemaphorePermit) {
+    fn accept(
+        &self,
+        id: ConnectionId,
+        incoming: Incoming,
+        connection: OwnedSemaphorePermit,
+        refusals: &mut Budget,
+    ) {
         if self.opening.taken() >= self.retry_handshakes && incoming.may_retry() {
             // Fails only where it may not be asked, which was checked.
             let _ = incoming.retry();
             return;
         }
         let Some(place) = self.opening.place(incoming.remote_address().ip()) else {
-            incoming.refuse();
+            let why = "as many connections are being opened as allowed";
+            self.refuse(incoming, why, refusals);
             return;
         };
+        let peer = incoming.remote_address();
         let connecting = match incoming.accept() {
             Ok(connecting) => connecting,
             Err(error) => {
-                tracing::debug!(%error, "a connection came to nothing");
+                self.note_refusal(peer, &error.to_string(), refusals);
                 return;
             }
         };
@@ -92,6 +97,20 @@ impl Listener {
             connection::run(shared, settings, id, connecting, place, stop).await;
             drop(connection);
         });
+    }
+
+    /// One packet, whatever is asked.
+    fn refuse(&self, incoming: Incoming, why: &str, refusals: &mut Budget) {
+        self.note_refusal(incoming.remote_address(), why, refusals);
+        incoming.refuse();
+    }
+
+    fn note_refusal(&self, peer: SocketAddr, why: &str, refusals: &mut Budget) {
+        if let Some(left_out) = refusals.line(self.shared.clock.now().mono) {
+            tracing::warn!(%peer, left_out, "refused: {why}");
+        }
+        let event = audit::Event::new(audit::Kind::Refuse, "handshake");
+        self.shared.audit.record(event.from(peer).refused(why));
     }
 }
 

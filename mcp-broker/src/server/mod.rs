@@ -1,6 +1,7 @@
 //! The shell around the core: QUIC, tasks, clocks, files.
 
 mod admin;
+mod audit;
 mod authority;
 mod builder;
 mod clock;
@@ -29,7 +30,9 @@ mod unreachable;
 
 pub use admin::AdminAddr;
 pub use builder::Builder;
-pub use config::{Config, ConfigError, DurableConfig, LimitsConfig, TimingConfig, TlsConfig};
+pub use config::{
+    AuditConfig, Config, ConfigError, DurableConfig, LimitsConfig, TimingConfig, TlsConfig,
+};
 pub use error::{StartError, TlsError};
 pub use journal::MemoryJournal;
 pub use running::Broker;

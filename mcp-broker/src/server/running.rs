@@ -42,6 +42,7 @@ pub(super) struct Running {
     /// Connections, and the broker's other tasks.
     pub(super) tasks: TaskTracker,
     pub(super) journal: Option<JoinHandle<()>>,
+    pub(super) audit: Option<JoinHandle<()>>,
     pub(super) close_flush: Duration,
     pub(super) state: Option<StateDir>,
 }

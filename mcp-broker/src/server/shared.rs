@@ -6,7 +6,7 @@
 //!
 //! 1. while the lock is held, frames are pushed to the lanes of their destinations, so that the
 //!    core's order is the order on every wire (a CANCEL can't overtake its ROUTE);
-//! 2. after it is released, each touched lane is flushed once, and events are logged.
+//! 2. after it is released, each touched lane is flushed once, events are logged, and acts recorded.
 //!
 //! **Order of locks: core → connection table → lane buffer, and sink → lane buffer; never back, and
 //! none across an await.** Nobody holds a sink, that is: writes to the network, while holding the
@@ -21,13 +21,14 @@ use mcp_proto::Message;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::{self, Audit};
 use super::clock::Clock;
 use super::connections::{Connections, Link};
 use super::journal::{Entry, Gauges};
 use super::log::Log;
 use super::outgoing::Outgoing;
 use super::unreachable::Addresses;
-use crate::broker::{ConnectionId, Core, Event, Mono, Now, Output};
+use crate::broker::{Act, ConnectionId, Core, Event, Mono, Now, Output};
 
 /// What all tasks of a broker share.
 pub(super) struct Shared {
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     /// Of the journal, if there is one.
     pub(super) journal: Option<Arc<Gauges>>,
     pub(super) outgoing: Outgoing,
+    pub(super) audit: Audit,
     log: Log,
 }
 
@@ -63,6 +65,7 @@ pub(super) struct Outbox {
     touched: Vec<Arc<Link>>,
     overflowing: Vec<ConnectionId>,
     events: Vec<(Event, Option<SocketAddr>)>,
+    acts: Vec<(Act, Option<SocketAddr>)>,
 }
 
 impl Shared {
@@ -72,6 +75,7 @@ impl Shared {
         to_journal: Sender<Entry>,
         journal: Option<Arc<Gauges>>,
         outgoing: Outgoing,
+        audit: Audit,
     ) -> Self {
         let held = Held { core, timer_at: None, is_draining: false, journal: Some(to_journal) };
         Self {
@@ -84,6 +88,7 @@ impl Shared {
             failed: CancellationToken::new(),
             journal,
             outgoing,
+            audit,
             log: Log::default(),
         }
     }
@@ -113,6 +118,9 @@ impl Shared {
         outbox.flush();
         for (event, peer) in outbox.events.drain(..) {
             self.log.event(now.mono, &event, peer);
+        }
+        for (act, peer) in outbox.acts.drain(..) {
+            self.audit.record(audit::Event::of_core(act, peer));
         }
         result
     }
@@ -202,6 +210,14 @@ impl Shared {
                     let _ = journal.send((seq, record));
                 }
             }
+            Output::Audit(act) => {
+                if self.audit.is_on() {
+                    let link = act.connection();
+                    let link = link.and_then(|id| outbox.touch(id, &self.connections));
+                    let peer = link.map(Link::peer);
+                    outbox.acts.push((*act, peer));
+                }
+            }
             Output::Event(event) => {
                 if Log::takes(&event) {
                     let peer = match &event {
@@ -263,7 +279,9 @@ mod tests {
     fn shared() -> Shared {
         let config = CoreConfig::new(NodeId::try_from("b").unwrap(), 1, 1);
         let (journal, _) = super::super::journal::entries();
-        Shared::new(Core::new(config), Clock::start(), journal, None, Outgoing::new(1, 1, 1))
+        let (audit, _) = Audit::start(None).unwrap();
+        let outgoing = Outgoing::new(1, 1, 1);
+        Shared::new(Core::new(config), Clock::start(), journal, None, outgoing, audit)
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!    ones may finish within the drain time, then they fail and their workers are told;
 //! 3. what is queued for each peer is flushed, and its connection closed with SHUTTING_DOWN; until
 //!    then the admin listener says that the broker is draining;
-//! 4. the journal is synced.
+//! 4. the journal is synced, and the audit log written.
 //!
 //! Each step is bounded: the whole takes at most the drain time and a few seconds, or some more when
 //! a disk hangs.
@@ -16,6 +16,7 @@ use std::time::Duration;
 use mcp_proto::ErrorCode;
 use tokio::time::{sleep, timeout};
 
+use super::audit;
 use super::connections::Link;
 use super::listener;
 use super::running::Running;
@@ -28,6 +29,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// For the last sync.
 const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
+
+/// For the last records of the audit log.
+const AUDIT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What peers are told when their connection is closed.
 pub(super) const REASON: &str = "the broker is shutting down; connect again later";
@@ -69,6 +73,17 @@ pub(super) async fn run(running: &mut Running, drain: Duration) {
         let ended = tokio::task::spawn_blocking(|| journal.join());
         if timeout(JOURNAL_LIMIT, ended).await.is_err() {
             tracing::error!("the journal does not end");
+        }
+    }
+    if let Some(audit) = running.audit.take() {
+        let log = shared.audit.clone();
+        log.record(audit::Event::new(audit::Kind::Broker, "stop"));
+        let ended = tokio::task::spawn_blocking(move || {
+            log.end();
+            audit.join()
+        });
+        if timeout(AUDIT_LIMIT, ended).await.is_err() {
+            tracing::error!("the audit log does not end");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use mcp_broker::broker::{
-    ConnectionId, Core, CoreConfig, Disconnect, Event, Identity, Mono, Now, Output, Record,
+    Act, ConnectionId, Core, CoreConfig, Disconnect, Event, Identity, Mono, Now, Output, Record,
 };
 use mcp_proto::{
     Ack, ActionName, AttemptId, Cancel, CancelReason, Deliver, EncodedTask, ErrorCode, ErrorInfo,
@@ -28,6 +28,7 @@ pub(crate) struct Fixture {
     connections: u64,
     outputs: VecDeque<Outgoing>,
     pub(crate) events: Vec<Event>,
+    pub(crate) acts: Vec<Act>,
     pub(crate) records: Vec<(u64, Record)>,
     /// When each attempt was routed.
     pub(crate) routed: HashMap<AttemptId, Mono>,
@@ -49,6 +50,7 @@ impl Fixture {
             connections: 0,
             outputs: VecDeque::new(),
             events: Vec::new(),
+            acts: Vec::new(),
             records: Vec::new(),
             routed: HashMap::new(),
             transcript: None,
@@ -63,6 +65,7 @@ impl Fixture {
             }
             match output {
                 Output::Event(event) => self.events.push(event),
+                Output::Audit(act) => self.acts.push(*act),
                 Output::Journal { seq, record } => self.records.push((seq, record)),
                 Output::Send { to, message } => {
                     self.outputs.push_back(Outgoing::Frame(to, message.into()));

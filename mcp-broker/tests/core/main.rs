@@ -5,6 +5,7 @@
 
 mod actions;
 mod admission;
+mod audit;
 mod cancel;
 mod degrade;
 mod duplicates;

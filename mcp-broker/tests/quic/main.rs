@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod audit;
 mod durable;
 mod hostile;
 mod journal;

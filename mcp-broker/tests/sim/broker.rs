@@ -413,6 +413,7 @@ impl Running {
                 }
                 return self.entries.push_back((seq, record));
             }
+            Output::Audit(_) => return,
             Output::Event(event) => return happened(&event, world),
         };
         let link = to.0;

@@ -13,6 +13,7 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::super::audit;
 use super::super::journal::Figures;
 use crate::broker::{ActionMetrics, Histogram, Metrics, Stats, TaskCounts};
 
@@ -25,12 +26,19 @@ const PREFIX: &str = "mcp";
 /// A gauge of an action, where it has one.
 type Gauge = fn(&ActionMetrics) -> Option<u64>;
 
-/// Writes the metrics, and those of the journal if there is one.
-pub(super) fn encode(metrics: Metrics, journal: Option<Figures>) -> Result<String, fmt::Error> {
+/// Writes the metrics, and those of the journal and of the audit log if there is one.
+pub(super) fn encode(
+    metrics: Metrics,
+    journal: Option<Figures>,
+    audit: Option<audit::Figures>,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(metrics));
     if let Some(journal) = journal {
         registry.register_collector(Box::new(journal));
+    }
+    if let Some(audit) = audit {
+        registry.register_collector(Box::new(audit));
     }
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
@@ -62,6 +70,15 @@ impl Collector for Figures {
         let syncs = to.0.encode_descriptor("journal_sync", help, unit, MetricType::Histogram)?;
         write_histogram(syncs, &self.syncs)?;
         to.counter("journal_records", "Records brought to disk", self.records)
+    }
+}
+
+impl Collector for audit::Figures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut to = Families(encoder);
+        to.counter("audit_records", "Records written to the audit log", self.written)?;
+        let help = "Records that the audit log did not take: too many at once, or a failed write";
+        to.counter("audit_records_lost", help, self.lost)
     }
 }
 

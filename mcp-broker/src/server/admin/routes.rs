@@ -69,8 +69,10 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
         return text(StatusCode::SERVICE_UNAVAILABLE, "the core has failed\n");
     };
     let journal = shared.journal.as_ref().map(|it| it.figures());
+    let audit = shared.audit.is_on().then(|| shared.audit.figures());
     // Up to some milliseconds for many actions, in which the runtime has other things to do.
-    let text = tokio::task::spawn_blocking(|| exposition::encode(metrics, journal)).await;
+    let text =
+        tokio::task::spawn_blocking(move || exposition::encode(metrics, journal, audit)).await;
     match text {
         Ok(Ok(body)) => (StatusCode::OK, [(CONTENT_TYPE, exposition::CONTENT_TYPE)], body),
         Ok(Err(_)) | Err(_) => {
@@ -106,6 +108,7 @@ mod tests {
     use hyper_util::service::TowerToHyperService;
     use mcp_proto::NodeId;
 
+    use super::super::super::audit::Audit;
     use super::super::super::clock::Clock;
     use super::super::super::journal;
     use super::super::super::outgoing::Outgoing;
@@ -123,6 +126,7 @@ mod tests {
             to_journal,
             None,
             Outgoing::new(1, 1, 1),
+            Audit::start(None).unwrap().0,
         ));
         let fail = || shared.hold(&mut Outbox::default(), |_, _| panic!("a fault"));
         assert!(thread::scope(|scope| scope.spawn(fail).join().is_err()));

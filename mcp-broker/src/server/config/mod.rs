@@ -1,6 +1,7 @@
 //! Configuration: one TOML file, whose every key has a default. A section is a file here, with its
 //! defaults, whose reasons are told with the keys, and its checks.
 
+mod audit;
 mod check;
 mod durable;
 mod limits;
@@ -17,6 +18,7 @@ use mcp_proto::{ActionName, DEFAULT_PORT, Limits, NodeId};
 use serde::Deserialize;
 use serde::de::Error as _;
 
+pub use audit::AuditConfig;
 pub use durable::DurableConfig;
 pub use limits::LimitsConfig;
 pub use timing::TimingConfig;
@@ -72,6 +74,8 @@ pub struct Config {
     pub timing: TimingConfig,
     /// What is kept of durable tasks, and where.
     pub durable: DurableConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// How workers are chosen.
     pub scheduling: ActionRules,
     /// The rules of these actions. In a file, what one of them does not say is as in `scheduling`.
@@ -91,6 +95,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             timing: TimingConfig::default(),
             durable: DurableConfig::default(),
+            audit: AuditConfig::default(),
             scheduling: ActionRules::default(),
             actions: BTreeMap::new(),
         }
