@@ -28,6 +28,7 @@ pub mod journal;
 mod server;
 
 pub use server::{
-    AdminAddr, AuditConfig, Broker, Builder, Config, ConfigError, DurableConfig, LimitsConfig,
-    MemoryJournal, StartError, TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
+    AdminAddr, AuditConfig, Broker, Builder, Config, ConfigError, DurableConfig, Key, Layers,
+    LimitsConfig, Loaded, MemoryJournal, Origin, Origins, Problem, StartError, TimingConfig, Tls,
+    TlsConfig, TlsError, default_state_dir,
 };

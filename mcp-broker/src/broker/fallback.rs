@@ -14,6 +14,7 @@ mod search;
 
 use mcp_proto::ActionName;
 use mcp_proto::limits::{MAX_TEXT_BYTES, MAX_TTL_MS};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use answers::Answers;
@@ -30,8 +31,9 @@ const MAX_DEFAULT_BYTES: usize = 4 * 1024;
 /// A step of an action's fallback chain. In a configuration file one of
 /// `{ cached = { max_age_ms = 600000, by = "body" } }`, `{ action = "NAME" }` and
 /// `{ default = "TEXT", content_type = "text/plain" }`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "Keys", into = "Keys")]
+#[schemars(with = "Keys")]
 pub enum FallbackStep {
     /// The last good answer that a worker of the action gave to the same question: outcome ok, in
     /// one frame. (Results that clients take in parts are not kept.) Kept apart by identity and
@@ -55,7 +57,7 @@ pub enum FallbackStep {
 }
 
 /// Which tasks of an action an answer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CachedBy {
     /// Those with the same body. None whose input comes in chunks.
@@ -143,12 +145,13 @@ pub(super) fn check(chain: &[FallbackStep]) -> Result<(), String> {
 }
 
 /// A step as it is written.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct Keys {
     #[serde(skip_serializing_if = "Option::is_none")]
     cached: Option<CachedKeys>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     action: Option<ActionName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     default: Option<String>,
@@ -156,7 +159,7 @@ struct Keys {
     content_type: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct CachedKeys {
     max_age_ms: u64,

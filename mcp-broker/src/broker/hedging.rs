@@ -13,6 +13,7 @@
 //! a budget.
 
 use mcp_proto::{CancelReason, Executed, HopEvent, Priority};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -29,7 +30,7 @@ use super::{Core, Mono, Now};
 
 /// How the tasks of an action are hedged: those of priority high or urgent that may run twice
 /// (`idempotent`), of which nothing comes in parts, and that are not durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct HedgeRule {

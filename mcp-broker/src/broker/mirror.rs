@@ -6,6 +6,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use mcp_proto::limits::MAX_BODY_BYTES;
 use mcp_proto::{ActionName, Deliver, ErrorCode, HopEvent, Outcome};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
@@ -19,7 +20,7 @@ use super::rng::Rng;
 const MAX_RUNNING: usize = 1_024;
 
 /// Which share of an action's tasks is copied to its shadow workers.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorRule {
     /// Of the tasks that are routed, in percent, 0 to 100. Tasks whose input comes in chunks, since

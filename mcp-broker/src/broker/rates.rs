@@ -1,5 +1,6 @@
 //! How many tasks may come in a time.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::time::Mono;
@@ -8,7 +9,7 @@ use super::time::Mono;
 ///
 /// It is a token bucket, which is full at first, in the form of the generic cell rate algorithm
 /// (ITU-T I.371): one number for each bucket, and when the next task is taken is known exactly.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct RateLimit {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use mcp_proto::ActionName;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ use super::{Core, Now};
 /// The rules of one action. In a configuration file they are the keys of `[scheduling]`, which hold
 /// for all actions, and of `[actions."NAME"]`, which hold for one: what a key says there takes
 /// precedence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ActionRules {

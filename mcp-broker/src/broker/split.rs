@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mcp_proto::limits::MAX_LABELS;
 use mcp_proto::{Deliver, Labels, NodeId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -29,13 +30,14 @@ const MAX_WEIGHT: u32 = 1_000_000;
 const MAX_NAME_BYTES: usize = 64;
 
 /// A part of an action's tasks, and the workers that get it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Arm {
     /// In metrics; 1 to 64 printable ASCII characters without spaces.
     pub name: String,
     /// The labels of its workers, at least one. A task that requires one of these keys by itself
     /// takes no part in the split.
+    #[schemars(with = "std::collections::BTreeMap<String, String>")]
     pub labels: Labels,
     /// Its share of the tasks is its weight among those of all arms; at most 1,000,000. 0: none.
     pub weight: u32,

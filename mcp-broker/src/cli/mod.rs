@@ -1,7 +1,9 @@
 //! The command line.
 
+mod config;
 mod journal;
 mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
@@ -27,12 +29,14 @@ struct Cli {
 enum Command {
     /// Run the broker until it is told to stop
     Serve(serve::Serve),
+    Config(config::Config),
     Journal(journal::Journal),
 }
 
 pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.main(),
+        Command::Config(config) => config.main(),
         Command::Journal(journal) => journal.main(),
     }
 }

@@ -2,16 +2,16 @@
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use mcp_broker::{AdminAddr, Broker, Config, StartError, default_state_dir};
+use mcp_broker::{Broker, Config, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::settings::Settings;
 use super::{EXIT_CANNOT_START, EXIT_USAGE};
 
 /// What "at once" may take.
@@ -47,39 +47,13 @@ Exit codes:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, next_line_help = true)]
 pub(super) struct Serve {
-    /// Make a local certificate authority and certificate in the state directory, so that
-    /// programs on this machine need no other setting. For development
-    #[arg(verbatim_doc_comment, long)]
-    dev: bool,
+    #[command(flatten)]
+    settings: Settings,
 
-    /// UDP address to listen on; port 0 takes a free one, which "listening on ADDR" on stdout
-    /// tells [default: 127.0.0.1:7447]
-    #[arg(verbatim_doc_comment, long, value_name = "ADDRESS:PORT", env = "MCP_LISTEN", value_parser = address)]
-    listen: Option<SocketAddr>,
-
-    /// TCP address of the admin listener, HTTP: /livez, /readyz, /metrics. Without a host it is
-    /// 127.0.0.1: 9447; port 0 takes a free one, which "admin on http://ADDR" on stdout tells
-    /// [default: none]
-    #[arg(verbatim_doc_comment, long, value_name = "[ADDRESS:]PORT", env = "MCP_ADMIN")]
-    admin: Option<AdminAddr>,
-
-    /// Let --admin be an address that other machines reach. It asks nobody who they are
-    #[arg(verbatim_doc_comment, long)]
-    admin_allow_remote: bool,
-
-    /// Directory for what outlives the process: the journal of durable tasks, epoch, name,
-    /// development certificate. One broker at a time [default: none; with --dev $XDG_STATE_HOME/mcp-broker, or
-    /// ~/.local/state/mcp-broker]
-    #[arg(verbatim_doc_comment, long, value_name = "DIR", env = "MCP_STATE")]
-    state: Option<PathBuf>,
-
-    /// Configuration, TOML. Flags and environment variables take precedence over it
+    /// Configuration, TOML. Flags and environment variables (MCP_LIMITS__MAX_TASKS for
+    /// limits.max_tasks) take precedence over it; see "mcp-broker config --help"
     #[arg(verbatim_doc_comment, long, value_name = "FILE", env = "MCP_CONFIG")]
     config: Option<PathBuf>,
-
-    /// Threads that serve connections [default: 1]
-    #[arg(verbatim_doc_comment, long, value_name = "N")]
-    threads: Option<usize>,
 
     /// What is logged to stderr: error, warn, info, debug, trace, or by module:
     /// "info,mcp_broker=debug"
@@ -141,23 +115,13 @@ impl Serve {
         Ok(())
     }
 
-    /// The configuration file, with what flags and variables say instead.
-    fn config(self) -> Result<Config, Failure> {
+    /// What flags, variables and the file say.
+    fn config(&self) -> Result<Config, Failure> {
         let usage = |error: Box<dyn Error>| Failure(EXIT_USAGE, error);
-        let mut config = match &self.config {
-            Some(path) => Config::from_file(path).map_err(|error| usage(error.into()))?,
-            None => Config::default(),
-        };
-        config.listen = self.listen.unwrap_or(config.listen);
-        config.admin = self.admin.or(config.admin);
-        config.admin_allow_remote |= self.admin_allow_remote;
-        config.threads = self.threads.unwrap_or(config.threads);
-        config.state_dir = self.state.or(config.state_dir);
-        config.tls.dev |= self.dev;
+        let layers = self.settings.layers(self.config.clone());
+        let config = layers.load().map_err(|error| usage(error.into()))?.config;
         if config.tls.dev && config.state_dir.is_none() {
-            let dir = default_state_dir()
-                .ok_or_else(|| usage("--dev needs a directory: give --state DIR".into()))?;
-            config.state_dir = Some(dir);
+            return Err(usage("--dev needs a directory: give --state DIR".into()));
         }
         if !config.tls.dev && config.tls.cert_file.is_none() {
             return Err(usage(
@@ -166,7 +130,6 @@ impl Serve {
                     .into(),
             ));
         }
-        config.check().map_err(|error| usage(error.into()))?;
         Ok(config)
     }
 }
@@ -237,8 +200,4 @@ impl Signals {
             _ = self.interrupt.recv() => 2,
         }
     }
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "an IP address and a port are needed, 127.0.0.1:7447".to_owned())
 }

@@ -31,7 +31,8 @@ mod unreachable;
 pub use admin::AdminAddr;
 pub use builder::Builder;
 pub use config::{
-    AuditConfig, Config, ConfigError, DurableConfig, LimitsConfig, TimingConfig, TlsConfig,
+    AuditConfig, Config, ConfigError, DurableConfig, Key, Layers, LimitsConfig, Loaded, Origin,
+    Origins, Problem, TimingConfig, TlsConfig,
 };
 pub use error::{StartError, TlsError};
 pub use journal::MemoryJournal;

@@ -22,13 +22,16 @@ pub(super) use odds::{MAX_ODDS, Odds};
 use offered::Offered;
 use p2c::Cost;
 use round_robin::RoundRobin;
+use schemars::JsonSchema;
 use session_hash::SessionHash;
 use weighted_round_robin::WeightedRoundRobin;
 
 use super::rng::Rng;
 
 /// How a worker is chosen, of those that have room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Policy {
@@ -91,7 +94,9 @@ impl Policy {
 
 /// What a task with an affinity key does, under [`Policy::SessionHash`], while the worker of its key
 /// has no room or more than its share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Affinity {
     /// It goes to the next worker in the key's order, and to any one if it had to wait: the worker

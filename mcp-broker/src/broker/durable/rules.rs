@@ -1,9 +1,10 @@
 //! What is kept of durable tasks, and for how long.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The key `[durable]`: bounds of what is kept of durable tasks, in memory and in the journal.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DurableRules {

@@ -16,6 +16,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::rules::{MAX_INTERVAL_MS, within};
@@ -26,7 +27,7 @@ use crate::broker::time::Mono;
 /// A fault is a handler's panic, the loss of the worker, an attempt without a sign of life (if its
 /// time-out was long), or a break of the protocol: never an error that a handler returns, and never
 /// that a worker has no room.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct BreakerRules {

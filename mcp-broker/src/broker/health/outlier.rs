@@ -10,6 +10,7 @@
 //! arithmetic mean; in a logarithm it weighs seven times as much as another, and mean and σ are
 //! those of factors: it is a matter of how many *times* slower a worker is.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::rules::{MAX_INTERVAL_MS, within};
@@ -20,7 +21,7 @@ use crate::broker::time::Mono;
 ///
 /// At most half of a pool's workers are left out at a time, and none of fewer than three. Where no
 /// other worker is left, one that is left out gets tasks all the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct OutlierRules {

@@ -4,10 +4,14 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// Address of the admin listener. As text `127.0.0.1:9447`, or just `:9447` or `9447`: without a
 /// host it is 127.0.0.1. Port 0 takes a free one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct AdminAddr(pub SocketAddr);
 
 impl AdminAddr {
@@ -47,6 +51,12 @@ impl TryFrom<String> for AdminAddr {
 
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
+    }
+}
+
+impl From<AdminAddr> for String {
+    fn from(address: AdminAddr) -> Self {
+        address.to_string()
     }
 }
 

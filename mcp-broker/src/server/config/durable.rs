@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::check::{at_least, within};
@@ -12,15 +13,17 @@ use crate::broker::DurableRules;
 const MAX_RETENTION_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 
 /// The key `[durable]`: the journal, and what is kept of durable tasks.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DurableConfig {
     /// Whether there is a journal: without one, durable tasks are refused. Default: yes, where there is
     /// a state directory.
+    #[schemars(extend("x-restart" = true))]
     pub enabled: bool,
     /// Directory of the journal, such as one on a disk of its own. There has to be a state directory
     /// besides. Default: `journal` in the state directory.
+    #[schemars(extend("x-restart" = true))]
     pub dir: Option<PathBuf>,
     /// What is kept, in memory and in the journal.
     #[serde(flatten)]

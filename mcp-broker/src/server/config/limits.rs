@@ -2,7 +2,8 @@
 
 use mcp_proto::limits::{MAX_AGENT_ATTEMPTS, MAX_BODY_BYTES, MAX_HEADER_BYTES};
 use mcp_proto::transport::{MAX_UDP_PAYLOAD_BYTES, MIN_UDP_PAYLOAD_BYTES};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::check::{at_least, within};
@@ -14,7 +15,7 @@ const MIN_HEADER_BYTES: u32 = 4096;
 const MAX_RETRY_BUDGET_PERCENT: u32 = 100 * 100;
 
 /// The key `[limits]`. Sizes are in bytes.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct LimitsConfig {
@@ -39,6 +40,7 @@ pub struct LimitsConfig {
 
     /// Largest UDP payload, in both directions, that path MTU discovery tries: 1,200 to 5,232. Less
     /// than the default where a network drops large packets now and then. 5,232.
+    #[schemars(extend("x-restart" = true))]
     pub max_udp_payload_bytes: u16,
 
     /// Largest frame header, at most the protocol's 65,535: the default.

@@ -4,23 +4,32 @@
 mod audit;
 mod check;
 mod durable;
+mod environment;
+mod error;
+mod file;
+mod layers;
 mod limits;
+mod origin;
+mod schema;
+mod show;
 mod timing;
 mod tls;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use mcp_proto::{ActionName, DEFAULT_PORT, Limits, NodeId};
-use serde::Deserialize;
-use serde::de::Error as _;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 pub use audit::AuditConfig;
 pub use durable::DurableConfig;
+pub use error::{ConfigError, Problem};
+pub use layers::{Layers, Loaded};
 pub use limits::LimitsConfig;
+pub use origin::{Origin, Origins};
+pub use schema::Key;
 pub use timing::TimingConfig;
 pub use tls::TlsConfig;
 
@@ -44,27 +53,33 @@ use crate::broker::{ActionRules, CoreConfig};
 /// [timing]
 /// drain_ms = 30000
 /// ```
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {
     /// UDP address to listen on. Default: `127.0.0.1:7447`, loopback only.
+    #[schemars(extend("x-restart" = true))]
     pub listen: SocketAddr,
     /// TCP address of the admin listener, HTTP: `/livez`, `/readyz`, `/metrics`. Without a host,
     /// `":9447"`, it is 127.0.0.1. Default: none.
+    #[schemars(extend("x-restart" = true))]
     pub admin: Option<AdminAddr>,
     /// Whether `admin` may be an address that other machines reach. It asks nobody who they are:
     /// whoever reaches it sees the names of actions and how much is done. Default: no.
+    #[schemars(extend("x-restart" = true))]
     pub admin_allow_remote: bool,
     /// Directory for what outlives the process: the epoch, the broker's name, the journal, a
     /// development certificate. Default: none, nothing is kept.
+    #[schemars(extend("x-restart" = true))]
     pub state_dir: Option<PathBuf>,
     /// The broker's name, in ACK and in traces; 1 to 128 printable bytes. Default: a random one,
     /// kept in the state directory.
+    #[schemars(extend("x-restart" = true))]
     pub broker_id: Option<String>,
     /// Threads that serve connections, of the process `mcp-broker`; an embedded broker runs on its
     /// program's runtime. Default: 1, which is fastest while the network, not the broker, is the
     /// limit.
+    #[schemars(extend("x-restart" = true))]
     pub threads: usize,
     /// The certificate.
     pub tls: TlsConfig,
@@ -79,6 +94,7 @@ pub struct Config {
     /// How workers are chosen.
     pub scheduling: ActionRules,
     /// The rules of these actions. In a file, what one of them does not say is as in `scheduling`.
+    #[schemars(with = "BTreeMap<String, ActionRules>")]
     pub actions: BTreeMap<ActionName, ActionRules>,
 }
 
@@ -102,66 +118,13 @@ impl Default for Config {
     }
 }
 
-/// What is wrong with a configuration.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// Its file can't be read.
-    #[error("cannot read the configuration {path}: {source}", path = path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// It is not TOML, has a key that does not exist, or a value of the wrong type.
-    #[error("{path}: {problem}", path = path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// The place, the key, and what is wrong there.
-        problem: String,
-    },
-    /// A value that is not allowed.
-    #[error("{key} {problem}")]
-    Value {
-        /// The key, `limits.max_connections`.
-        key: Cow<'static, str>,
-        /// What is wrong with its value, to be read after the key.
-        problem: String,
-    },
-}
-
 impl Config {
     /// Reads a file.
     ///
     /// # Errors
     /// When it can't be read, is not TOML, or a key or value is wrong; the error names it.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config = Self::parse(&text).map_err(|error| ConfigError::Parse {
-            path: path.to_owned(),
-            problem: error.to_string(),
-        })?;
-        config.check()?;
-        Ok(config)
-    }
-
-    /// Reads a text. Each of its actions has what `scheduling` says where it says nothing itself.
-    fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        #[derive(Deserialize)]
-        struct Parts {
-            #[serde(default)]
-            actions: BTreeMap<ActionName, toml::Table>,
-        }
-        // As it is first: errors of that name the line.
-        let mut config: Self = toml::from_str(text)?;
-        for (name, part) in toml::from_str::<Parts>(text)?.actions {
-            let rules = serde_json::to_value(part).and_then(|part| config.scheduling.merged(part));
-            config.actions.insert(name, rules.map_err(toml::de::Error::custom)?);
-        }
-        Ok(config)
+        Layers::new().file(path).load().map(|loaded| loaded.config)
     }
 
     /// What a connection may send.
@@ -260,14 +223,14 @@ mod tests {
     #[test]
     fn an_error_names_the_file_the_line_and_the_key() {
         let error = parse("[limits]\nmax_conections = 7").unwrap_err();
-        for part in ["broker.toml", "line 2", "max_conections", "max_connections"] {
+        for part in ["broker.toml:2", "max_conections", "max_connections"] {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         let error = parse("\n[durable]\nretention = 7").unwrap_err();
-        for part in ["broker.toml", "line 2", "[durable]", "retention"] {
+        for part in ["broker.toml:3", "durable.retention "] {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         let error = parse("[limits]\nmax_connections = 'many'").unwrap_err();
-        assert!(error.contains("line 2"), "{error}");
+        assert!(error.contains("broker.toml:2: limits.max_connections"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! `[timing]`.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use super::check::{within, wrong};
@@ -9,7 +10,7 @@ use super::check::{within, wrong};
 const MAX_INTERVAL_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// The key `[timing]`. All in milliseconds.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct TimingConfig {
@@ -38,6 +39,7 @@ pub struct TimingConfig {
     pub no_worker_wait_ms: u64,
     /// For this long after a restart no task is rejected for want of a worker: those of before are
     /// coming back. The last of them knows after a PING interval and some seconds. 15,000.
+    #[schemars(extend("x-restart" = true))]
     pub restart_grace_ms: u64,
     /// A worker may take this long to confirm a CANCEL before that counts as its fault. 5,000.
     pub cancel_grace_ms: u64,

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::super::tls::Tls;
 use super::ConfigError;
 use super::check::wrong;
 
 /// The key `[tls]`: where the broker's certificate comes from.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct TlsConfig {
@@ -18,9 +19,11 @@ pub struct TlsConfig {
     /// PEM file: its private key.
     pub key_file: Option<PathBuf>,
     /// Make a local authority and certificate in the state directory, for development.
+    #[schemars(extend("x-restart" = true))]
     pub dev: bool,
     /// Names and addresses that the development certificate has besides localhost and the address
     /// listened on.
+    #[schemars(extend("x-restart" = true))]
     pub dev_names: Vec<String>,
 }
 
