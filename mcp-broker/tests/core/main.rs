@@ -5,6 +5,7 @@
 
 mod actions;
 mod admission;
+mod agents;
 mod cancel;
 mod degrade;
 mod duplicates;
@@ -21,6 +22,7 @@ mod metrics;
 mod mirror;
 mod operator;
 mod operators;
+mod overview;
 mod peers;
 mod policies;
 mod queue;
