@@ -47,11 +47,9 @@ fn an_action_has_its_backlog_rates_and_times() {
     it.send_task(client, Task { action: nobody, ..task("nobody's") }, 60_000);
     it.advance(1_000);
     let seen = operator.answer(&mut it, OVERVIEW, &json!({}));
-    assert_eq!(
-        seen["tasks"],
-        json!({"queued": 2, "queued_bytes": seen["tasks"]["queued_bytes"],
-                                     "delayed": 0, "running": 1})
-    );
+    let tasks = &seen["tasks"];
+    assert_eq!((&tasks["queued"], &tasks["delayed"]), (&json!(2), &json!(0)));
+    assert_eq!(&tasks["running"], &json!(1));
     let agents = &seen["agents"];
     // Silent for a second.
     assert_eq!((&agents["total"], &agents["suspect"]), (&json!(1), &json!(1)));

@@ -112,9 +112,9 @@ mod tests {
             "state     ejected, it is online and ready",
             "drained   by ann: new disk",
             "slots     1/4 in use",
-            "action    upper: breaker open for 9 s, 1.5 ms a task, 25.0 % ok",
+            "action    upper: breaker open for 9.00 s, 1.50 ms a task, 25.0 % ok",
             "ended     1 failed",
-            "had       t of upper: failed HANDLER_PANIC, 60 ms ago",
+            "had       t of upper: failed HANDLER_PANIC, 60.0 ms ago",
         ] {
             assert!(text.lines().any(|line| line == expected), "{expected} in\n{text}");
         }
