@@ -70,7 +70,7 @@ pub use actions::{
     ActionDegraded, ActionInfo, ActionList, ActionQueue, ActionRules, ActionSummary, Breakers,
     Degraded, RulesFrom,
 };
-pub use agents::AgentInfo;
+pub use agents::{AgentDetails, AgentFilter, AgentInfo, AgentList};
 pub use client::{Client, ClientBuilder, Fetched};
 pub use connect::Endpoint;
 pub use conversation::Conversation;

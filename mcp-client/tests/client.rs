@@ -10,8 +10,8 @@ use bytes::Bytes;
 use mcp_client::actions::ActionFilter;
 use mcp_client::explain::Question;
 use mcp_client::{
-    ActionName, CallError, Client, Decision, ErrorCode, ErrorInfo, Executed, Outcome, Retry,
-    RulesFrom, TaskFilter, TaskHandle, TaskId, TaskStatus,
+    ActionName, AgentFilter, CallError, Client, Decision, ErrorCode, ErrorInfo, Executed, Outcome,
+    Retry, RulesFrom, TaskFilter, TaskHandle, TaskId, TaskStatus,
 };
 use mcp_proto::{Ack, Cancel, Limits, Message, TaskState};
 use support::{FakeBroker, Peer, ack, close_code, deliver, soon};
@@ -585,28 +585,67 @@ async fn when_its_runtime_ends_nothing_hangs() {
 }
 
 #[tokio::test]
-async fn agents_are_listed() {
+async fn agents_are_listed_shown_drained_and_resumed() {
     let broker = FakeBroker::start();
     let (client, mut peer) = broker.client().await;
-    let json = r#"[{"node_id":"n-1","agent_id":"a","presence":"online","readiness":"ready",
-        "health":"breaker open","unwell":[{"action":"upper","health":"breaker open","for_ms":9}],
-        "actions":["upper"],"labels":{"gpu":"a100"},"slots":4,"in_flight":1,
-        "last_seen_ms":12,"later":true}]"#;
-    let serve = async {
-        let (task, _, body) = peer.recv_task().await;
-        assert_eq!(task.action.as_str(), "mcp.admin.agents.list");
-        assert_eq!(body, r#"{"all":true}"#);
-        peer.deliver_ok(&task.id, json).await;
-        let (task, ..) = peer.recv_task().await;
-        peer.deliver_ok(&task.id, "no json").await;
+    let agent = |name: &str| {
+        format!(
+            r#""node_id":"n-1","agent_id":"{name}","state":"ejected","presence":"online",
+            "readiness":"ready","health":"breaker open",
+            "unwell":[{{"action":"upper","health":"breaker open","for_ms":9}}],
+            "actions":["upper"],"labels":{{"gpu":"a100"}},"slots":4,"in_flight":1,
+            "last_seen_ms":12,"later":true"#
+        )
     };
-    let calls = async { (soon(client.agents(true)).await, soon(client.agents(false)).await) };
-    let ((agents, broken), ()) = tokio::join!(calls, serve);
-    let agents = agents.unwrap();
-    assert_eq!((agents[0].agent_id.as_str(), agents[0].slots), ("a", 4));
-    let unwell = &agents[0].unwell[0];
-    assert_eq!((unwell.health.as_str(), unwell.for_ms), ("breaker open", Some(9)));
-    assert_eq!(broken.unwrap_err().code(), Some(ErrorCode::InvalidMessage));
+    let page = |name: &str, next: &str| {
+        format!(r#"{{"agents":[{{{}}}],"next":{next},"matching":2,"total":3}}"#, agent(name))
+    };
+    let drained = r#"{"by":"ann","why":"disk","since_wall_ms":5}"#;
+    let changed =
+        |drained| format!(r#"{{"agent_id":"a","changed":true,"drained":{drained},"held":1}}"#);
+    let shown = format!(
+        r#"{{{},"sdk":"s","serves":[],"holds":[],"more_held":false,"recent":[],
+        "more_recent":false,"outcomes":{{"ok":1}}}}"#,
+        agent("a")
+    );
+    let serves = [
+        ("list", r#"{"state":"online","text":"a","limit":1000}"#, page("a", r#""a""#)),
+        ("list", r#"{"state":"online","text":"a","after":"a","limit":1000}"#, page("b", "null")),
+        ("list", r#"{"limit":1}"#, page("a", r#""a""#)),
+        ("show", r#"{"agent":"a"}"#, shown),
+        ("drain", r#"{"agent":"a","why":"disk"}"#, changed(drained)),
+        ("resume", r#"{"agent":"a"}"#, changed("null")),
+        ("resume", r#"{"agent":"nobody"}"#, "null".to_owned()),
+        ("list", "{}", "no json".to_owned()),
+    ];
+    let serve = async {
+        for (action, arguments, answer) in serves {
+            let (task, _, body) = peer.recv_task().await;
+            assert_eq!(task.action.as_str(), format!("mcp.admin.agents.{action}"));
+            assert_eq!(body, arguments);
+            peer.deliver_ok(&task.id, answer).await;
+        }
+    };
+    let calls = async {
+        let filter = AgentFilter { text: "a".to_owned(), ..AgentFilter::online() };
+        let all = client.all_agents(&filter).await.unwrap();
+        let names: Vec<_> = all.agents.iter().map(|it| it.agent_id.as_str()).collect();
+        assert_eq!((names, all.next, all.matching), (vec!["a", "b"], None, 2));
+        let unwell = &all.agents[0].unwell[0];
+        assert_eq!((unwell.health.as_str(), unwell.for_ms), ("breaker open", Some(9)));
+        let one = AgentFilter { limit: Some(1), ..AgentFilter::default() };
+        let one = client.all_agents(&one).await.unwrap();
+        assert_eq!((one.agents.len(), one.next.unwrap().as_str()), (1, "a"));
+        let shown = client.agent_info("a").await.unwrap().unwrap();
+        assert_eq!((shown.agent, shown.sdk.as_deref()), (all.agents[0].clone(), Some("s")));
+        let done = client.drain_agent("a", Some("disk")).await.unwrap().unwrap();
+        assert_eq!((done.held, done.drained.unwrap().to_string()), (1, "by ann: disk".to_owned()));
+        assert_eq!(client.resume_agent("a").await.unwrap().unwrap().drained, None);
+        assert_eq!(client.resume_agent("nobody").await.unwrap(), None);
+        let broken = client.agents(&AgentFilter::default()).await.unwrap_err();
+        assert_eq!(broken.code(), Some(ErrorCode::InvalidMessage));
+    };
+    soon(async { tokio::join!(calls, serve) }).await;
 }
 
 #[tokio::test]

@@ -38,6 +38,25 @@ async fn a_call_prints_its_result_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_agent_is_drained_and_resumed() {
+    let broker = BrokerProcess::start().await;
+    let _worker = broker.worker("upper-1", 2, &["tr", "a-z", "A-Z"]).await;
+    let output = run(&broker, &["agents", "drain", "upper-1", "--why", "new disk"]).await;
+    assert_eq!(&output.stdout[..], b"upper-1: drained, and has no tasks\n", "{output:?}");
+    let output = run(&broker, &["agents", "show", "upper-1"]).await;
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("drained   by anonymous: new disk"), "{shown}");
+    let output = run(&broker, &["agents", "resume", "upper-1", "nobody"]).await;
+    assert_eq!(
+        (code(&output), &output.stdout[..]),
+        (Some(1), &b"upper-1: may have tasks again\n"[..])
+    );
+    assert!(stderr(&output).contains("no agent nobody"), "{output:?}");
+    let output = run(&broker, &["call", "work", "--data", "hello"]).await;
+    assert_eq!((code(&output), &output.stdout[..]), (Some(0), &b"HELLO"[..]), "{output:?}");
+}
+
+#[tokio::test]
 async fn a_call_that_nobody_serves_is_rejected() {
     let broker = BrokerProcess::start().await;
     let output = run(&broker, &["call", "nothing", "--ttl", "500ms"]).await;

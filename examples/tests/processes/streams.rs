@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mcp_client::{
-    CallError, Client, Endpoint, ErrorCode, Executed, HandlerError, HandlerReply, Job, Outcome,
-    StreamEvent, TaskStream, Worker,
+    AgentFilter, CallError, Client, Endpoint, ErrorCode, Executed, HandlerError, HandlerReply, Job,
+    Outcome, StreamEvent, TaskStream, Worker,
 };
 use rustix::process::Signal;
 use tokio::sync::Semaphore;
@@ -225,7 +225,8 @@ async fn a_killed_broker_restarts_what_may_run_twice_and_loses_the_rest() {
     let mut once = stream(&client, "count", 5, false).await;
     permits.add_permits(2);
     until("both have begun", || async {
-        client.agents(false).await.is_ok_and(|agents| agents.iter().all(|it| it.in_flight == 1))
+        let listed = client.agents(&AgentFilter::online()).await;
+        listed.is_ok_and(|list| list.agents.iter().all(|it| it.in_flight == 1))
     })
     .await;
     let (mut read, mut lost) = (String::new(), String::new());

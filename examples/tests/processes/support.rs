@@ -7,7 +7,9 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use mcp_client::{Client, Endpoint, HandlerError, Job, TaskEnd, TaskHandle, TaskId, Worker};
+use mcp_client::{
+    AgentFilter, Client, Endpoint, HandlerError, Job, TaskEnd, TaskHandle, TaskId, Worker,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -269,8 +271,9 @@ pub(crate) async fn until<Fut: Future<Output = bool>>(what: &str, holds: impl Fn
 pub(crate) async fn until_listed(client: &Client, names: &[&str]) {
     until("the list of agents is as expected", || async {
         // While the broker is away, the question itself can be lost.
-        let Ok(agents) = client.agents(false).await else { return false };
-        let mut listed: Vec<_> = agents.iter().map(|agent| agent.agent_id.to_string()).collect();
+        let Ok(list) = client.all_agents(&AgentFilter::online()).await else { return false };
+        let mut listed: Vec<_> =
+            list.agents.iter().map(|agent| agent.agent_id.to_string()).collect();
         listed.sort();
         listed == names
     })

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use mcp_client::{ErrorCode, Executed, Outcome};
+use mcp_client::{AgentFilter, ErrorCode, Executed, Outcome};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
@@ -38,7 +38,8 @@ async fn the_host_of_a_killed_worker_tells_that_it_is_gone() {
     let victim = broker.worker("victim", 1, &["sleep", "60"]).await;
     let handle = client.task("work").ttl(PATIENCE).idempotent(true).send().await.unwrap();
     until("the task runs", || async {
-        client.agents(false).await.is_ok_and(|agents| agents[0].in_flight == 1)
+        let listed = client.agents(&AgentFilter::online()).await;
+        listed.is_ok_and(|list| list.agents[0].in_flight == 1)
     })
     .await;
     victim.signal(Signal::KILL);

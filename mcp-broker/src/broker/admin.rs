@@ -1,30 +1,25 @@
 //! Queries and operator acts: tasks for the built-in actions `mcp.admin.*`, answered by the broker.
 
 mod actions;
+mod agents;
 mod dead_letters;
 mod degrade;
+mod function;
+mod overview;
 mod tasks;
 
 use bytes::Bytes;
+use mcp_proto::limits::MAX_TEXT_BYTES;
 use mcp_proto::{
     ActionRef, ContextTrace, Deliver, ErrorCode, ErrorInfo, Executed, Outcome, TaskHead, TaskId,
 };
 use serde::Deserialize;
 
-use super::registry::Presence;
 use super::sessions::SessionKey;
-use super::{AgentView, Core, Now, Question};
+use super::{ConnectionId, Core, Now, Question};
 
-/// Actions of this prefix are the broker's own; no worker is asked.
-const PREFIX: &str = "mcp.admin.";
-
-const ALL: &str = "mcp.admin.actions.list, mcp.admin.actions.show, mcp.admin.actions.set, \
-                   mcp.admin.actions.reset, mcp.admin.actions.degrade, \
-                   mcp.admin.actions.restore, mcp.admin.agents.list, \
-                   mcp.admin.dead_letters.list, mcp.admin.dead_letters.show, \
-                   mcp.admin.dead_letters.replay, mcp.admin.dead_letters.drop, \
-                   mcp.admin.explain, mcp.admin.stats, mcp.admin.tasks.list, mcp.admin.tasks.show, \
-                   mcp.admin.tasks.cancel";
+pub use function::AdminFunction;
+pub(super) use function::PREFIX;
 
 const DEFAULT_LISTED: usize = 100;
 const MAX_LISTED: usize = 1_000;
@@ -36,10 +31,15 @@ pub(super) fn is_builtin(action: ActionRef<'_>) -> bool {
     action.as_str().starts_with(PREFIX)
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct ListAgents {
-    all: bool,
+/// Who asks, and how much of an answer is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The operator's identity.
+    pub name: &'a str,
+    /// Over which connection; none of one that is not the core's.
+    pub connection: Option<ConnectionId>,
+    /// Lists are cut to so many bytes; what else is longer is refused.
+    pub max_answer_bytes: usize,
 }
 
 /// Names a task. Its identity is needed only where several have a task of this id.
@@ -59,35 +59,69 @@ impl Named {
 }
 
 impl Core {
-    /// The workers, by name: those online, or lost ones too.
-    pub fn agents(&self, now: Now, include_lost: bool) -> Vec<AgentView> {
-        let mut views: Vec<_> = self
-            .registry
-            .iter()
-            .filter(|agent| include_lost || agent.presence == Presence::Online)
-            .map(|agent| (agent, self.health_of(now, agent)))
-            .map(|(agent, (health, unwell))| AgentView {
-                node_id: agent.node_id.clone(),
-                agent_id: agent.id.clone(),
-                presence: agent.presence.name(),
-                readiness: agent.readiness,
-                health,
-                unwell,
-                actions: agent
-                    .serves
-                    .iter()
-                    .filter_map(|it| self.pools.get(it.pool))
-                    .map(|pool| pool.action.clone())
-                    .collect(),
-                labels: (*agent.labels).clone(),
-                slots: agent.slots,
-                in_flight: agent.in_flight(),
-                parked: agent.parked,
-                last_seen_ms: now.mono.since(agent.last_heard) / 1000,
-            })
-            .collect();
-        views.sort_unstable_by(|a, b| a.agent_id.cmp(&b.agent_id));
-        views
+    /// Does what an operator asks for; the arguments are a JSON object, or empty, and so is the answer.
+    ///
+    /// # Errors
+    /// INVALID_TASK for wrong arguments; BODY_TOO_LARGE; what the function itself says.
+    pub fn administer(
+        &mut self,
+        now: Now,
+        asker: Asker<'_>,
+        function: AdminFunction,
+        body: &[u8],
+    ) -> Result<Vec<u8>, ErrorInfo> {
+        let answer = self.answer(now, asker, function, body);
+        if function.is_act() {
+            self.audit_operator(asker, function, body, answer.as_ref().err());
+        }
+        answer
+    }
+
+    fn answer(
+        &mut self,
+        now: Now,
+        asker: Asker<'_>,
+        function: AdminFunction,
+        body: &[u8],
+    ) -> Result<Vec<u8>, ErrorInfo> {
+        let (by, max_bytes) = (asker.name, asker.max_answer_bytes);
+        let answer = match function {
+            AdminFunction::ActionsDegrade => {
+                self.degrade_for_operator(now, by, arguments(body)?)?
+            }
+            AdminFunction::ActionsRestore => self.restore_for_operator(by, &arguments(body)?)?,
+            AdminFunction::ActionsList => self.list_actions(&arguments(body)?, max_bytes)?,
+            AdminFunction::ActionsShow => self.show_action(&arguments(body)?, max_bytes)?,
+            AdminFunction::ActionsSet => self.set_rules_for_operator(now, by, arguments(body)?)?,
+            AdminFunction::ActionsReset => {
+                self.reset_rules_for_operator(now, by, arguments(body)?)?
+            }
+            AdminFunction::AgentsList => self.list_agents(now, &arguments(body)?, max_bytes)?,
+            AdminFunction::AgentsShow => self.show_agent(now, &arguments(body)?, max_bytes)?,
+            AdminFunction::AgentsDrain => self.drain_for_operator(now, by, arguments(body)?)?,
+            AdminFunction::AgentsResume => self.undrain_for_operator(now, by, &arguments(body)?)?,
+            AdminFunction::DeadLettersList => {
+                self.list_dead_letters(now, &arguments(body)?, max_bytes)?
+            }
+            AdminFunction::DeadLettersShow => {
+                self.show_dead_letter(now, &arguments(body)?, max_bytes)?
+            }
+            AdminFunction::DeadLettersReplay => {
+                self.replay_for_operator(now, by, arguments(body)?)?
+            }
+            AdminFunction::DeadLettersDrop => self.drop_for_operator(by, &arguments(body)?)?,
+            AdminFunction::Explain => self.answer_explain(now, &arguments(body)?, max_bytes)?,
+            AdminFunction::Overview => self.overview(now, max_bytes)?,
+            AdminFunction::Stats => json(&self.stats())?,
+            AdminFunction::TasksList => self.list_tasks(now, &arguments(body)?, max_bytes)?,
+            AdminFunction::TasksShow => self.show_task(now, &arguments(body)?)?,
+            AdminFunction::TasksCancel => self.cancel_for_operator(now, by, &arguments(body)?)?,
+        };
+        if answer.len() > max_bytes {
+            let message = format!("the answer has {} bytes, at most {max_bytes}", answer.len());
+            return Err(ErrorInfo::new(ErrorCode::BodyTooLarge, message));
+        }
+        Ok(answer)
     }
 
     pub(super) fn answer_builtin(
@@ -97,55 +131,17 @@ impl Core {
         task: TaskHead<'_>,
         body: &Bytes,
     ) {
-        let answer = match task.action.as_str() {
-            "mcp.admin.actions.degrade" => {
-                arguments(body).and_then(|asked| self.degrade_for_operator(now, session, asked))
+        let name = task.action.as_str().strip_prefix(PREFIX).unwrap_or_default();
+        let answer = match AdminFunction::named(name) {
+            Some(function) => {
+                let max_answer_bytes = self.config.limits.max_body_bytes as usize;
+                let operator = self.operator(session);
+                let connection = self.sessions.get(session).and_then(|it| it.connection);
+                let asker = Asker { name: &operator, connection, max_answer_bytes };
+                self.administer(now, asker, function, body)
             }
-            "mcp.admin.actions.restore" => {
-                arguments(body).and_then(|asked| self.restore_for_operator(session, &asked))
-            }
-            "mcp.admin.agents.list" => arguments::<ListAgents>(body)
-                .and_then(|arguments| json(&self.agents(now, arguments.all))),
-            "mcp.admin.actions.list" => {
-                arguments(body).and_then(|filter| self.list_actions(&filter))
-            }
-            "mcp.admin.actions.show" => arguments(body).and_then(|named| self.show_action(&named)),
-            "mcp.admin.actions.set" => {
-                arguments(body).and_then(|set| self.set_rules_for_operator(now, session, set))
-            }
-            "mcp.admin.actions.reset" => {
-                arguments(body).and_then(|named| self.reset_rules_for_operator(now, session, named))
-            }
-            "mcp.admin.dead_letters.list" => {
-                arguments(body).and_then(|filter| self.list_dead_letters(now, &filter))
-            }
-            "mcp.admin.dead_letters.show" => {
-                arguments(body).and_then(|named| self.show_dead_letter(now, &named))
-            }
-            "mcp.admin.dead_letters.replay" => {
-                arguments(body).and_then(|asked| self.replay_for_operator(now, session, asked))
-            }
-            "mcp.admin.dead_letters.drop" => {
-                arguments(body).and_then(|named| self.drop_for_operator(session, &named))
-            }
-            "mcp.admin.explain" => {
-                arguments(body).and_then(|asked| self.answer_explain(now, &asked))
-            }
-            "mcp.admin.stats" => json(&self.stats()),
-            "mcp.admin.tasks.list" => {
-                arguments(body).and_then(|filter| self.list_tasks(now, &filter))
-            }
-            "mcp.admin.tasks.show" => arguments(body).and_then(|named| self.show_task(now, &named)),
-            "mcp.admin.tasks.cancel" => {
-                arguments(body).and_then(|named| self.cancel_for_operator(now, session, &named))
-            }
-            unknown => Err(ErrorInfo::new(
-                ErrorCode::UnknownAction,
-                format!("this broker has no {unknown}; it has {ALL}"),
-            )),
+            None => Err(unknown(task.action)),
         };
-        self.audit_operator(session, task.action.as_str(), body, answer.as_ref().err());
-        let answer = answer.and_then(|json| self.within_a_frame(json));
         let broker_id = self.config.broker_id.clone();
         let (outcome, executed, error, body) = match answer {
             Ok(json) => (Outcome::Ok, Executed::Yes, None, Bytes::from(json)),
@@ -162,13 +158,18 @@ impl Core {
         };
         self.stats.accepted += 1;
         self.stats.count(outcome, false);
-        self.measured.ended_at_once(task.action, false, outcome);
+        self.measured.ended_at_once(now.mono, task.action, false, outcome);
         self.tell(session, &deliver, body);
     }
 
-    fn answer_explain(&self, now: Now, asked: &Question) -> Result<Vec<u8>, ErrorInfo> {
+    fn answer_explain(
+        &self,
+        now: Now,
+        asked: &Question,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, ErrorInfo> {
         let mut explanation = self.explain(now, asked);
-        explanation.cut(self.config.limits.max_body_bytes as usize);
+        explanation.cut(max_bytes);
         json(&explanation)
     }
 
@@ -177,43 +178,54 @@ impl Core {
         let operator = self.sessions.get(session);
         operator.map_or_else(String::new, |it| self.sessions.identity_of(it.identity).to_string())
     }
+}
 
-    /// `{NAME: […], "more": …}` with so many rows, or as many as a frame has room for; and whether
-    /// there may be more.
-    fn list<T: serde::Serialize>(
-        &self,
-        name: &str,
-        rows: impl Iterator<Item = T>,
-        limit: usize,
-        mut more: bool,
-    ) -> Result<Vec<u8>, ErrorInfo> {
-        let max_bytes = self.config.limits.max_body_bytes as usize;
-        let max_bytes = max_bytes.saturating_sub(LIST_OVERHEAD_BYTES);
-        let mut listed = format!(r#"{{"{name}":["#).into_bytes();
-        for (index, row) in rows.enumerate() {
-            let before = listed.len();
-            if index > 0 {
-                listed.push(b',');
-            }
-            listed.append(&mut json(&row)?);
-            if index == limit || listed.len() > max_bytes {
-                listed.truncate(before);
-                more = true;
-                break;
-            }
-        }
-        listed.extend_from_slice(format!(r#"],"more":{more}}}"#).as_bytes());
-        Ok(listed)
-    }
+fn unknown(action: ActionRef<'_>) -> ErrorInfo {
+    let all: Vec<_> =
+        AdminFunction::ALL.iter().map(|it| format!("{PREFIX}{}", it.name())).collect();
+    let message = format!("this broker has no {}; it has {}", action.as_str(), all.join(", "));
+    ErrorInfo::new(ErrorCode::UnknownAction, message)
+}
 
-    fn within_a_frame(&self, json: Vec<u8>) -> Result<Vec<u8>, ErrorInfo> {
-        let max = self.config.limits.max_body_bytes as usize;
-        if json.len() > max {
-            let message = format!("the answer has {} bytes, a frame at most {max}", json.len());
-            return Err(ErrorInfo::new(ErrorCode::BodyTooLarge, message));
+/// `{NAME: […], "more": …}` with so many rows, or as many as there is room for; and whether there may
+/// be more.
+fn list<T: serde::Serialize>(
+    name: &str,
+    rows: impl Iterator<Item = T>,
+    limit: usize,
+    mut more: bool,
+    max_bytes: usize,
+) -> Result<Vec<u8>, ErrorInfo> {
+    let mut listed = format!(r#"{{"{name}":["#).into_bytes();
+    let room_bytes = max_bytes.saturating_sub(LIST_OVERHEAD_BYTES);
+    let is_all = push_rows(&mut listed, rows, room_bytes, limit)?.1;
+    more |= !is_all;
+    listed.extend_from_slice(format!(r#"],"more":{more}}}"#).as_bytes());
+    Ok(listed)
+}
+
+/// Adds rows to a list until it has so many bytes, or so many rows. Returns how many were added, and
+/// whether these were all.
+fn push_rows<T: serde::Serialize>(
+    listed: &mut Vec<u8>,
+    rows: impl Iterator<Item = T>,
+    max_bytes: usize,
+    limit: usize,
+) -> Result<(usize, bool), ErrorInfo> {
+    let mut count = 0;
+    for row in rows {
+        let before = listed.len();
+        if count > 0 {
+            listed.push(b',');
         }
-        Ok(json)
+        listed.append(&mut json(&row)?);
+        if count == limit || listed.len() > max_bytes {
+            listed.truncate(before);
+            return Ok((count, false));
+        }
+        count += 1;
     }
+    Ok((count, true))
 }
 
 /// How many rows a list may have.
@@ -237,6 +249,15 @@ fn ambiguous<'a>(
     let names = names.join(", ");
     let message = format!("{count} identities have a {what} {id}; say which by identity: {names}");
     ErrorInfo::new(ErrorCode::InvalidTask, message)
+}
+
+/// Checks what an operator gives as the reason for an act.
+fn check_why(why: &str) -> Result<(), ErrorInfo> {
+    if why.len() <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    let message = format!("why has {} bytes; at most {MAX_TEXT_BYTES} are allowed", why.len());
+    Err(ErrorInfo::new(ErrorCode::InvalidTask, message))
 }
 
 /// The arguments in a body; the defaults in an empty one.

@@ -2,8 +2,8 @@
 
 use mcp_proto::{AgentId, ErrorCode, ErrorInfo};
 
-use super::sessions::SessionKey;
-use super::{ConnectionId, Core, Identity, Output};
+use super::admin::{Asker, PREFIX};
+use super::{AdminFunction, ConnectionId, Core, Identity, Output};
 
 /// Longest arguments of an operator's act that are told in full.
 const MAX_ARGUMENTS_BYTES: usize = 4 * 1024;
@@ -65,34 +65,24 @@ impl Core {
         self.outputs.push_back(Output::Audit(Box::new(act)));
     }
 
-    /// Notes that an operator used a function, unless it only looks.
+    /// Notes that an operator did something, or tried to.
     pub(super) fn audit_operator(
         &mut self,
-        session: SessionKey,
-        function: &str,
+        asker: Asker<'_>,
+        function: AdminFunction,
         arguments: &[u8],
         error: Option<&ErrorInfo>,
     ) {
-        if only_looks(function) {
-            return;
-        }
-        let Some(session) = self.sessions.get(session) else { return };
         let arguments = match arguments.len() {
             ..=MAX_ARGUMENTS_BYTES => String::from_utf8_lossy(arguments).into_owned(),
             bytes => format!("{bytes} bytes"),
         };
         self.audit(Act::Operated {
-            connection: session.connection,
-            identity: self.sessions.identity_of(session.identity).clone(),
-            function: function.to_owned(),
+            connection: asker.connection,
+            identity: Identity::new(asker.name),
+            function: format!("{PREFIX}{}", function.name()),
             arguments,
             error: error.cloned(),
         });
     }
-}
-
-/// Whether a function changes nothing, as its name says.
-fn only_looks(function: &str) -> bool {
-    let verb = function.rsplit('.').next();
-    matches!(verb, Some("list" | "show" | "stats" | "explain"))
 }

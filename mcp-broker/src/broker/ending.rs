@@ -343,7 +343,8 @@ impl Core {
                 (Some(detour.action), detour.slot)
             }
         };
-        self.measured.ended(slot, is_shadow, &deliver, now.mono.since(received));
+        let total_us = now.mono.since(received);
+        self.measured.ended(now.mono, slot, is_shadow, &deliver, total_us);
         self.shadow.tasks -= usize::from(is_shadow);
         if is_unused {
             self.drop_pool_if_unused(pool_key);

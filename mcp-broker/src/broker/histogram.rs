@@ -44,6 +44,38 @@ impl Histogram {
         bucket.and_then(|(bound_us, _)| bound_us)
     }
 
+    /// About the duration that this part of all, 0 to 1, does not exceed, µs: by its place in its bucket,
+    /// as if the bucket's were spread evenly. The largest bound for what has none; none when nothing was
+    /// recorded.
+    pub(crate) fn estimate_us(&self, part: f64) -> Option<u64> {
+        let count = self.count();
+        if count == 0 {
+            return None;
+        }
+        let wanted = (count as f64 * part).max(1.0);
+        let (mut seen, mut lower_us) = (0.0, 0);
+        for (bound_us, count) in self.buckets() {
+            let Some(bound_us) = bound_us else { break };
+            if count > 0 && seen + count as f64 >= wanted {
+                let share = (wanted - seen) / count as f64;
+                return Some(lower_us + ((bound_us - lower_us) as f64 * share) as u64);
+            }
+            seen += count as f64;
+            lower_us = bound_us;
+        }
+        Some(lower_us)
+    }
+
+    /// What was recorded since it was like `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.clone();
+        for (count, before) in since.counts.iter_mut().zip(earlier.counts) {
+            *count = count.saturating_sub(before);
+        }
+        since.sum_us = since.sum_us.saturating_sub(earlier.sum_us);
+        since
+    }
+
     /// How many were recorded.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
@@ -67,6 +99,18 @@ mod tests {
         it.record(u64::MAX);
         assert_eq!(it.quantile_us(0.0), Some(200));
         assert_eq!((it.quantile_us(0.99), it.quantile_us(1.0)), (Some(200), None));
+    }
+
+    #[test]
+    fn an_estimate_lies_within_its_bucket() {
+        let mut it = Histogram::default();
+        assert_eq!(it.estimate_us(0.5), None);
+        (0..100).for_each(|_| it.record(150));
+        assert_eq!((it.estimate_us(0.5), it.estimate_us(1.0)), (Some(150), Some(200)));
+        let before = it.clone();
+        it.record(u64::MAX);
+        assert_eq!(it.estimate_us(1.0), Some(104_857_600));
+        assert_eq!((it.since(&before).count(), it.since(&it).estimate_us(0.5)), (1, None));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::health::Breakers;
 use super::histogram::Histogram;
 use super::mirror::MirrorCounts;
 use super::pool::Pool;
+use super::recent::Recent;
 use super::split::{Arm, ArmMetrics, MAX_ARMS};
 use super::time::Mono;
 use super::{Core, Now, Stats};
@@ -49,7 +50,8 @@ pub(super) struct Entry {
     /// None for the others.
     action: Option<ActionName>,
     is_served: bool,
-    counts: TaskCounts,
+    pub(super) counts: TaskCounts,
+    pub(super) recent: Recent,
     /// Of its shadow tasks, once there was one.
     shadow: Option<Box<TaskCounts>>,
     /// Of its copies, once there was one.
@@ -156,8 +158,15 @@ pub struct Metrics {
 
 impl Entry {
     fn new(action: Option<ActionName>, is_served: bool) -> Self {
-        let counts = TaskCounts::default();
-        Self { action, is_served, counts, shadow: None, mirror: None, arms: Vec::new() }
+        Self {
+            action,
+            is_served,
+            counts: TaskCounts::default(),
+            recent: Recent::default(),
+            shadow: None,
+            mirror: None,
+            arms: Vec::new(),
+        }
     }
 }
 
@@ -199,14 +208,37 @@ impl Measured {
         slot
     }
 
-    /// A task ended that was taken `total_us` ago.
-    pub(super) fn ended(&mut self, slot: Slot, is_shadow: bool, deliver: &Deliver, total_us: u64) {
-        self.counts(slot, is_shadow).record(deliver, total_us);
+    /// The entries: that of the others, which has no action, then each action's.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Option<&ActionName>, &Entry)> {
+        self.actions.iter().map(|entry| (entry.action.as_ref(), entry))
     }
 
-    fn counts(&mut self, slot: Slot, is_shadow: bool) -> &mut TaskCounts {
+    /// A task was taken that is no shadow task.
+    #[inline]
+    pub(super) fn taken(&mut self, now: Mono, slot: Slot) {
+        let Entry { recent, counts, .. } = &mut self.actions[usize::from(slot.0)];
+        recent.taken(now, counts);
+    }
+
+    /// A task ended that was taken `total_us` ago.
+    pub(super) fn ended(
+        &mut self,
+        now: Mono,
+        slot: Slot,
+        is_shadow: bool,
+        deliver: &Deliver,
+        total_us: u64,
+    ) {
+        self.counts(now, slot, is_shadow).record(deliver, total_us);
+    }
+
+    fn counts(&mut self, now: Mono, slot: Slot, is_shadow: bool) -> &mut TaskCounts {
         let entry = &mut self.actions[usize::from(slot.0)];
-        if is_shadow { entry.shadow.get_or_insert_default() } else { &mut entry.counts }
+        if is_shadow {
+            return entry.shadow.get_or_insert_default();
+        }
+        entry.recent.turn(now, &entry.counts);
+        &mut entry.counts
     }
 
     /// What becomes of the copies of an action's tasks.
@@ -237,12 +269,13 @@ impl Measured {
     /// A task ended without having been placed.
     pub(super) fn ended_at_once(
         &mut self,
+        now: Mono,
         action: ActionRef<'_>,
         is_shadow: bool,
         outcome: Outcome,
     ) {
         let slot = self.slot(action, false);
-        self.counts(slot, is_shadow).count(outcome);
+        self.counts(now, slot, is_shadow).count(outcome);
     }
 
     /// A SEND was refused.

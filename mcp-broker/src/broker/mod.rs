@@ -16,7 +16,7 @@
 //! (`p95`), `ending` tells its outcome. `inflight` has the states of tasks and attempts, `family` ties
 //! tasks to those that sent them (`parking` frees their slots meanwhile), `registry` has the states of
 //! workers (which `registration` and `liveness` change), `sessions` those of clients (`clients`),
-//! `health` those of workers that do their tasks badly. Shadow tasks go the same way beside the live
+//! `health` those of workers that do their tasks badly, `draining` those that an operator keeps tasks from. Shadow tasks go the same way beside the live
 //! ones (`shadow`); `mirroring` copies live ones to them (`mirror`), and `split` divides them among arms.
 //! `durable` has what outlives the broker: the journal's records, and what is kept of tasks that ended.
 
@@ -30,6 +30,7 @@ mod clients;
 mod config;
 mod digest;
 mod dispatch;
+mod draining;
 mod durable;
 mod ending;
 mod experiments;
@@ -56,6 +57,7 @@ mod pinning;
 mod pool;
 mod queue;
 mod rates;
+mod recent;
 mod registration;
 mod registry;
 mod results;
@@ -78,15 +80,17 @@ mod timers;
 mod uploading;
 mod uploads;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::BytesMut;
 use foldhash::fast::FixedState;
-use mcp_proto::{ActionName, Hop, Message};
+use mcp_proto::{ActionName, AgentId, Hop, Message};
 
+pub use admin::{AdminFunction, Asker};
 pub use audit::Act;
 pub use balancer::{Affinity, Policy};
 pub use config::CoreConfig;
+pub use draining::Drained;
 pub use durable::{
     AcceptedTask, DeadLetter, DurableRules, DurableStats, EndedTask, Journal, Record, Restored,
     SettledTask, TaskName,
@@ -105,7 +109,7 @@ pub use rates::RateLimit;
 pub use rules::ActionRules;
 pub use shadow::ShadowStats;
 pub use split::{Arm, ArmMetrics};
-pub use stats::{AgentView, Stats};
+pub use stats::{AgentState, AgentView, Stats};
 pub use time::{Mono, Now};
 
 use balancer::Member;
@@ -165,6 +169,8 @@ pub struct Core {
     memory: Memory,
     /// Actions that an operator keeps from their workers.
     degraded: HashMap<ActionName, Degraded, FixedState>,
+    /// Agents, registered or not, that an operator keeps new tasks from.
+    drained: BTreeMap<AgentId, Drained>,
     /// Tasks of actions that are not core are refused.
     is_shedding: bool,
     outputs: VecDeque<Output>,
@@ -213,6 +219,7 @@ impl Core {
             shadow: Shadow::new(config.retry_budget_percent, hasher.clone()),
             pool_names: HashMap::with_hasher(hasher.clone()),
             degraded: HashMap::with_hasher(hasher),
+            drained: BTreeMap::new(),
             is_shedding: false,
             tasks: Tasks::new(seed()),
             attempts: Slab::default(),

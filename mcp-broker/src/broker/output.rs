@@ -214,6 +214,22 @@ pub enum Event {
         /// The operator's identity.
         by: String,
     },
+    /// An operator keeps new tasks from a worker.
+    AgentDrained {
+        /// Its own name.
+        agent_id: AgentId,
+        /// The operator's identity.
+        by: String,
+        /// What the operator says; may be empty.
+        why: String,
+    },
+    /// An operator lets a worker have tasks again.
+    AgentUndrained {
+        /// Its own name.
+        agent_id: AgentId,
+        /// The operator's identity.
+        by: String,
+    },
     /// An operator keeps an action's tasks from its workers.
     ActionDegraded {
         /// Which.
@@ -282,6 +298,8 @@ impl Event {
             | Event::TaskCancelled { .. }
             | Event::DeadLetterReplayed { .. }
             | Event::DeadLetterDropped { .. }
+            | Event::AgentDrained { .. }
+            | Event::AgentUndrained { .. }
             | Event::ActionRestored { .. }
             | Event::SheddingEnded
             | Event::RulesChanged { .. }
@@ -353,6 +371,13 @@ impl fmt::Display for Event {
             }
             Event::DeadLetterDropped { task_id, by } => {
                 write!(f, "the dead letter of task {task_id} was dropped by an operator, {by}")
+            }
+            Event::AgentDrained { agent_id, by, why } => {
+                write!(f, "agent {agent_id} is drained by an operator, {by}")?;
+                if why.is_empty() { Ok(()) } else { write!(f, ": {why}") }
+            }
+            Event::AgentUndrained { agent_id, by } => {
+                write!(f, "agent {agent_id} may have tasks again, says an operator, {by}")
             }
             Event::ActionDegraded { action, by, why } => {
                 write!(f, "action {action} was degraded by an operator, {by}")?;

@@ -268,7 +268,7 @@ impl Core {
         };
         let resumed = resumed.filter(is_its);
         let worker = match hello.worker {
-            Some(worker) => Some(self.register(now, id, identity, worker, resumed)?),
+            Some(worker) => Some(self.register(now, id, identity, hello.sdk, worker, resumed)?),
             None => None,
         };
         // Known at once: should the other role be refused, this one ends with the connection.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use mcp_proto::{ActionName, AttemptId, ErrorCode, Readiness, WorkerHello};
 
 use super::balancer::Seat;
@@ -20,6 +21,7 @@ impl Core {
         now: Now,
         connection: ConnectionId,
         identity: IdentityKey,
+        sdk: ByteString,
         hello: WorkerHello,
         session: Option<SessionKey>,
     ) -> Result<(AgentKey, Vec<AttemptId>), Refusal> {
@@ -36,7 +38,7 @@ impl Core {
                 return Err((ErrorCode::IdentityMismatch, message));
             }
             if agent.instance == hello.instance_id {
-                return Ok(self.resume(now, connection, key, hello, session));
+                return Ok(self.resume(now, connection, key, sdk, hello, session));
             }
             self.displace(now, key, session);
         } else if self.registry.len() >= self.config.max_agents {
@@ -51,12 +53,16 @@ impl Core {
             identity,
             instance: hello.instance_id.clone(),
             service_type: hello.service_type.clone(),
+            sdk,
             id: hello.agent_id.clone(),
             slots: 0,
             prefetch: 0,
             readiness: hello.readiness,
+            is_drained: self.drained.contains_key(&hello.agent_id),
             presence: Presence::Online,
             connection: Some(connection),
+            registered: now.mono,
+            connected: now.mono,
             serves: Vec::new(),
             next_action: 0,
             attempts: Vec::new(),
@@ -139,6 +145,7 @@ impl Core {
         now: Now,
         connection: ConnectionId,
         key: AgentKey,
+        sdk: ByteString,
         mut hello: WorkerHello,
         session: Option<SessionKey>,
     ) -> (AgentKey, Vec<AttemptId>) {
@@ -150,6 +157,8 @@ impl Core {
         // None until its ACK is about to be sent: nothing may come before that.
         let old = agent.connection.take();
         agent.generation = generation;
+        agent.sdk = sdk;
+        agent.connected = now.mono;
         agent.routes = 0;
         // It says again what is parked.
         agent.parked = 0;

@@ -10,7 +10,8 @@
 //!               └─────────────────────────────────────────────┘
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -38,14 +39,22 @@ pub(super) struct Agent {
     pub(super) node_id: NodeId,
     pub(super) identity: IdentityKey,
     pub(super) service_type: ByteString,
+    /// What its HELLO says that it is written with.
+    pub(super) sdk: ByteString,
     pub(super) generation: u64,
     pub(super) labels: Arc<Labels>,
     pub(super) slots: u32,
     pub(super) prefetch: u32,
+    /// What it says.
     pub(super) readiness: Readiness,
+    /// An operator keeps new tasks from it, whatever it says.
+    pub(super) is_drained: bool,
     pub(super) presence: Presence,
     /// Its connection, while there is one: a silent worker is lost and still connected.
     pub(super) connection: Option<ConnectionId>,
+    /// When this process registered first, and when on its present connection.
+    pub(super) registered: Mono,
+    pub(super) connected: Mono,
     pub(super) serves: Vec<Membership>,
     /// Where the next look for a waiting task begins, so that its actions share it fairly.
     pub(super) next_action: usize,
@@ -91,7 +100,12 @@ impl Presence {
 
 impl Agent {
     pub(super) fn is_ready(&self) -> bool {
-        self.presence == Presence::Online && self.readiness == Readiness::Ready
+        self.presence == Presence::Online && self.readiness() == Readiness::Ready
+    }
+
+    /// Whether it may get tasks, by what it says and by what operators say.
+    pub(super) fn readiness(&self) -> Readiness {
+        if self.is_drained { Readiness::Draining } else { self.readiness }
     }
 
     /// Its slots while it is online.
@@ -127,7 +141,7 @@ impl Agent {
 #[derive(Debug)]
 pub(super) struct Registry {
     agents: Slab<Agent>,
-    names: HashMap<AgentId, AgentKey, FixedState>,
+    names: BTreeMap<AgentId, AgentKey>,
     nodes: HashMap<NodeId, AgentId, FixedState>,
     generation: u64,
     /// Agents online, and their slots.
@@ -139,7 +153,7 @@ impl Registry {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             agents: Slab::default(),
-            names: HashMap::with_hasher(FixedState::with_seed(seed)),
+            names: BTreeMap::new(),
             nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
             generation: 0,
             online: 0,
@@ -229,6 +243,13 @@ impl Registry {
 
     pub(super) fn get_mut(&mut self, key: AgentKey) -> Option<&mut Agent> {
         self.agents.get_mut(key)
+    }
+
+    /// Those whose names come after this one, by name; all without one.
+    pub(super) fn by_name(&self, after: Option<&AgentId>) -> impl Iterator<Item = &Agent> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let keys = self.names.range::<AgentId, _>((from, Bound::Unbounded));
+        keys.filter_map(|(_, key)| self.agents.get(*key))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Agent> {

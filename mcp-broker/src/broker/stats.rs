@@ -3,6 +3,7 @@
 use mcp_proto::{ActionName, AgentId, Labels, NodeId, Readiness};
 
 use super::ShadowStats;
+use super::draining::Drained;
 use super::durable::DurableStats;
 use super::health::ActionHealth;
 
@@ -106,6 +107,46 @@ pub struct Stats {
     pub shadow: ShadowStats,
 }
 
+/// How a worker is, in a word: what says most of why it gets tasks, or gets none.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentState {
+    /// It takes tasks.
+    Ready,
+    /// It takes none for now, by itself.
+    Standby,
+    /// It takes no more, by itself or because an operator says so.
+    Draining,
+    /// It does not answer.
+    Suspect,
+    /// It is left out of an action for its failures or for being slow.
+    Ejected,
+    /// It has gone, and may come back with what it holds.
+    Lost,
+    /// It is not registered; an operator drains whoever comes with its name.
+    Offline,
+}
+
+impl AgentState {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Ready,
+        Self::Standby,
+        Self::Draining,
+        Self::Suspect,
+        Self::Ejected,
+        Self::Lost,
+        Self::Offline,
+    ];
+
+    /// Whether it is there.
+    pub fn is_online(self) -> bool {
+        !matches!(self, Self::Lost | Self::Offline)
+    }
+}
+
 /// A worker as an operator sees it.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct AgentView {
@@ -113,9 +154,11 @@ pub struct AgentView {
     pub node_id: NodeId,
     /// Its own name.
     pub agent_id: AgentId,
-    /// `"online"` or `"lost"`.
+    /// How it is, in a word.
+    pub state: AgentState,
+    /// `"online"`, `"lost"` or `"offline"`.
     pub presence: &'static str,
-    /// Whether it takes tasks.
+    /// Whether it takes tasks. An agent that an operator drains is draining, whatever it says.
     pub readiness: Readiness,
     /// `"suspect"` while it does not answer; otherwise how it is at the action at which it is worst:
     /// `"ok"`, `"slow start"`, `"ejected"` (it is left out for being slow), `"half-open"` (its breaker
@@ -133,6 +176,10 @@ pub struct AgentView {
     pub in_flight: u32,
     /// Attempts that it has besides, whose handlers wait for other tasks.
     pub parked: u32,
-    /// ms since it was last heard.
-    pub last_seen_ms: u64,
+    /// ms since it was last heard; none of one that is offline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seen_ms: Option<u64>,
+    /// The operator who keeps new tasks from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drained: Option<Drained>,
 }

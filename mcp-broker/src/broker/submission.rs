@@ -244,7 +244,8 @@ impl Core {
                     false => self.step_for_new(now, spec.action, &seeker, &mut error),
                 };
                 let Some(step) = step else {
-                    self.measured.ended_at_once(spec.action, is_shadow, Outcome::Rejected);
+                    let (now, outcome) = (now.mono, Outcome::Rejected);
+                    self.measured.ended_at_once(now, spec.action, is_shadow, outcome);
                     return Err(error);
                 };
                 (self.enter_anyway(now, spec.action, spec.tenant), Some(step))
@@ -340,6 +341,9 @@ impl Core {
         if let Some(pool) = self.pools.get_mut(pool) {
             pool.tasks += 1;
             pool.subqueues[subqueue].tasks += 1;
+            if !is_shadow {
+                self.measured.taken(now.mono, pool.slot);
+            }
         }
         if let Some(session) = session.and_then(|session| self.sessions.get_mut(session)) {
             session.tasks += 1;

@@ -5,6 +5,7 @@
 
 mod actions;
 mod admission;
+mod agents;
 mod audit;
 mod cancel;
 mod degrade;
@@ -22,6 +23,7 @@ mod metrics;
 mod mirror;
 mod operator;
 mod operators;
+mod overview;
 mod peers;
 mod policies;
 mod queue;

@@ -8,7 +8,7 @@ use mcp_proto::{
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, client_hello, idempotent, task, worker_hello};
+use crate::fixture::{Fixture, client_hello, idempotent, task};
 use crate::operator::Operator;
 
 const LIST: &str = "mcp.admin.tasks.list";
@@ -315,15 +315,4 @@ fn of_two_identities_with_the_same_id_one_is_to_be_named() {
     assert_eq!(it.expect_end(clients[1], "t").0, Outcome::Cancelled);
     assert_eq!(operator.answer(&mut it, SHOW, &bobs)["status"], "cancelled");
     assert_eq!(operator.ids(&mut it, &json!({"status": "queued"})), "t");
-}
-
-#[test]
-fn an_answer_that_no_frame_carries_is_an_error() {
-    let mut it = Fixture::new();
-    let operator = Operator::new(&mut it);
-    for number in 0..400 {
-        it.worker_of(worker_hello(&format!("worker-{number}"), 1));
-    }
-    let (deliver, _) = operator.ask(&mut it, "mcp.admin.agents.list", &json!({}));
-    assert_eq!(deliver.error.unwrap().code, ErrorCode::BodyTooLarge);
 }

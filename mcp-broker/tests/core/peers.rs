@@ -180,8 +180,9 @@ fn the_broker_answers_its_own_actions() {
     let (outcome, body) = ask(&mut it, "mcp.admin.agents.list", "");
     assert_eq!(outcome, Outcome::Ok);
     let agents: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(agents[0]["agent_id"], "w");
-    assert_eq!((&agents[0]["presence"], &agents[0]["slots"]), (&"online".into(), &3.into()));
+    let agent = &agents["agents"][0];
+    assert_eq!(agent["agent_id"], "w");
+    assert_eq!((&agent["presence"], &agent["slots"]), (&"online".into(), &3.into()));
     assert_eq!(ask(&mut it, "mcp.admin.agents.list", "{\"al\":1}").0, Outcome::Failed);
     assert_eq!(ask(&mut it, "mcp.admin.nonsense", "").0, Outcome::Failed);
 }

@@ -4,10 +4,9 @@ use mcp_proto::{ActionName, ErrorCode, ErrorInfo, Labels};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::limit;
+use super::{limit, list};
 use crate::broker::fallback::Degraded;
 use crate::broker::pool::Pool;
-use crate::broker::sessions::SessionKey;
 use crate::broker::{ActionRules, Breakers, Core, Event, Now, Policy};
 
 /// Actions that one list looks at, and workers of those that it lists: it takes about a millisecond
@@ -119,7 +118,11 @@ struct Changed<'a> {
 
 impl Core {
     /// The actions with workers, tasks or rules of their own, and those that are degraded, by name.
-    pub(super) fn list_actions(&self, filter: &Filter) -> Result<Vec<u8>, ErrorInfo> {
+    pub(super) fn list_actions(
+        &self,
+        filter: &Filter,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, ErrorInfo> {
         let limit = limit(filter.limit)?;
         let (live, shadow) = (&self.pool_names, &self.shadow.pool_names);
         let with_shadow = shadow.keys().filter(|action| !live.contains_key(*action));
@@ -140,10 +143,14 @@ impl Core {
         let fitting = names.iter().take_while(fits).count();
         let more = known.next().is_some() || fitting < names.len();
         let rows = names[..fitting].iter().map(|name| self.row_of_action(name));
-        self.list("actions", rows, limit, more)
+        list("actions", rows, limit, more, max_bytes)
     }
 
-    pub(super) fn show_action(&self, named: &Named) -> Result<Vec<u8>, ErrorInfo> {
+    pub(super) fn show_action(
+        &self,
+        named: &Named,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, ErrorInfo> {
         let action = &named.action;
         let pool = self.live_pool(action);
         let is_known = self.shadow.pool_names.contains_key(action)
@@ -170,7 +177,7 @@ impl Core {
         };
         loop {
             let json = super::json(&view)?;
-            if json.len() <= self.config.limits.max_body_bytes as usize || view.queues.is_empty() {
+            if json.len() <= max_bytes || view.queues.is_empty() {
                 return Ok(json);
             }
             view.more_queues = true;
@@ -181,7 +188,7 @@ impl Core {
     pub(super) fn set_rules_for_operator(
         &mut self,
         now: Now,
-        session: SessionKey,
+        by: &str,
         set: Set,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let Set { action, rules: part } = set;
@@ -203,7 +210,7 @@ impl Core {
         rules.check().map_err(|(key, problem)| invalid(format!("{key} {problem}")))?;
         let toml = toml_of(&action, &rules, &self.config.rules)?;
         self.set_rules(now, action.clone(), rules);
-        let by = self.operator(session);
+        let by = by.to_owned();
         self.event(Event::RulesChanged { action: action.clone(), change: Some(change), by });
         self.changed(&action, Some(toml))
     }
@@ -211,12 +218,12 @@ impl Core {
     pub(super) fn reset_rules_for_operator(
         &mut self,
         now: Now,
-        session: SessionKey,
+        by: &str,
         named: Named,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let Named { action } = named;
         if self.rules_from(&action) == RulesFrom::Operator {
-            let by = self.operator(session);
+            let by = by.to_owned();
             self.event(Event::RulesChanged { action: action.clone(), change: None, by });
         }
         self.reset_rules(now, &action);

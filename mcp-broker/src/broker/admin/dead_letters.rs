@@ -6,8 +6,7 @@ use mcp_proto::limits::MAX_TTL_MS;
 use mcp_proto::{ErrorCode, ErrorInfo, TaskId};
 use serde::{Deserialize, Serialize};
 
-use super::{Named, ambiguous, json, limit};
-use crate::broker::sessions::SessionKey;
+use super::{Named, ambiguous, json, limit, list};
 use crate::broker::{Core, Event, Now};
 
 /// Dead letters that one list looks at, as of tasks.
@@ -53,6 +52,7 @@ impl Core {
         &self,
         now: Now,
         filter: &Filter,
+        max_bytes: usize,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let limit = limit(filter.limit)?;
         let mut newest = self.durable.dead_letters.newest(filter.before);
@@ -64,24 +64,27 @@ impl Core {
             .take(limit + 1)
             .collect();
         let is_left = newest.next().is_some();
-        self.list("dead_letters", rows.into_iter(), limit, is_left)
+        list("dead_letters", rows.into_iter(), limit, is_left, max_bytes)
     }
 
-    pub(super) fn show_dead_letter(&self, now: Now, named: &Named) -> Result<Vec<u8>, ErrorInfo> {
+    pub(super) fn show_dead_letter(
+        &self,
+        now: Now,
+        named: &Named,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, ErrorInfo> {
         let found = self.find_dead_letter(&named.task_id()?, named)?;
         let kept = found.and_then(|number| Some((number, self.durable.dead_letters.get(number)?)));
         match kept {
             None => json(&None::<()>),
-            Some((number, kept)) => {
-                view::whole(now, number, kept, self.config.limits.max_body_bytes as usize)
-            }
+            Some((number, kept)) => view::whole(now, number, kept, max_bytes),
         }
     }
 
     pub(super) fn replay_for_operator(
         &mut self,
         now: Now,
-        session: SessionKey,
+        by: &str,
         asked: Replay,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let Replay { task_id, identity, ttl_ms } = asked;
@@ -95,14 +98,14 @@ impl Core {
             return json(&None::<Replayed<'_>>);
         };
         self.replay_dead_letter(now, number, ttl_ms)?;
-        let by = self.operator(session);
+        let by = by.to_owned();
         self.event(Event::DeadLetterReplayed { task_id: id.clone(), by });
         json(&Replayed { task_id: &id, replayed: true })
     }
 
     pub(super) fn drop_for_operator(
         &mut self,
-        session: SessionKey,
+        by: &str,
         named: &Named,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let id = named.task_id()?;
@@ -110,7 +113,7 @@ impl Core {
             return json(&None::<Dropped<'_>>);
         };
         let dropped = self.drop_dead_letter(number);
-        let by = self.operator(session);
+        let by = by.to_owned();
         self.event(Event::DeadLetterDropped { task_id: id.clone(), by });
         json(&Dropped { task_id: &id, dropped })
     }

@@ -1,12 +1,10 @@
 //! How operators keep an action from its workers, and give it back.
 
-use mcp_proto::limits::MAX_TEXT_BYTES;
 use mcp_proto::{ActionName, ErrorCode, ErrorInfo};
 use serde::{Deserialize, Serialize};
 
-use super::{is_builtin, json};
+use super::{check_why, is_builtin, json};
 use crate::broker::fallback::Degraded;
-use crate::broker::sessions::SessionKey;
 use crate::broker::{Core, Now};
 
 #[derive(Debug, Deserialize)]
@@ -35,28 +33,22 @@ impl Core {
     pub(super) fn degrade_for_operator(
         &mut self,
         now: Now,
-        session: SessionKey,
+        by: &str,
         asked: Degrade,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let action = named(&asked.action)?;
-        if asked.why.len() > MAX_TEXT_BYTES {
-            let message =
-                format!("why has {} bytes; at most {MAX_TEXT_BYTES} are allowed", asked.why.len());
-            return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));
-        }
-        let by = self.operator(session);
-        let changed = self.degrade(now, &action, by, asked.why)?;
+        check_why(&asked.why)?;
+        let changed = self.degrade(now, &action, by.to_owned(), asked.why)?;
         self.told(&action, changed)
     }
 
     pub(super) fn restore_for_operator(
         &mut self,
-        session: SessionKey,
+        by: &str,
         asked: &Restore,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let action = named(&asked.action)?;
-        let by = self.operator(session);
-        let changed = self.restore(&action, by);
+        let changed = self.restore(&action, by.to_owned());
         self.told(&action, changed)
     }
 

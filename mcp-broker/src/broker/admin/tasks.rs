@@ -5,13 +5,13 @@ mod view;
 use mcp_proto::{AgentId, ErrorInfo, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_LISTED, Named, ambiguous, json, limit};
+use super::{MAX_LISTED, Named, ambiguous, json, limit, list};
 use crate::broker::family::BY_OPERATOR;
 use crate::broker::finished::Kept;
 use crate::broker::inflight::{AttemptKey, Task, TaskKey};
 use crate::broker::registry::{Agent, AgentKey};
-use crate::broker::sessions::SessionKey;
 use crate::broker::{Core, Event, Now};
+pub(super) use view::Row;
 use view::Status;
 
 /// Tasks in flight, and as many ended ones, that one list looks at: it takes about a millisecond of
@@ -51,7 +51,12 @@ struct AskedAgent {
 
 impl Core {
     /// First what is in flight, then what has ended; in both the newest first.
-    pub(super) fn list_tasks(&self, now: Now, filter: &Filter) -> Result<Vec<u8>, ErrorInfo> {
+    pub(super) fn list_tasks(
+        &self,
+        now: Now,
+        filter: &Filter,
+        max_bytes: usize,
+    ) -> Result<Vec<u8>, ErrorInfo> {
         let limit = limit(filter.limit)?;
         let agent = filter.agent.as_deref().map(|name| self.asked_agent(name));
         let (tasks, in_flight_left) = self.in_flight(filter, agent.as_ref());
@@ -60,7 +65,13 @@ impl Core {
             .iter()
             .filter_map(|task| self.row_of(now, task))
             .chain(kept.iter().map(|kept| self.row_of_ended(now, kept)));
-        self.list("tasks", rows, limit, in_flight_left || ended_left)
+        list("tasks", rows, limit, in_flight_left || ended_left, max_bytes)
+    }
+
+    /// What an agent holds, and what it had last, the newest first.
+    pub(super) fn tasks_of_agent(&self, agent_id: &AgentId) -> (Vec<&Task>, Vec<&Kept>) {
+        let (agent, filter) = (self.asked_agent(agent_id.as_str()), Filter::default());
+        (self.in_flight(&filter, Some(&agent)).0, self.ended(&filter, Some(&agent)).0)
     }
 
     /// What is in flight and asked for, at most one more than may be listed, and whether some was
@@ -151,7 +162,7 @@ impl Core {
     pub(super) fn cancel_for_operator(
         &mut self,
         now: Now,
-        session: SessionKey,
+        by: &str,
         named: &Named,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let id = named.task_id()?;
@@ -165,8 +176,7 @@ impl Core {
             }
         };
         if cancelled {
-            let by = self.operator(session);
-            self.event(Event::TaskCancelled { task_id: id.clone(), by });
+            self.event(Event::TaskCancelled { task_id: id.clone(), by: by.to_owned() });
         }
         json(&Cancelled { task_id: &id, cancelled, status })
     }

@@ -86,7 +86,7 @@ impl View<'_> {
             score,
             missing_labels,
             presence: agent.presence.name().to_owned(),
-            readiness: agent.readiness.name().to_owned(),
+            readiness: agent.readiness().name().to_owned(),
             health: self.health(view, agent).to_owned(),
             in_flight: agent.in_flight(),
             slots: agent.slots,
@@ -97,8 +97,9 @@ impl View<'_> {
 
     /// What keeps a task from a worker that has its labels.
     fn ruled_out(&self, view: &MemberView<'_>, agent: &Agent, odds: f64) -> Option<String> {
-        let why = match (agent.presence, agent.readiness) {
+        let why = match (agent.presence, agent.readiness()) {
             (Presence::Lost { .. }, _) => "lost",
+            (Presence::Online, _) if agent.is_drained => "drained by an operator",
             (Presence::Online, Readiness::Standby) => "standby",
             (Presence::Online, Readiness::Draining) => "draining",
             (Presence::Online, Readiness::Ready) if !view.has_room => "no free slot",

@@ -92,6 +92,16 @@ impl Pool {
 }
 
 impl Core {
+    /// Whether a worker gets no tasks of one of its actions, or few, because of how it did there.
+    pub(in crate::broker) fn is_left_out(&self, agent: &Agent) -> bool {
+        let mut serves =
+            agent.serves.iter().filter_map(|it| Some((self.pools.get(it.pool)?, it.member)));
+        serves.any(|(pool, member)| match pool.condition(member) {
+            Condition::Ok | Condition::SlowStart(_) => false,
+            Condition::Ejected | Condition::HalfOpen | Condition::Probing | Condition::Open => true,
+        })
+    }
+
     /// In a word, how a worker is at the action at which it is worst; and how it is at those at which
     /// it is not well.
     pub(in crate::broker) fn health_of(

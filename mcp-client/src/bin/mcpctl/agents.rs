@@ -1,21 +1,25 @@
-//! `mcpctl agents`: the workers that the broker knows.
+//! `mcpctl agents`: the workers that the broker knows, and how new tasks are kept from one.
+
+mod drain;
+mod ls;
+mod show;
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use mcp_client::AgentInfo;
+use mcp_client::Client;
+use tokio_util::sync::CancellationToken;
 
 use crate::exit::{self, Exit, Failure};
 use crate::global::{Global, Output};
-use crate::{connect, latency, report, signals, table};
+use crate::{connect, report, signals};
 
-const EXAMPLES: &str = "\
+const SHOW_EXAMPLES: &str = "\
 Examples:
-  mcpctl agents ls
-  mcpctl agents ls -o json | jq -r '.[] | select(.in_flight == .slots) | .agent_id'";
+  mcpctl agents show upper-1
+  mcpctl agents show n-1f3a5c7e9b0d -o json | jq .holds";
 
-/// Look at the worker agents
+/// Look at the worker agents, and keep new tasks from one
 #[derive(Debug, Args)]
 pub(crate) struct Agents {
     #[command(subcommand)]
@@ -24,112 +28,64 @@ pub(crate) struct Agents {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Ls(Ls),
+    Ls(ls::Ls),
+    Show(Show),
+    Drain(drain::Drain),
+    Resume(drain::Resume),
 }
 
-/// List the agents that are online
+/// Show one agent: how it is and why, what it holds, and how its last tasks ended
 ///
-/// With `-o json`, an array of {node_id, agent_id, presence, readiness, health, actions, labels,
-/// slots, in_flight, parked, last_seen_ms}.
+/// With `-o json`, one object with what `ls` has, and {identity, service_type, sdk, generation,
+/// prefetch, registered_ms, connected_ms, serves, holds, recent, outcomes}; what does not apply is left
+/// out.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
-struct Ls {
-    /// Also those that were lost and may come back
-    #[arg(long)]
-    all: bool,
+#[command(verbatim_doc_comment, after_help = SHOW_EXAMPLES, after_long_help = format!("{SHOW_EXAMPLES}\n\n{}", exit::HELP))]
+struct Show {
+    /// The agent, by its own name or its node
+    #[arg(value_name = "AGENT")]
+    agent: String,
 }
 
 impl Agents {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
-        let Command::Ls(Ls { all }) = self.command;
         let endpoint = global.endpoint()?;
         let [interrupted] = signals::tokens()?;
         let client = connect::client(endpoint, &interrupted).await?;
-        let agents = connect::answer(client.agents(all), &interrupted).await?;
+        let output = global.output;
+        let done = match self.command {
+            Command::Ls(ls) => ls.run(&client, output, &interrupted).await,
+            Command::Show(show) => show.run(&client, output, &interrupted).await,
+            Command::Drain(drain) => drain.run(&client, output, &interrupted).await,
+            Command::Resume(resume) => resume.run(&client, output, &interrupted).await,
+        };
         client.close().await;
-        print(&agents, global.output)?;
+        done
+    }
+}
+
+impl Show {
+    async fn run(
+        self,
+        client: &Client,
+        output: Output,
+        interrupted: &CancellationToken,
+    ) -> Result<Exit, Failure> {
+        let asked = client.agent_info(&self.agent);
+        let Some(agent) = connect::answer(asked, interrupted).await? else {
+            return Err(Failure::new(Exit::Failed, unknown(&self.agent)));
+        };
+        let text = match output {
+            Output::Json => report::pretty(&agent)?,
+            Output::Table => show::text(&agent),
+        };
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{text}")?;
+        stdout.flush()?;
         Ok(Exit::Ok)
     }
 }
 
-fn print(agents: &[AgentInfo], output: Output) -> io::Result<()> {
-    let text = match output {
-        Output::Json => report::pretty(&agents)?,
-        Output::Table if agents.is_empty() => {
-            return writeln!(
-                io::stderr(),
-                "no agents; start one with `mcpctl worker --action NAME --exec CMD`"
-            );
-        }
-        Output::Table => table(agents),
-    };
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}")?;
-    stdout.flush()
-}
-
-fn table(agents: &[AgentInfo]) -> String {
-    let header =
-        ["NODE", "AGENT", "PRESENCE", "READINESS", "HEALTH", "SLOTS", "SEEN", "ACTIONS", "LABELS"];
-    let row = |agent: &AgentInfo| {
-        let labels: Vec<_> =
-            agent.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        [
-            agent.node_id.clone(),
-            agent.agent_id.clone(),
-            agent.presence.clone(),
-            agent.readiness.clone(),
-            agent.health.clone(),
-            slots(agent),
-            format!("{} ago", latency::show(Duration::from_millis(agent.last_seen_ms))),
-            agent.actions.join(","),
-            labels.join(","),
-        ]
-    };
-    table::draw(header, agents.iter().map(row))
-}
-
-fn slots(agent: &AgentInfo) -> String {
-    let slots = format!("{}/{}", agent.in_flight, agent.slots);
-    if agent.parked > 0 { format!("{slots}, {} parked", agent.parked) } else { slots }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_agent_is_one_row_with_its_used_slots() {
-        let agent = AgentInfo {
-            node_id: "n-1".to_owned(),
-            agent_id: "upper-1".to_owned(),
-            presence: "online".to_owned(),
-            readiness: "ready".to_owned(),
-            health: "ok".to_owned(),
-            unwell: Vec::new(),
-            actions: vec!["upper".to_owned(), "lower".to_owned()],
-            labels: [("gpu".to_owned(), "a100".to_owned())].into(),
-            slots: 4,
-            in_flight: 1,
-            parked: 2,
-            last_seen_ms: 250,
-        };
-        let table = table(&[agent]);
-        let rows = crate::table::cells(&table);
-        assert_eq!(rows[0][0], "NODE");
-        assert_eq!(
-            rows[1],
-            [
-                "n-1",
-                "upper-1",
-                "online",
-                "ready",
-                "ok",
-                "1/4, 2 parked",
-                "250 ms ago",
-                "upper,lower",
-                "gpu=a100"
-            ]
-        );
-    }
+fn unknown(agent: &str) -> String {
+    format!("no agent {agent}\nto see which there are: mcpctl agents ls --all")
 }

@@ -184,6 +184,12 @@ mod tests {
             ("dlq drop --action up", "--all"),
             ("actions degrade", "<ACTION>..."),
             ("actions restore no*", "no*"),
+            ("agents ls --state tired", "ready, standby, draining"),
+            ("agents ls --limit 0", "0"),
+            ("agents ls --all --state lost", "--state"),
+            ("agents show", "<AGENT>"),
+            ("agents drain", "<AGENT>..."),
+            ("agents resume", "<AGENT>..."),
             ("actions ls --limit 0", "1..=1000"),
             ("actions set up", "<KEY=VALUE>..."),
             ("actions set up policy", "KEY=VALUE"),
@@ -206,8 +212,11 @@ mod tests {
         let dlq = ["dlq ls ", "dlq show ", "dlq replay ", "dlq drop "];
         let actions = ["actions ls ", "actions show ", "actions set ", "actions reset "];
         let degrade = ["actions degrade ", "actions restore "];
-        let others = ["", "call ", "send ", "worker ", "agents ls ", "explain ", "bench "];
-        for command in tasks.into_iter().chain(dlq).chain(actions).chain(degrade).chain(others) {
+        let agents = ["agents ls ", "agents show ", "agents drain ", "agents resume "];
+        let others = ["", "call ", "send ", "worker ", "explain ", "bench "];
+        for command in
+            tasks.into_iter().chain(dlq).chain(actions).chain(degrade).chain(agents).chain(others)
+        {
             let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();
             assert!(help.contains("Exit status:\n    0  "), "{command}");
         }

@@ -63,7 +63,7 @@ impl Status {
 
 /// A task in a list.
 #[derive(Serialize)]
-pub(super) struct Row<'a> {
+pub(in crate::broker::admin) struct Row<'a> {
     task_id: &'a TaskId,
     identity: &'a str,
     action: &'a ActionName,
@@ -117,7 +117,11 @@ struct Asked<'a> {
 }
 
 impl Core {
-    pub(super) fn row_of<'a>(&'a self, now: Now, task: &'a Task) -> Option<Row<'a>> {
+    pub(in crate::broker::admin) fn row_of<'a>(
+        &'a self,
+        now: Now,
+        task: &'a Task,
+    ) -> Option<Row<'a>> {
         let running = match task.state {
             TaskState::Running(attempt) => self.attempts.get(attempt),
             _ => None,
@@ -143,7 +147,11 @@ impl Core {
         })
     }
 
-    pub(super) fn row_of_ended<'a>(&'a self, now: Now, kept: &'a Kept) -> Row<'a> {
+    pub(in crate::broker::admin) fn row_of_ended<'a>(
+        &'a self,
+        now: Now,
+        kept: &'a Kept,
+    ) -> Row<'a> {
         Row {
             task_id: &kept.task_id,
             identity: self.identity_name(kept.identity),
