@@ -1,7 +1,7 @@
 //! Client sessions: opened, resumed, detached, ended; and outcomes on their way to them.
 
 use bytes::Bytes;
-use mcp_proto::{Deliver, EncodedFrame, ErrorCode, SessionId};
+use mcp_proto::{Deliver, EncodedFrame, ErrorCode, SessionId, TaskId};
 
 use super::peers::Refusal;
 use super::sessions::{ClientSession, IdentityKey, SessionKey};
@@ -112,16 +112,22 @@ impl Core {
     /// The same for an outcome that is for this session only.
     pub(super) fn tell(&mut self, key: SessionKey, deliver: &Deliver, body: Bytes) {
         let frame = EncodedFrame::deliver(deliver, body, &mut self.arena);
-        self.deliver(key, frame);
+        self.deliver(key, frame, None);
     }
 
-    /// Sends an outcome to a session, or holds it while that is detached.
+    /// Sends an outcome to a session, or holds it while that is detached: that of a durable task until
+    /// the task is done again, if it is.
     #[inline]
-    pub(super) fn deliver(&mut self, key: SessionKey, frame: EncodedFrame) {
+    pub(super) fn deliver(
+        &mut self,
+        key: SessionKey,
+        frame: EncodedFrame,
+        durable: Option<&TaskId>,
+    ) {
         let Some(session) = self.sessions.get(key) else { return };
         match session.connection {
             Some(to) => self.outputs.push_back(Output::Deliver { to, frame }),
-            None => self.sessions.hold(key, &frame, &self.config),
+            None => self.sessions.hold(key, &frame, durable, &self.config),
         }
     }
 }

@@ -82,7 +82,8 @@ pub struct CoreConfig {
     pub cached_answers: usize,
     /// Bytes of those.
     pub cached_answer_bytes: usize,
-    /// How often workers may hand a task back before it fails.
+    /// How often workers may hand a task back before it is rejected; a durable one is offered again
+    /// every second instead.
     pub max_nacks: u32,
     /// Retries after failures and time-outs, in percent of the tasks taken lately; besides them
     /// there may always be a few.

@@ -377,7 +377,7 @@ impl Core {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.tasks -= 1;
             }
-            self.deliver(session, frame.clone());
+            self.deliver(session, frame.clone(), durable.as_ref().map(|_| &deliver.task_id));
         }
         let Deliver { outcome, executed, .. } = deliver;
         let action = asked.unwrap_or(placed);

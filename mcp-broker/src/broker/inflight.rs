@@ -203,6 +203,11 @@ impl Task {
         retry.is_none_or(|retry| self.tries() < retry.max_attempts)
     }
 
+    /// Whether the broker had it before it was started.
+    pub(super) fn is_restored(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.is_restored)
+    }
+
     /// Whether the handler may have begun in one of its attempts, those before a restart included.
     pub(super) fn may_have_run(&self) -> bool {
         match &self.extras {

@@ -16,6 +16,10 @@ use super::{ConnectionId, Core, Event, Now};
 /// Why there is no other attempt at a task whose input came in chunks, as a part of a sentence.
 const INPUT_GONE: &str = "the broker no longer has all of its input, which was too long to be kept";
 
+/// When a durable task that was handed back too often is offered again: as late as a client comes again
+/// that finds all workers busy.
+const HANDED_BACK_MS: u64 = 1_000;
+
 /// What the hop of an attempt says whose worker was lost.
 pub(super) fn lost_reason(may_run_again: bool, is_poisoned: bool) -> &'static str {
     match (may_run_again, is_poisoned) {
@@ -195,14 +199,23 @@ impl Core {
         let Some(agent) = self.registry.get(attempt.agent) else { return };
         let node_id = agent.node_id.clone();
         let Some(task) = self.tasks.get_mut(key) else { return };
-        task.nacks += 1;
-        task.avoid = Some(attempt.agent);
-        if has_input && task.nacks < self.config.max_nacks {
-            return self.place(now, key, true);
-        }
-        let message = format!("workers handed it back {} times", task.nacks);
+        let nacks = task.nacks + 1;
+        let is_last = !has_input || nacks >= self.config.max_nacks;
+        let message = format!("workers handed it back {nacks} times");
         let mut error =
             why.map_or_else(|| ErrorInfo::new(ErrorCode::AllBusy, message), |error| *error);
+        if is_last && task.is_durable {
+            // It is not rejected for want of a worker.
+            if !self.takes_next_step(now, key, &mut error) {
+                self.put_off(now, key, attempt.agent, HANDED_BACK_MS);
+            }
+            return;
+        }
+        task.nacks = nacks;
+        task.avoid = Some(attempt.agent);
+        if !is_last {
+            return self.place(now, key, true);
+        }
         if !has_input {
             error.message = format!("it was handed back, and {INPUT_GONE}: {}", error.message);
         }

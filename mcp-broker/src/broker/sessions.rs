@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::FixedState;
-use mcp_proto::{EncodedFrame, SessionId};
+use mcp_proto::{EncodedFrame, SessionId, TaskId};
 
 use super::config::CoreConfig;
 use super::identity::Identity;
@@ -36,8 +36,15 @@ pub(super) struct ClientSession {
     /// Those of them that end when nobody with a connection waits for them; some may have ended.
     pub(super) tied: Vec<TaskKey>,
     /// Outcomes that came while it was detached.
-    held: VecDeque<EncodedFrame>,
+    held: VecDeque<Held>,
     held_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Held {
+    frame: EncodedFrame,
+    /// The task whose outcome it is, if that may be done again.
+    durable: Option<TaskId>,
 }
 
 impl ClientSession {
@@ -122,25 +129,56 @@ impl Sessions {
     }
 
     /// Keeps an outcome for a detached session, as far as there is room. What is not kept may still be
-    /// among the finished ones when it is asked for.
-    pub(super) fn hold(&mut self, key: SessionKey, frame: &EncodedFrame, config: &CoreConfig) {
+    /// among the finished ones when it is asked for. Of a durable task's, it is told which that is.
+    pub(super) fn hold(
+        &mut self,
+        key: SessionKey,
+        frame: &EncodedFrame,
+        durable: Option<&TaskId>,
+        config: &CoreConfig,
+    ) {
         let free = config.detached_bytes.saturating_sub(self.held_bytes);
         let Some(session) = self.slab.get_mut(key) else { return };
         let bytes = frame.len();
         let own = config.max_detached_bytes.min(free.saturating_mul(SHARE));
         let is_room = bytes <= free && session.held_bytes + bytes <= own;
         if is_room && session.held.len() < config.max_detached_results {
-            session.held.push_back(frame.detached());
+            session.held.push_back(Held { frame: frame.detached(), durable: durable.cloned() });
             session.held_bytes += bytes;
             self.held_bytes += bytes;
         }
     }
 
     /// Takes what is kept for a session.
-    pub(super) fn take_held(&mut self, key: SessionKey) -> VecDeque<EncodedFrame> {
-        let Some(session) = self.slab.get_mut(key) else { return VecDeque::new() };
-        self.held_bytes -= std::mem::take(&mut session.held_bytes);
-        std::mem::take(&mut session.held)
+    pub(super) fn take_held(&mut self, key: SessionKey) -> impl Iterator<Item = EncodedFrame> {
+        let held = self.slab.get_mut(key).map(|session| {
+            self.held_bytes -= std::mem::take(&mut session.held_bytes);
+            std::mem::take(&mut session.held)
+        });
+        held.into_iter().flatten().map(|held| held.frame)
+    }
+
+    /// Drops the outcome of a durable task, which is done again, wherever it is kept. Looks through
+    /// all that is. Returns whose sessions these were.
+    pub(super) fn drop_held(&mut self, identity: IdentityKey, task_id: &TaskId) -> Vec<SessionKey> {
+        let mut holders = Vec::new();
+        if self.held_bytes == 0 {
+            return holders;
+        }
+        for key in self.slab.keys() {
+            let Some(session) = self.slab.get_mut(key).filter(|it| it.identity == identity) else {
+                continue;
+            };
+            let is_it = |held: &Held| held.durable.as_ref() == Some(task_id);
+            if let Some(held) =
+                session.held.iter().position(is_it).and_then(|at| session.held.remove(at))
+            {
+                session.held_bytes -= held.frame.len();
+                self.held_bytes -= held.frame.len();
+                holders.push(key);
+            }
+        }
+        holders
     }
 
     pub(super) fn get(&self, key: SessionKey) -> Option<&ClientSession> {

@@ -141,9 +141,12 @@ impl Core {
     }
 
     /// Lets a session wait for a task that is in flight.
-    fn join(&mut self, session: SessionKey, key: TaskKey) -> Result<(), ErrorInfo> {
+    pub(super) fn join(&mut self, session: SessionKey, key: TaskKey) -> Result<(), ErrorInfo> {
+        let can_be_durable = self.can_be_durable();
         let Some(task) = self.tasks.get_mut(key) else { return Ok(()) };
+        // A journal that can't be written may have been read from memory only.
         if task.is_on_disk
+            && (can_be_durable || !task.is_restored())
             && let Some(to) = self.sessions.get(session).and_then(|session| session.connection)
         {
             let message = Message::Accepted(task.id.clone());
@@ -174,7 +177,7 @@ impl Core {
     pub(super) fn deliver_again(&mut self, session: SessionKey, name: Name<'_>) -> bool {
         let Some(kept) = self.finished.find(name) else { return false };
         let frame = kept.frame.clone();
-        self.deliver(session, frame);
+        self.deliver(session, frame, None);
         true
     }
 

@@ -232,9 +232,12 @@ async fn open_journal(
     opened.await.map_err(|error| StartError::System(error.into()))?
 }
 
-/// Gives the core what a journal kept.
+/// Gives the core what a journal kept, and before that, why it can't be written to.
 fn restore(shared: &Shared, records: Vec<Record>, unwritable: Option<String>) {
     shared.hold(&mut Outbox::default(), |core, now| {
+        if let Some(why) = unwritable {
+            core.journal_failed(now, &why);
+        }
         let restored = core.restore_from_journal(now, records);
         if restored != Restored::default() {
             tracing::info!(
@@ -245,9 +248,6 @@ fn restore(shared: &Shared, records: Vec<Record>, unwritable: Option<String>) {
                 left_out = restored.left_out,
                 "the journal was read"
             );
-        }
-        if let Some(why) = unwritable {
-            core.journal_failed(now, &why);
         }
     });
 }

@@ -191,7 +191,7 @@ impl Core {
     ) -> bool {
         let Some(known) = self.known(name, asked) else { return false };
         match known {
-            Known::Outcome(frame) => self.deliver(session, frame),
+            Known::Outcome(frame) => self.deliver(session, frame, None),
             Known::Settled(executed) => {
                 if !self.deliver_again(session, name) {
                     self.tell_settled(session, name.id.clone(), executed);
@@ -352,11 +352,21 @@ impl Core {
             },
         )?;
         self.forget_ended(self.tasks.name(identity, &name.task_id));
+        self.wait_again(key, identity, &name.task_id);
         // In this order: with both of them on disk, the task counts.
         self.journal_accepted(now, key, ttl_ms, 0);
         self.drop_dead_letter(number);
         self.set_off(now, key, 0);
         Ok(())
+    }
+
+    /// Who was not told yet how a task ended that is done again is told how it ends then.
+    fn wait_again(&mut self, key: TaskKey, identity: IdentityKey, task_id: &TaskId) {
+        for session in self.sessions.drop_held(identity, task_id) {
+            if let Err(error) = self.join(session, key) {
+                self.reject(session, task_id.clone(), error);
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use mcp_proto::{EncodedFrame, ErrorCode, ErrorInfo};
+use mcp_proto::{EncodedFrame, ErrorCode, ErrorInfo, Executed};
 
 use super::journal::{AcceptedTask, EndedTask, Record, SettledTask, TaskName};
 use crate::broker::admission::Newcomer;
@@ -26,8 +26,12 @@ pub struct Restored {
 }
 
 impl Core {
-    /// Takes what a journal kept. To be called at the start, before anything else happens; what it
-    /// wants done is then to be carried out as after any input.
+    /// Takes what a journal kept. To be called at the start, before anything else happens but
+    /// [`Core::journal_failed`]; what it wants done is then to be carried out as after any input.
+    ///
+    /// If the journal can't be written to, that comes first: what was written last may then have been
+    /// read from the system's memory and not be on disk. So nobody is told that a task was accepted
+    /// that was not told so before, and no outcome says `executed: no`.
     pub fn restore_from_journal(
         &mut self,
         now: Now,
@@ -154,7 +158,10 @@ impl Core {
     }
 
     fn restore_outcome(&mut self, now: Now, name: &TaskName, ended: EndedTask) {
-        let EndedTask { fingerprint, deliver, body, ended_wall_ms } = ended;
+        let EndedTask { fingerprint, mut deliver, body, ended_wall_ms } = ended;
+        if deliver.executed == Executed::No && !self.can_be_durable() {
+            deliver.executed = Executed::Maybe;
+        }
         let frame = EncodedFrame::deliver(&deliver, body, &mut self.arena);
         let left_ms = left_ms(now, ended_wall_ms, self.config.durable.retention_ms);
         let identity = self.sessions.identity(&name.identity);

@@ -117,7 +117,7 @@ impl Core {
 
     /// A task gets no worker: the next step of its chain takes it, or it ends rejected.
     pub(in crate::broker) fn give_up(&mut self, now: Now, key: TaskKey, mut error: ErrorInfo) {
-        if is_want_of_worker(error.code) && self.fall_back(now, key, &mut error.causes) {
+        if self.takes_next_step(now, key, &mut error) {
             return;
         }
         let detour = self.tasks.get_mut(key).and_then(|task| task.extras.as_mut()?.detour.as_mut());
@@ -126,6 +126,16 @@ impl Core {
         }
         let executed = self.executed_so_far(key);
         self.end(now, key, End::without_result(Outcome::Rejected, executed, error));
+    }
+
+    /// The same, of a task that does not end if nothing answers it. Returns whether a step took it.
+    pub(in crate::broker) fn takes_next_step(
+        &mut self,
+        now: Now,
+        key: TaskKey,
+        error: &mut ErrorInfo,
+    ) -> bool {
+        is_want_of_worker(error.code) && self.fall_back(now, key, &mut error.causes)
     }
 
     /// Has a task that waits, or has no place, take the next step of its chain. Returns whether there

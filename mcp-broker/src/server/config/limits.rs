@@ -89,7 +89,8 @@ pub struct LimitsConfig {
     pub cached_answers: usize,
     /// Bytes of those. 32 MiB.
     pub cached_answer_bytes: usize,
-    /// How often workers may hand a task back before it fails.
+    /// How often workers may hand a task back before it is rejected; a durable one is offered again
+    /// every second instead.
     pub max_nacks: u32,
     /// The retry budget: attempts after a failure or a time-out, in percent of the tasks taken
     /// lately, 0 to 10,000. When everything fails, retries are no more than this much load on top.

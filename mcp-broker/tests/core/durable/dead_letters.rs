@@ -1,7 +1,7 @@
 //! What operators see of dead letters, and what becomes of one that is replayed or dropped.
 
 use bytes::Bytes;
-use mcp_broker::broker::{ConnectionId, Event, Identity, Record};
+use mcp_broker::broker::{ConnectionId, Disconnect, Event, Identity, Record};
 use mcp_proto::limits::MAX_BODY_BYTES;
 use mcp_proto::{ErrorCode, Frame, Incoming, Message, Outcome, Send, Task, TaskState};
 use serde_json::{Value, json};
@@ -134,6 +134,31 @@ fn replayed_it_is_a_new_task_of_the_same_id() {
     expect_accepted(&mut it, client, "t");
     assert_eq!(it.expect_end(client, "t").0, Outcome::Ok);
     assert_eq!(operator.answer(&mut it, REPLAY, &named("t")), Value::Null);
+}
+
+#[test]
+fn who_was_not_told_before_it_was_replayed_is_told_how_it_ends_then() {
+    let mut it = with(|_| {});
+    let ((client, ack), worker) = (it.client_of(None), it.worker("w", 1));
+    let operator = Operator::new(&mut it);
+    it.send_task(client, durable("t"), 60_000);
+    let route = it.expect_route(worker);
+    sync(&mut it);
+    expect_accepted(&mut it, client, "t");
+    it.disconnect(client, Disconnect::Broken);
+    it.fail(worker, route.attempt_id);
+    sync(&mut it);
+    operator.answer(&mut it, REPLAY, &named("t"));
+    let route = it.expect_route(worker);
+    let session = ack.session_id.unwrap();
+    let (client, _) = it.client_of(Some(session.as_str()));
+    it.expect_nothing();
+    sync(&mut it);
+    expect_accepted(&mut it, client, "t");
+    it.result(worker, route.attempt_id);
+    sync(&mut it);
+    assert_eq!(it.expect_end(client, "t").0, Outcome::Ok);
+    it.expect_nothing();
 }
 
 #[test]

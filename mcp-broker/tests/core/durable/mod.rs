@@ -187,6 +187,28 @@ fn it_waits_for_a_worker_as_long_as_it_lives() {
 }
 
 #[test]
+fn one_that_everybody_hands_back_is_offered_again_as_long_as_it_lives() {
+    let mut it = with(|config| config.max_nacks = 2);
+    let (client, worker) = (it.client(), it.worker("w", 1));
+    it.send_task(client, durable("t"), 3_000);
+    sync(&mut it);
+    for attempt in 1..=4 {
+        let route = it.expect_route(worker);
+        it.nack(worker, route.attempt_id);
+        if attempt > 1 {
+            it.advance(990);
+            assert_eq!(it.core.stats().delayed, 1);
+            it.advance(11);
+        }
+    }
+    expect_accepted(&mut it, client, "t");
+    it.expect_nothing();
+    sync(&mut it);
+    let expired = (Outcome::Expired, Executed::No, Some(ErrorCode::Expired));
+    assert_eq!(it.expect_end(client, "t"), expired);
+}
+
+#[test]
 fn a_delayed_task_is_routed_when_its_time_has_come() {
     let mut it = with(|_| {});
     let client = it.client();

@@ -55,6 +55,49 @@ pub(super) fn restarted(before: &mut Fixture) -> (Fixture, Restored) {
     restarted_with(before, on_disk, 0, |_| {})
 }
 
+/// The same, but the journal can't be written to any more: what was written last may not be on disk.
+fn restarted_without_disk(before: &mut Fixture) -> Fixture {
+    before.discard();
+    let mut it = with(|config| config.epoch = 8);
+    it.now = Now { wall_ms: before.now.wall_ms, ..Now::default() };
+    it.core.journal_failed(it.now, "the disk is read-only");
+    it.core.restore_from_journal(it.now, kept(&before.records));
+    it.collect();
+    it
+}
+
+#[test]
+fn what_may_not_be_on_disk_is_not_said_to_be_accepted() {
+    let mut it = with(|_| {});
+    let client = it.client();
+    it.send_task(client, durable("t"), 60_000);
+
+    let mut it = restarted_without_disk(&mut it);
+    let client = it.client();
+    it.send_task(client, durable("t"), 60_000);
+    it.expect_nothing();
+    it.give(client, Message::Fetch(task_id("t")));
+    assert_eq!(it.expect_status(client, "t"), TaskState::Queued);
+    let worker = it.worker("w", 1);
+    let route = it.expect_route(worker);
+    it.result(worker, route.attempt_id);
+    assert_eq!(it.expect_end(client, "t").0, Outcome::Ok);
+}
+
+#[test]
+fn what_may_not_be_on_disk_is_not_said_to_be_not_executed() {
+    let mut it = with(|_| {});
+    let client = it.client();
+    it.send_task(client, durable("t"), 60_000);
+    it.give(client, Message::Cancel(Cancel::Task(task_id("t"))));
+
+    let mut it = restarted_without_disk(&mut it);
+    let client = it.client();
+    it.give(client, Message::Fetch(task_id("t")));
+    let cancelled = (Outcome::Cancelled, Executed::Maybe, Some(ErrorCode::Cancelled));
+    assert_eq!(it.expect_end(client, "t"), cancelled);
+}
+
 #[test]
 fn a_task_goes_on_and_whoever_asks_gets_its_outcome() {
     let mut it = with(|_| {});
