@@ -114,14 +114,14 @@ impl Broker {
         let epoch = self.epoch;
         world.log(|| format!("broker: starts with epoch {epoch} and {} records", records.len()));
         records.iter().for_each(|it| world.log(|| format!("broker: restores {it:?}")));
-        world.oracle.began(epoch, now, &records);
+        world.oracle.began(epoch, now, &records, unwritable.is_none());
         if let Some(Running { core, .. }) = &mut self.running {
-            core.restore_from_journal(now, records);
             if let Some(why) = unwritable {
                 world.log(|| format!("broker: its journal can't be written to: {why}"));
-                world.oracle.failed();
+                world.oracle.failed(false);
                 core.journal_failed(now, &why);
             }
+            core.restore_from_journal(now, records);
         }
         self.carry_out(world);
     }
@@ -197,13 +197,14 @@ impl Broker {
         let now = self.now(world);
         let Some(running) = self.running.as_mut().filter(|_| start == self.starts) else { return };
         let Some(Batch { up_to, result }) = running.batch.take() else { return };
+        self.disk.settle();
         match result {
             Ok(()) => {
-                self.disk.settle();
                 world.oracle.synced(up_to);
                 world.log(|| format!("broker: the journal is on disk up to {up_to}"));
                 running.core.journal_synced(now, up_to);
                 let tidied = running.journal.as_mut().map_or(Ok(()), |journal| journal.tidy());
+                self.disk.settle();
                 if let Err(error) = tidied {
                     running.fails(&error, now, world);
                 }
@@ -358,7 +359,9 @@ impl Running {
     fn fails(&mut self, error: &io::Error, now: Now, world: &mut World) {
         self.journal = None;
         self.entries.clear();
-        world.oracle.failed();
+        // Otherwise it says so.
+        let is_taken_back = !error.to_string().contains("nor can what was not synced be removed");
+        world.oracle.failed(is_taken_back);
         world.log(|| format!("broker: the journal failed: {error}"));
         self.core.journal_failed(now, &error.to_string());
     }
@@ -400,6 +403,10 @@ impl Running {
             }
             Output::Journal { seq, record } => {
                 world.log(|| format!("broker: record {seq}: {record:?}"));
+                assert!(
+                    self.journal.is_some(),
+                    "the journal has failed, and is to have {record:?}"
+                );
                 match &record {
                     Record::Forgotten(name) => world.oracle.forgotten(name.task_id.as_str(), now),
                     Record::Accepted(name, task) => {
@@ -421,7 +428,7 @@ impl Running {
         match &frame.message {
             Message::Deliver(deliver) => world.oracle.told(deliver, &frame.body, now),
             Message::Accepted(id) => world.oracle.accepted(id.as_str()),
-            Message::Status(id, state) => world.oracle.status(id.as_str(), *state),
+            Message::Status(id, state) => world.oracle.status(id.as_str(), *state, now),
             Message::Cancel(Cancel::Attempt(id, _)) => world.oracle.given_up(*id),
             Message::Ack(ack) => {
                 if let Some(Peer::Worker(worker)) = world.peer_of(link) {

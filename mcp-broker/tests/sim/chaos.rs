@@ -137,13 +137,16 @@ impl Sim {
             Fault::BrokerStall => {
                 let lasts_us = self.world.rng.time_us(10_000..10_000_000);
                 self.world.log(|| format!("broker: does nothing for {lasts_us} us"));
-                self.stalled.broker_us = self.world.now_us + lasts_us;
+                let until_us = self.world.now_us + lasts_us;
+                self.stalled.broker_us = self.stalled.broker_us.max(until_us);
             }
             Fault::PeerStall => {
                 let peer = self.any_peer();
                 let lasts_us = self.world.rng.time_us(10_000..20_000_000);
                 self.world.log(|| format!("{peer:?}: does nothing for {lasts_us} us"));
-                self.stalled.peers_us.insert(peer, self.world.now_us + lasts_us);
+                let until_us = self.world.now_us + lasts_us;
+                let stalled_us = self.stalled.peers_us.entry(peer).or_default();
+                *stalled_us = until_us.max(*stalled_us);
             }
         }
     }

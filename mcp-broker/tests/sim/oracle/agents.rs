@@ -31,6 +31,10 @@ impl Agents {
         assert!(is_there, "{id} is routed to worker {worker} at {to:?}: {agent:?}");
     }
 
+    pub(super) fn is_lost(&self, worker: usize) -> bool {
+        self.0.get(&worker).is_some_and(|agent| agent.is_lost)
+    }
+
     pub(super) fn check(&self, core: &Core, now: Now) {
         for agent in core.agents(now, true) {
             let worker: usize = agent.agent_id.as_str()[1..].parse().unwrap();

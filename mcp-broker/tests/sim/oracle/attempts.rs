@@ -60,6 +60,12 @@ impl Oracle {
             has_late_result: None,
             must_not_start: false,
         };
+        // Who may run twice goes on elsewhere, and does not wait for a lost worker.
+        for id in &task.attempts {
+            if let Some(it) = self.attempts.get_mut(id) {
+                it.is_over |= self.agents.is_lost(it.worker);
+            }
+        }
         let before = self.attempts.insert(route.attempt_id, attempt);
         assert!(before.is_none(), "{:?} is there twice", route.attempt_id);
         self.task(id).attempts.push(route.attempt_id);
@@ -88,6 +94,15 @@ impl Oracle {
     pub(crate) fn result(&mut self, attempt: AttemptId) {
         if let Some(it) = self.attempts.get_mut(&attempt) {
             it.has_late_result.get_or_insert(it.is_over);
+        }
+    }
+
+    /// A task has its outcome, and with it all its attempts.
+    pub(super) fn attempts_are_over(&mut self, id: &str) {
+        for id in &self.tasks[id].attempts {
+            if let Some(it) = self.attempts.get_mut(id) {
+                it.is_over = true;
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use mcp_proto::{AttemptId, Deliver, ErrorCode, Executed, Outcome, TaskState};
 use crate::asks::Asks;
 use agents::Agents;
 use attempts::Attempt;
-use task::{Ended, Span, Task};
+use task::{Ended, Span, Task, UNSURE};
 
 pub(crate) use task::End;
 
@@ -34,6 +34,8 @@ pub(crate) struct Oracle {
     is_stopping: bool,
     /// The journal can't be used any more in this epoch.
     has_failed: bool,
+    /// And what was not on disk then is cut off.
+    is_taken_back: bool,
     /// The last record of this epoch that is on disk.
     synced: u64,
     /// Tasks that an operator wants done again, in this step.
@@ -52,9 +54,10 @@ impl Oracle {
         self.is_stopping = true;
     }
 
-    /// The journal failed.
-    pub(crate) fn failed(&mut self) {
-        self.has_failed = true;
+    /// The journal failed, and what it had not on disk then does not count any more if that could be
+    /// taken back.
+    pub(crate) fn failed(&mut self, is_taken_back: bool) {
+        (self.has_failed, self.is_taken_back) = (true, is_taken_back);
     }
 
     /// The journal is on disk up to this record.
@@ -64,8 +67,10 @@ impl Oracle {
 
     /// The core reads SEND.
     pub(crate) fn sent(&mut self, id: &str, now: Now, ttl_ms: u64, delay_ms: u64) {
+        // A journal that has failed is not told when a retention is over.
+        let has_failed = self.has_failed;
         let task = self.task(id);
-        if task.told.as_ref().is_some_and(End::is_refusal) {
+        if task.told.as_ref().is_some_and(End::is_refusal) || has_failed && task.is_over(now) {
             task.begin_anew();
         } else if task.asks.is_durable && task.span.is_none() && !task.is_accepted {
             // What ran before a crash that took it is nothing that the broker can know.
@@ -79,7 +84,9 @@ impl Oracle {
     pub(crate) fn settled(&mut self, id: &str) {
         let synced = self.synced;
         let task = self.task(id);
-        task.is_settled |= task.told.is_some() || task.has_kept_end(synced);
+        let is_found = task.ended.as_ref().is_some_and(|ended| ended.seq == UNSURE);
+        task.is_settled |= task.told.is_some() || task.has_kept_end(synced) || is_found;
+        task.is_told_in_vain |= is_found;
     }
 
     /// An operator asks for a task to be done again.
@@ -113,13 +120,16 @@ impl Oracle {
         self.check_end(id, &end, now);
         let kept_until = now.mono.plus_ms(self.retention_ms);
         self.task(id).ended = Some(Ended { seq, end, kept_until });
+        self.attempts_are_over(id);
     }
 
     /// The record goes to the journal that nothing is kept of a task any more.
     pub(crate) fn forgotten(&mut self, id: &str, now: Now) {
         let task = self.task(id);
-        let is_over = task.ended.as_ref().is_some_and(|ended| now.mono >= ended.kept_until);
-        assert!(task.is_settled || is_over, "{id} is forgotten before its time: {task:?}");
+        assert!(
+            task.is_settled || task.is_over(now),
+            "{id} is forgotten before its time: {task:?}"
+        );
         task.forget();
     }
 
@@ -134,10 +144,11 @@ impl Oracle {
     }
 
     /// STATUS goes out.
-    pub(crate) fn status(&mut self, id: &str, state: TaskState) {
+    pub(crate) fn status(&mut self, id: &str, state: TaskState, now: Now) {
         let task = &self.tasks[id];
         if state == TaskState::Unknown {
-            let is_lost = task.is_accepted && !task.is_settled;
+            let is_over = self.has_failed && task.is_over(now);
+            let is_lost = task.is_accepted && !task.is_settled && !is_over;
             assert!(!is_lost, "{id} was ACCEPTED and is not known: {task:?}");
             let is_here = task.span.is_some() && task.told.is_none();
             assert!(!is_here, "{id} was sent and is not known: {task:?}");
@@ -159,6 +170,9 @@ impl Oracle {
             assert!(task.is_settled, "{id} is said to be settled: {task:?}");
             let as_told = task.told.as_ref().is_none_or(|told| told.executed == end.executed);
             assert!(as_told, "{id} was executed otherwise: {end:?}: {task:?}");
+            return;
+        }
+        if self.has_failed && task.ended.as_ref().is_some_and(|it| it.end.is_weakened_to(&end)) {
             return;
         }
         if let Some(told) = &task.told {
@@ -223,6 +237,7 @@ impl Oracle {
             }
         }
         task.told = Some(end);
+        self.attempts_are_over(id);
     }
 
     /// After each step.

@@ -33,6 +33,12 @@ impl End {
         Self { outcome, executed, code: Some(ErrorCode::BrokerLost), body: Bytes::new() }
     }
 
+    /// Whether the other is the same, but promises less of what ran.
+    pub(super) fn is_weakened_to(&self, other: &Self) -> bool {
+        self.executed == Executed::No
+            && *other == Self { executed: Executed::Maybe, ..self.clone() }
+    }
+
     /// The broker did not take the task: sent again, it is a new one.
     pub(super) fn is_refusal(&self) -> bool {
         self.outcome == Outcome::Rejected
@@ -55,10 +61,14 @@ impl Span {
     }
 }
 
+/// The number of a record that a broker found which can't write to its journal: what was written last
+/// it may have read from the system's memory only.
+pub(super) const UNSURE: u64 = u64::MAX;
+
 /// An outcome in the journal.
 #[derive(Debug, Clone)]
 pub(super) struct Ended {
-    /// The record, of this epoch; 0 if it was there before.
+    /// The record, of this epoch; 0 if it was there before, or [`UNSURE`].
     pub(super) seq: u64,
     pub(super) end: End,
     /// Unless it is settled before.
@@ -73,6 +83,7 @@ pub(super) struct Before {
     pub(super) told: Option<End>,
     pub(super) is_accepted: bool,
     pub(super) is_settled: bool,
+    pub(super) is_forgotten: bool,
 }
 
 /// All that is known of a task.
@@ -81,7 +92,7 @@ pub(super) struct Task {
     pub(super) asks: Rc<Asks>,
     /// As this epoch took it.
     pub(super) span: Option<Span>,
-    /// The record that it was taken, of this epoch.
+    /// The record that it was taken, of this epoch, or [`UNSURE`].
     pub(super) taken: Option<u64>,
     pub(super) ended: Option<Ended>,
     pub(super) is_accepted: bool,
@@ -91,7 +102,7 @@ pub(super) struct Task {
     /// The outcome that need not be known any more, but may be until the broker ends.
     pub(super) at_hand: Option<End>,
     pub(super) told: Option<End>,
-    /// It was told after the journal had failed: a restart knows nothing of it.
+    /// It was told or settled after the journal had failed: a restart may know nothing of it.
     pub(super) is_told_in_vain: bool,
     /// Since it was taken.
     pub(super) attempts: Vec<AttemptId>,
@@ -123,6 +134,11 @@ impl Task {
         self.ended.as_ref().is_some_and(|ended| ended.seq <= synced)
     }
 
+    /// Whether the retention of its outcome is over.
+    pub(super) fn is_over(&self, now: Now) -> bool {
+        self.ended.as_ref().is_some_and(|ended| now.mono >= ended.kept_until)
+    }
+
     /// It was refused, and comes again.
     pub(super) fn begin_anew(&mut self) {
         (self.told, self.span, self.is_accepted) = (None, None, false);
@@ -143,7 +159,8 @@ impl Task {
         let told = self.told.take().or_else(|| self.ended.take().map(|ended| ended.end));
         self.ended = None;
         let Self { is_accepted, is_settled, .. } = *self;
-        self.before = Some(Before { seq, told, is_accepted, is_settled });
+        let is_forgotten = std::mem::take(&mut self.is_forgotten);
+        self.before = Some(Before { seq, told, is_accepted, is_settled, is_forgotten });
         (self.is_accepted, self.is_settled, self.is_told_in_vain) = (false, false, false);
         self.attempts.clear();
     }
