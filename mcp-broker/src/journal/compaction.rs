@@ -9,9 +9,9 @@ use super::entry::{self, SCHEMA};
 use super::log::{Log, Place, Usage};
 use super::storage::Storage;
 
-/// Bytes that are looked through after one sync. What counts of them, mostly little, is written with the
-/// next batch.
-const STEP_BYTES: u64 = 2 * 1024 * 1024;
+/// The part of a segment that is looked through after one sync: 2 MiB of 64. What counts of it, mostly
+/// little, is written with the next batch.
+const STEPS: u64 = 32;
 
 /// Of the bytes that were put since the sync before, so many times as many are looked through, if that
 /// is more: else segments could fill faster than they are emptied.
@@ -53,7 +53,7 @@ impl Compaction {
             // Nothing in it counts, and its deletes have nothing before them to end.
             log.remove(oldest)?;
         }
-        let mut left = (PACE * put).max(STEP_BYTES);
+        let mut left = (PACE * put).max(step_bytes(log));
         while left > 0
             && let Some(mut it) = self.current.take().or_else(|| self.next(log))
         {
@@ -104,7 +104,8 @@ impl Emptying {
     /// Returns how many bytes were looked through.
     fn step<S: Storage>(&mut self, log: &mut Log<S>) -> io::Result<u64> {
         let Some(start) = self.left.last().map(|place| place.offset) else { return Ok(0) };
-        let is_of_this = |place: &&Place| place.offset - start < STEP_BYTES;
+        let step_bytes = step_bytes(log);
+        let is_of_this = |place: &&Place| place.offset - start < step_bytes;
         let end = self.left.iter().rev().take_while(is_of_this).last();
         let bytes = end.map_or(0, |place| place.offset + place.bytes - start);
         let part = log.storage.read_at(self.segment, start, bytes as usize)?;
@@ -121,6 +122,10 @@ impl Emptying {
         }
         Ok(bytes)
     }
+}
+
+fn step_bytes<S: Storage>(log: &Log<S>) -> u64 {
+    (log.segment_bytes / STEPS).max(1)
 }
 
 /// Empties and removes the segments of an older schema. They are the oldest: a later schema is not read.
