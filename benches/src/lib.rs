@@ -196,6 +196,7 @@ pub fn hello(worker: Option<WorkerHello>) -> Frame {
         features: Vec::new(),
         client: worker.is_none(),
         session_id: None,
+        token: None,
         worker,
     };
     Message::Hello(Box::new(hello)).into()

@@ -27,8 +27,15 @@ pub mod broker;
 pub mod journal;
 mod server;
 
+/// What proves who peers are: tokens and the keys that sign them, certificates and those that issue
+/// them.
+pub mod auth {
+    pub use crate::server::auth::{Audience, Claims, KeySet, SigningKey, TokenError, inspect};
+    pub use crate::server::authority::{Issued, Purpose, create_private, issue_private};
+}
+
 pub use server::{
-    AdminAddr, AuditConfig, Broker, Builder, Config, ConfigError, DurableConfig, Key, Layers,
-    LimitsConfig, Loaded, MemoryJournal, Origin, Origins, Problem, StartError, TimingConfig, Tls,
-    TlsConfig, TlsError, default_state_dir,
+    AdminAddr, AuditConfig, AuthConfig, Broker, Builder, ClientCertificates, Config, ConfigError,
+    DurableConfig, Key, Layers, LimitsConfig, Loaded, MemoryJournal, Origin, Origins, Problem,
+    StartError, TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
 };

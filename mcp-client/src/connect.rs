@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mcp_proto::DEFAULT_PORT;
 
+use crate::credentials::{CertificateFiles, Credentials, TokenFrom};
 use crate::error::ConnectError;
 
 /// Where a broker is, and how to trust it.
@@ -15,6 +16,7 @@ pub struct Endpoint {
     address: String,
     server_name: Option<String>,
     ca: Option<Ca>,
+    credentials: Credentials,
 }
 
 /// Certificates to trust, and where they came from, for messages.
@@ -28,7 +30,12 @@ impl Endpoint {
     /// A broker at `address`: `host:port`, where the host is a DNS name or an IP address (IPv6 in
     /// brackets). A name is resolved anew for each connection; without a port, it is 7447.
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), server_name: None, ca: None }
+        Self {
+            address: address.into(),
+            server_name: None,
+            ca: None,
+            credentials: Credentials::default(),
+        }
     }
 
     /// Trusts brokers whose certificate is signed by one of these certificates (PEM).
@@ -50,6 +57,43 @@ impl Endpoint {
         self
     }
 
+    /// Proves who this is with a token. It is a secret: rather keep it in a file, where it can be
+    /// renewed, too.
+    pub fn token(mut self, token: impl Into<Arc<str>>) -> Self {
+        self.credentials.token = Some(TokenFrom::Text(token.into()));
+        self
+    }
+
+    /// Proves who this is with the token in this file, which must be its owner's alone (mode 0600). It
+    /// is read for each connection: when the broker ends one because its token has expired, the next
+    /// one has what the file has then.
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.credentials.token = Some(TokenFrom::File(path.into()));
+        self
+    }
+
+    /// Proves who this is with a certificate: PEM files, with the certificate and those between it and
+    /// the authority, and with its private key, which must be its owner's alone (mode 0600). They are
+    /// read for each connection.
+    pub fn certificate_files(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.credentials.certificate =
+            Some(CertificateFiles { cert: cert.into(), key: key.into() });
+        self
+    }
+
+    /// Proves who this is with what the environment has: the file of `MCP_TOKEN_FILE` or the token of
+    /// `MCP_TOKEN`, and the files of `MCP_CERT` and `MCP_KEY`. What was given before, and is not in the
+    /// environment, stays.
+    ///
+    /// # Errors
+    /// When one of `MCP_CERT` and `MCP_KEY` is set without the other.
+    pub fn credentials_from_env(mut self) -> Result<Self, ConnectError> {
+        let Credentials { token, certificate } = Credentials::from_env()?;
+        self.credentials.token = token.or(self.credentials.token);
+        self.credentials.certificate = certificate.or(self.credentials.certificate);
+        Ok(self)
+    }
+
     /// The broker that `mcp-broker serve --dev --state DIR` runs: reads `DIR/address` and
     /// `DIR/ca.pem`, which it wrote.
     pub fn from_state_dir(dir: impl AsRef<Path>) -> Result<Self, ConnectError> {
@@ -66,6 +110,10 @@ impl Endpoint {
     /// The address as given.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     pub(crate) fn ca(&self) -> Option<&Ca> {

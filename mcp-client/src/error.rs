@@ -67,6 +67,14 @@ pub enum ConnectError {
         /// What is wrong with it.
         problem: String,
     },
+    /// What this side would prove with who it is can't be used.
+    #[error("can't use the credentials of {from}: {problem}")]
+    Credentials {
+        /// Where they are.
+        from: String,
+        /// What is wrong with them.
+        problem: String,
+    },
     /// The state directory of a broker can't be used.
     #[error(
         "can't read {} ({problem}): start the broker with --state on that directory first",
@@ -143,6 +151,7 @@ impl ConnectError {
             ConnectError::Address { .. }
             | ConnectError::NoTrust
             | ConnectError::Ca { .. }
+            | ConnectError::Credentials { .. }
             | ConnectError::StateDir { .. }
             | ConnectError::Tls { .. }
             | ConnectError::Protocol { .. }

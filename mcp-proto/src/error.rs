@@ -63,6 +63,10 @@ error_codes! {
     Internal = 14, "INTERNAL";
     /// A frame was begun and its rest did not come. Closes the connection.
     FrameTimeout = 15, "FRAME_TIMEOUT";
+    /// The peer did not prove who it is, or no longer does. Closes the connection.
+    Unauthenticated = 16, "UNAUTHENTICATED";
+    /// The peer's identity may not do that. Closes the connection when it concerns HELLO.
+    Forbidden = 17, "FORBIDDEN";
 
     /// No worker serves this action with the labels that the task requires.
     NoWorker = 32, "NO_WORKER";

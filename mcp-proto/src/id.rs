@@ -85,6 +85,11 @@ fn check(
     Err(InvalidId::Byte { byte: text[at], at, allowed })
 }
 
+/// Checks a text of printable ASCII.
+pub(crate) fn check_printable(text: &[u8], max: usize) -> Result<(), InvalidId> {
+    check(text, max, is_printable, PRINTABLE)
+}
+
 /// What all ids can do, given `from_bytes`, `as_str` and `as_bytes`.
 macro_rules! id_traits {
     ($name:ident) => {

@@ -19,9 +19,11 @@ pub mod json;
 pub mod lane;
 pub mod limits;
 pub mod message;
+pub mod secret;
 pub mod session;
 #[cfg(feature = "quic")]
 pub mod socket;
+mod token;
 #[cfg(feature = "quic")]
 pub mod transport;
 #[cfg(feature = "quic")]
@@ -49,6 +51,7 @@ pub use message::{
     Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
 };
 pub use session::{Session, Side};
+pub use token::Token;
 
 /// The ALPN protocol name of MCP over QUIC.
 pub const ALPN: &[u8] = b"mcp-comm/1";

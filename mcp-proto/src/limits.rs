@@ -45,6 +45,9 @@ pub const MAX_HEADERS: usize = 64;
 /// header with the longest error and trace.
 pub const MAX_RESULT_HEADER_BYTES: usize = 8 * 1024;
 
+/// Longest token in HELLO: a signed one with some roles has a few hundred bytes.
+pub const MAX_TOKEN_BYTES: usize = 4096;
+
 /// Most actions that one worker serves.
 pub const MAX_ACTIONS: usize = 256;
 

@@ -18,7 +18,7 @@ use mcp_proto::{
     ExplainedWorker, Explanation, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming,
     InputLength, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome, Park, Payload, Ping,
     Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Route, Score, Send, SessionId,
-    Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
+    Subject, Task, TaskId, TaskResult, TaskState, Token, WorkerHello,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -443,14 +443,15 @@ fn hello() -> BoxedStrategy<Hello> {
             readiness,
         }
     });
-    let client = option::of(id());
-    (text(), text(), vec(text(), 0..3), any::<bool>(), client, option::of(worker))
-        .prop_map(|(mcp_version, sdk, features, client, session_id, worker)| Hello {
+    let client = (any::<bool>(), option::of(id()), option::of(id()));
+    (text(), text(), vec(text(), 0..3), client, option::of(worker))
+        .prop_map(|(mcp_version, sdk, features, (client, session_id, token), worker)| Hello {
             mcp_version,
             sdk,
             features,
             client: client || worker.is_none(),
             session_id: session_id.map(|id| SessionId::try_from(id).unwrap()),
+            token: token.map(|token| Token::try_from(token.as_str()).unwrap()),
             worker,
         })
         .boxed()

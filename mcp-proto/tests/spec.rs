@@ -12,8 +12,8 @@ use mcp_proto::{
     Ack, ActionName, AgentId, AttemptId, Cancel, CancelReason, Child, Chunk, ContextTrace, Credit,
     Deliver, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent,
     Incoming, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome, Park, Ping, Progress,
-    Readiness, Resume, Route, Send, Subject, Task, TaskId, TaskResult, TaskState, WorkerHello,
-    limits,
+    Readiness, Resume, Route, Send, Subject, Task, TaskId, TaskResult, TaskState, Token,
+    WorkerHello, limits,
 };
 use prost_reflect::prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage};
@@ -144,6 +144,7 @@ fn the_limits_table_has_exactly_the_limits() {
         ("MAX_LABELS", limits::MAX_LABELS as u64),
         ("MAX_HEADERS", limits::MAX_HEADERS as u64),
         ("MAX_RESULT_HEADER_BYTES", limits::MAX_RESULT_HEADER_BYTES as u64),
+        ("MAX_TOKEN_BYTES", limits::MAX_TOKEN_BYTES as u64),
         ("MAX_ACTIONS", limits::MAX_ACTIONS as u64),
         ("MAX_FEATURES", limits::MAX_FEATURES as u64),
         ("MAX_ATTEMPTS", u64::from(limits::MAX_ATTEMPTS)),
@@ -235,13 +236,14 @@ fn expected() -> Vec<Frame> {
     let task_of = Subject::Task(id.clone(), 1);
     let mut task = Task::new(id.clone(), ActionName::try_from("upper").unwrap());
     task.idempotent = true;
-    let hello = |client, worker| {
+    let hello = |client, token, worker| {
         Message::Hello(Box::new(Hello {
             mcp_version: "1.0".into(),
             sdk: "demo/1".into(),
             features: vec![],
             client,
             session_id: None,
+            token,
             worker,
         }))
     };
@@ -260,8 +262,9 @@ fn expected() -> Vec<Frame> {
     let unknown = ErrorInfo::new(ErrorCode::UnknownFrame, "frame kind 99 is not known");
     let frame = |message, body: &'static str| Frame { message, body: Bytes::from(body) };
     vec![
-        frame(hello(true, None), ""),
-        frame(hello(false, Some(worker)), ""),
+        frame(hello(true, None, None), ""),
+        frame(hello(true, Some(Token::try_from("e30.e30.c2ln").unwrap()), None), ""),
+        frame(hello(false, None, Some(worker)), ""),
         frame(
             Message::Ack(Box::new(Ack {
                 mcp_version: "1.0".into(),

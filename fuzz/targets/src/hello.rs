@@ -213,6 +213,7 @@ fn hello_of(client: bool, worker: Option<WorkerHello>) -> Message {
         features: Vec::new(),
         client,
         session_id: None,
+        token: None,
         worker,
     }))
 }

@@ -15,6 +15,7 @@ use mcp_proto::{
 };
 use serde::Deserialize;
 
+use super::permissions::Scope;
 use super::sessions::SessionKey;
 use super::{ConnectionId, Core, Now, Question};
 
@@ -70,7 +71,17 @@ impl Core {
         function: AdminFunction,
         body: &[u8],
     ) -> Result<Vec<u8>, ErrorInfo> {
-        let answer = self.answer(now, asker, function, body);
+        self.administer_within(now, (asker, Scope::All), function, body)
+    }
+
+    fn administer_within(
+        &mut self,
+        now: Now,
+        (asker, scope): (Asker<'_>, Scope),
+        function: AdminFunction,
+        body: &[u8],
+    ) -> Result<Vec<u8>, ErrorInfo> {
+        let answer = self.answer(now, (asker, scope), function, body);
         if function.is_act() {
             self.audit_operator(asker, function, body, answer.as_ref().err());
         }
@@ -80,7 +91,7 @@ impl Core {
     fn answer(
         &mut self,
         now: Now,
-        asker: Asker<'_>,
+        (asker, scope): (Asker<'_>, Scope),
         function: AdminFunction,
         body: &[u8],
     ) -> Result<Vec<u8>, ErrorInfo> {
@@ -101,21 +112,27 @@ impl Core {
             AdminFunction::AgentsDrain => self.drain_for_operator(now, by, arguments(body)?)?,
             AdminFunction::AgentsResume => self.undrain_for_operator(now, by, &arguments(body)?)?,
             AdminFunction::DeadLettersList => {
-                self.list_dead_letters(now, &arguments(body)?, max_bytes)?
+                self.list_dead_letters(now, scope, &arguments(body)?, max_bytes)?
             }
             AdminFunction::DeadLettersShow => {
-                self.show_dead_letter(now, &arguments(body)?, max_bytes)?
+                self.show_dead_letter(now, scope, &arguments(body)?, max_bytes)?
             }
             AdminFunction::DeadLettersReplay => {
-                self.replay_for_operator(now, by, arguments(body)?)?
+                self.replay_for_operator(now, (by, scope), arguments(body)?)?
             }
-            AdminFunction::DeadLettersDrop => self.drop_for_operator(by, &arguments(body)?)?,
+            AdminFunction::DeadLettersDrop => {
+                self.drop_for_operator((by, scope), &arguments(body)?)?
+            }
             AdminFunction::Explain => self.answer_explain(now, &arguments(body)?, max_bytes)?,
             AdminFunction::Overview => self.overview(now, max_bytes)?,
             AdminFunction::Stats => json(&self.stats())?,
-            AdminFunction::TasksList => self.list_tasks(now, &arguments(body)?, max_bytes)?,
-            AdminFunction::TasksShow => self.show_task(now, &arguments(body)?)?,
-            AdminFunction::TasksCancel => self.cancel_for_operator(now, by, &arguments(body)?)?,
+            AdminFunction::TasksList => {
+                self.list_tasks(now, scope, &arguments(body)?, max_bytes)?
+            }
+            AdminFunction::TasksShow => self.show_task(now, scope, &arguments(body)?)?,
+            AdminFunction::TasksCancel => {
+                self.cancel_for_operator(now, (by, scope), &arguments(body)?)?
+            }
         };
         if answer.len() > max_bytes {
             let message = format!("the answer has {} bytes, at most {max_bytes}", answer.len());
@@ -138,7 +155,15 @@ impl Core {
                 let operator = self.operator(session);
                 let connection = self.sessions.get(session).and_then(|it| it.connection);
                 let asker = Asker { name: &operator, connection, max_answer_bytes };
-                self.administer(now, asker, function, body)
+                match self.scope(session, function) {
+                    Ok(scope) => self.administer_within(now, (asker, scope), function, body),
+                    Err(error) => {
+                        if function.is_act() {
+                            self.audit_operator(asker, function, body, Some(&error));
+                        }
+                        Err(error)
+                    }
+                }
             }
             None => Err(unknown(task.action)),
         };

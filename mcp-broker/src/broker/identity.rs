@@ -13,9 +13,12 @@ impl Identity {
         Self(name.into())
     }
 
-    /// The one that all peers share where none is asked to prove who it is.
+    /// The name that all peers share where none is asked to prove who it is.
+    pub const ANONYMOUS: &str = "anonymous";
+
+    /// The one of that name.
     pub fn anonymous() -> Self {
-        Self::new("anonymous")
+        Self::new(Self::ANONYMOUS)
     }
 
     /// Its name.

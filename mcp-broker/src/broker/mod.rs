@@ -53,6 +53,7 @@ mod output;
 mod p95;
 mod parking;
 mod peers;
+mod permissions;
 mod pinning;
 mod pool;
 mod queue;
@@ -105,6 +106,7 @@ pub use identity::Identity;
 pub use metrics::{ActionMetrics, Metrics, TaskCounts};
 pub use mirror::{MirrorCounts, MirrorRule};
 pub use output::{ConnectionId, Disconnect, Event, Level, Output};
+pub use permissions::{AccessPolicy, Pattern, RoleNames, Roles};
 pub use rates::RateLimit;
 pub use rules::ActionRules;
 pub use shadow::ShadowStats;
@@ -122,6 +124,7 @@ use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
 use metrics::Measured;
 use mirror::Mirrors;
 use peers::Peer;
+use permissions::{Arriving, InForce, Owners};
 use pool::{Pool, PoolKey};
 use registry::{AgentKey, Registry};
 use rng::Rng;
@@ -165,6 +168,10 @@ pub struct Core {
     retry_budget: Budget,
     is_shutting_down: bool,
     rules: Rules,
+    policy: InForce,
+    arriving: Option<Arriving>,
+    /// Whose the names are of workers that are gone.
+    owners: Owners,
     /// Of workers that failed.
     memory: Memory,
     /// Actions that an operator keeps from their workers.
@@ -238,6 +245,9 @@ impl Core {
             retry_budget: Budget::of_retries(config.retry_budget_percent),
             is_shutting_down: false,
             memory: Memory::new(seed()),
+            policy: InForce::default(),
+            arriving: None,
+            owners: Owners::new(config.max_agents, config.seed),
             outputs: VecDeque::new(),
             talks_too_much: None,
             arena: BytesMut::new(),

@@ -9,6 +9,7 @@ use mcp_proto::{
 
 use super::audit::Act;
 use super::durable::Record;
+use super::identity::Identity;
 
 /// A connection, as named by whoever holds the core. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,6 +139,13 @@ pub enum Event {
         /// Why.
         code: ErrorCode,
         /// In words.
+        message: String,
+    },
+    /// An identity asked for what it may not do.
+    Denied {
+        /// Who.
+        identity: Identity,
+        /// What, and which permission is missing.
         message: String,
     },
     /// A client's session waits for it to come back.
@@ -307,6 +315,7 @@ impl Event {
             Event::SessionDetached { .. } => Level::Debug,
             Event::AgentLost { .. }
             | Event::PeerRefused { .. }
+            | Event::Denied { .. }
             | Event::AttemptLeaked { .. }
             | Event::BreakerOpened { .. }
             | Event::WorkerEjected { .. }
@@ -337,6 +346,7 @@ impl fmt::Display for Event {
             Event::PeerRefused { connection, code, message } => {
                 write!(f, "connection {} closed: {code}: {message}", connection.0)
             }
+            Event::Denied { message, .. } => write!(f, "denied: {message}"),
             Event::SessionDetached { session_id } => {
                 write!(f, "session {session_id} waits for its client")
             }

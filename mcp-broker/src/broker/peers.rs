@@ -267,8 +267,13 @@ impl Core {
             self.sessions.get(*key).is_some_and(|session| session.identity == identity)
         };
         let resumed = resumed.filter(is_its);
+        let (role_names, granted) = self.arrived(id, identity);
         let worker = match hello.worker {
-            Some(worker) => Some(self.register(now, id, identity, hello.sdk, worker, resumed)?),
+            Some(worker) => {
+                self.check_worker(now, identity, &granted, &worker)?;
+                let who = (identity, role_names.clone());
+                Some(self.register(now, id, who, hello.sdk, worker, resumed)?)
+            }
             None => None,
         };
         // Known at once: should the other role be refused, this one ends with the connection.
@@ -280,6 +285,9 @@ impl Core {
         } else {
             None
         };
+        if let Some(session) = client.and_then(|(session, _)| self.sessions.get_mut(session)) {
+            (session.roles, session.granted) = (role_names, granted);
+        }
 
         let Some(peer) = self.peers.get_mut(&id) else { return Ok(()) };
         peer.session.open(roles);

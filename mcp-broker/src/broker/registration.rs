@@ -9,6 +9,7 @@ use super::balancer::Seat;
 use super::hash::fnv1a;
 use super::health::Health;
 use super::peers::Refusal;
+use super::permissions::RoleNames;
 use super::registry::{Agent, AgentKey, Membership, Presence};
 use super::sessions::{IdentityKey, SessionKey};
 use super::{ConnectionId, Core, Event, Mono, Now, shadow};
@@ -20,7 +21,7 @@ impl Core {
         &mut self,
         now: Now,
         connection: ConnectionId,
-        identity: IdentityKey,
+        (identity, roles): (IdentityKey, RoleNames),
         sdk: ByteString,
         hello: WorkerHello,
         session: Option<SessionKey>,
@@ -38,6 +39,9 @@ impl Core {
                 return Err((ErrorCode::IdentityMismatch, message));
             }
             if agent.instance == hello.instance_id {
+                if let Some(agent) = self.registry.get_mut(key) {
+                    agent.roles = roles;
+                }
                 return Ok(self.resume(now, connection, key, sdk, hello, session));
             }
             self.displace(now, key, session);
@@ -51,6 +55,7 @@ impl Core {
             generation: self.registry.next_generation(),
             labels: Arc::default(),
             identity,
+            roles,
             instance: hello.instance_id.clone(),
             service_type: hello.service_type.clone(),
             sdk,
@@ -291,7 +296,11 @@ impl Core {
                 self.attempt_is_lost(now, task, attempt);
             }
         }
-        self.registry.remove(key);
+        if let Some(agent) = self.registry.remove(key)
+            && self.sessions.is_proven(agent.identity)
+        {
+            self.owners.keep(now.mono, agent.id, agent.identity);
+        }
         self.fill_below_caps(now);
     }
 }

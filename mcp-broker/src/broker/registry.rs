@@ -23,6 +23,7 @@ use super::balancer::{Load, Member};
 use super::hash::fnv1a;
 use super::inflight::AttemptKey;
 use super::output::ConnectionId;
+use super::permissions::RoleNames;
 use super::pool::PoolKey;
 use super::sessions::IdentityKey;
 use super::slab::{Key, Slab};
@@ -38,6 +39,8 @@ pub(super) struct Agent {
     pub(super) instance: InstanceId,
     pub(super) node_id: NodeId,
     pub(super) identity: IdentityKey,
+    /// Roles that its token named.
+    pub(super) roles: RoleNames,
     pub(super) service_type: ByteString,
     /// What its HELLO says that it is written with.
     pub(super) sdk: ByteString,
@@ -254,6 +257,10 @@ impl Registry {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Agent> {
         self.agents.iter().map(|(_, agent)| agent)
+    }
+
+    pub(super) fn keys(&self) -> Vec<AgentKey> {
+        self.agents.iter().map(|(key, _)| key).collect()
     }
 
     pub(super) fn len(&self) -> usize {

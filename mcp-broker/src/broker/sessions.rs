@@ -9,6 +9,7 @@ use super::config::CoreConfig;
 use super::identity::Identity;
 use super::inflight::TaskKey;
 use super::output::ConnectionId;
+use super::permissions::{Granted, RoleNames};
 use super::slab::{Key, Slab};
 use super::timers::TimerKey;
 
@@ -31,6 +32,10 @@ pub(super) struct ClientSession {
     pub(super) connection: Option<ConnectionId>,
     /// Ends it when it stays detached.
     pub(super) timer: Option<TimerKey>,
+    /// Roles that its token named.
+    pub(super) roles: RoleNames,
+    /// What it may do.
+    pub(super) granted: Granted,
     /// Outcomes it waits for.
     pub(super) tasks: usize,
     /// Those of them that end when nobody with a connection waits for them; some may have ended.
@@ -55,6 +60,8 @@ impl ClientSession {
             identity,
             connection: Some(connection),
             timer: None,
+            roles: RoleNames::default(),
+            granted: None,
             tasks: 0,
             tied: Vec::new(),
             held: VecDeque::new(),
@@ -103,6 +110,11 @@ impl Sessions {
 
     pub(super) fn identity_of(&self, key: IdentityKey) -> &Identity {
         &self.identities[key.0 as usize]
+    }
+
+    /// Whether it is somebody's: not the one that all share who proved none.
+    pub(super) fn is_proven(&self, key: IdentityKey) -> bool {
+        self.identity_of(key).as_str() != Identity::ANONYMOUS
     }
 
     /// All identities that came here.
@@ -187,6 +199,10 @@ impl Sessions {
 
     pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut ClientSession> {
         self.slab.get_mut(key)
+    }
+
+    pub(super) fn keys(&self) -> Vec<SessionKey> {
+        self.slab.iter().map(|(key, _)| key).collect()
     }
 
     pub(super) fn len(&self) -> usize {

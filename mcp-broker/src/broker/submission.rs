@@ -190,6 +190,7 @@ impl Core {
     ) -> Result<(), ErrorInfo> {
         let Arrival { session, identity, name_hash, fingerprint, payload, .. } = arrival;
         let Arrival { ttl_ms, delay_ms, .. } = arrival;
+        self.check_task(session, spec)?;
         if self.is_shutting_down {
             let message = "the broker is shutting down; send the task again when it is back";
             return Err(ErrorInfo::new(ErrorCode::ShuttingDown, message).retry_after_ms(1_000));

@@ -1,9 +1,12 @@
 //! The command line.
 
+mod cert;
 mod config;
+mod files;
 mod journal;
 mod serve;
 mod settings;
+mod token;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,8 @@ enum Command {
     Serve(serve::Serve),
     Config(config::Config),
     Journal(journal::Journal),
+    Cert(cert::Cert),
+    Token(token::Token),
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -38,5 +43,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(serve) => serve.main(),
         Command::Config(config) => config.main(),
         Command::Journal(journal) => journal.main(),
+        Command::Cert(cert) => files::report(cert.run()),
+        Command::Token(token) => files::report(token.run()),
     }
 }

@@ -32,6 +32,7 @@ In earnest, with a certificate that clients and workers trust, in broker.toml:
   key_file = \"/etc/mcp/key.pem\"
 and then:
   mcp-broker serve --config broker.toml
+To let in only who may: [auth] and a policy, docs/security.md; mcp-broker cert, mcp-broker token
 
 Signals:
   TERM, INT   stop in order: running tasks may finish within timing.drain_ms (10 s), every peer is

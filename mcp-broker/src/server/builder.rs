@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admin::{self, AdminAddr};
 use super::audit::{self, Audit};
+use super::auth::{self, Auth};
 use super::clock::Clock;
 use super::config::{Config, ConfigError};
 use super::connection::Settings;
@@ -115,7 +116,10 @@ impl Builder {
         let tls = tls
             .or_else(|| config.tls.source())
             .unwrap_or_else(|| Tls::Ephemeral { names: config.tls.dev_names.clone() });
-        let tls = tls::server_tls(&tls, state.as_ref(), host_name(config.listen.ip()))?;
+        let policy = auth::policy(&config.auth)?;
+        let auth = Arc::new(Auth::start(&config.auth).await?);
+        let host = host_name(config.listen.ip());
+        let tls = tls::server_tls(&tls, state.as_ref(), host, auth.certificates())?;
         let idle_timeout = Duration::from_millis(config.timing.idle_timeout_ms);
         let transport = Transport {
             idle_timeout,
@@ -161,7 +165,9 @@ impl Builder {
                 config.limits.outgoing_bytes,
             ),
             audit,
+            auth.clone(),
         ));
+        shared.hold(&mut Outbox::default(), |core, now| core.set_policy(now, policy));
         restore(&shared, records, unwritable);
         let journal =
             journal::spawn(journal, entries, gauges, &shared).map_err(StartError::System)?;
@@ -178,6 +184,13 @@ impl Builder {
             state,
         };
         spawn_tasks(&running, endpoint, &config);
+        if !auth.is_on() && !local_addr.ip().is_loopback() {
+            tracing::warn!(
+                address = %local_addr,
+                "whoever reaches this address may send, serve and cancel anything: nobody is asked who \
+                 they are; set client_certificates or token_keys in [auth], or listen on 127.0.0.1"
+            );
+        }
         if let Some(reports) = reports {
             let (stop, shared) = (running.stop.clone(), running.shared.clone());
             let reading = async move {
@@ -274,6 +287,9 @@ fn spawn_tasks(running: &Running, endpoint: Endpoint, config: &Config) {
 
     let (stop, shared) = (running.stop.clone(), running.shared.clone());
     running.tasks.spawn(async move { stop.run_until_cancelled(timer::run(shared)).await });
+
+    let (stop, auth) = (running.stop.clone(), running.shared.auth.clone());
+    running.tasks.spawn(async move { stop.run_until_cancelled(auth.run()).await });
 
     let (stop, shared) = (running.stop.clone(), running.shared.clone());
     running.tasks.spawn(async move {

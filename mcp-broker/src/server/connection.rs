@@ -22,10 +22,12 @@ use bytes::Bytes;
 use mcp_proto::transport::STREAM_WINDOW_BYTES;
 use mcp_proto::{ErrorCode, Limits};
 use quinn::{ConnectionError, ReadError, RecvStream, VarInt};
+use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::audit;
+use super::auth::{Admission, Watch};
 use super::connections::{self, Link};
 use super::frames::Frames;
 use super::opening::Place;
@@ -59,6 +61,14 @@ pub(super) struct Settings {
     pub(super) close_flush: Duration,
 }
 
+/// Why there is no lane.
+enum Failure {
+    /// The peer did not pass the handshake.
+    Refused(String),
+    /// It left, or was silent.
+    Nothing(String),
+}
+
 /// How reading ended.
 enum End {
     /// The connection is closed.
@@ -82,7 +92,13 @@ pub(super) async fn run(
     let opened = stop.run_until_cancelled(open(connecting, &settings)).await;
     let (quic, send, recv) = match opened {
         Some(Ok(opened)) => opened,
-        Some(Err(problem)) => {
+        Some(Err(Failure::Refused(why))) => {
+            shared.note_refusal(peer, &why);
+            let event = audit::Event::new(audit::Kind::Refuse, "handshake");
+            shared.audit.record(event.from(peer).refused(why));
+            return;
+        }
+        Some(Err(Failure::Nothing(problem))) => {
             tracing::debug!(%peer, problem, "a connection came to nothing");
             let event = audit::Event::new(audit::Kind::Refuse, "handshake");
             shared.audit.record(event.from(peer).refused(problem));
@@ -131,28 +147,45 @@ pub(super) async fn run(
 async fn open(
     connecting: quinn::Connecting,
     settings: &Settings,
-) -> Result<(quinn::Connection, quinn::SendStream, RecvStream), String> {
+) -> Result<(quinn::Connection, quinn::SendStream, RecvStream), Failure> {
     let quic = match timeout(settings.hello_timeout, connecting).await {
-        Ok(connected) => connected.map_err(|error| error.to_string())?,
-        Err(_) => return Err("the handshake was not completed in time".to_owned()),
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) => return Err(failure(&error)),
+        Err(_) => {
+            return Err(Failure::Nothing("the handshake was not completed in time".to_owned()));
+        }
     };
     match timeout(settings.hello_timeout, quic.accept_bi()).await {
         Ok(Ok((send, recv))) => Ok((quic, send, recv)),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(failure(&error)),
         Err(_) => {
             let problem = format!(
                 "no HELLO within {} ms: open a bidirectional stream and send it first",
                 settings.hello_timeout.as_millis()
             );
             connections::close(&quic, Some(ErrorCode::HelloTimeout), &problem);
-            Err(problem)
+            Err(Failure::Nothing(problem))
         }
     }
 }
 
+/// Also of a peer whose certificate is refused: in its eyes the handshake is over before that.
+fn failure(error: &ConnectionError) -> Failure {
+    match error {
+        ConnectionError::TransportError(error) => Failure::Refused(error.to_string()),
+        _ => Failure::Nothing(error.to_string()),
+    }
+}
+
+/// The certificates that a peer came with.
+fn chain(quic: &quinn::Connection) -> Option<Arc<[CertificateDer<'static>]>> {
+    let chain = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    (!chain.is_empty()).then(|| (*chain).into())
+}
+
 /// Reads frames until the connection ends, and gives them to the core.
 async fn read(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     settings: &Settings,
     link: &Link,
     quic: &quinn::Connection,
@@ -165,6 +198,8 @@ async fn read(
     let mut chunks: [Bytes; READ_CHUNKS] = Default::default();
     // Until HELLO.
     let mut place = Some(place);
+    // Of its proof, from then on.
+    let mut _watch = None;
     loop {
         // A client that does not read its results may not send more tasks. A worker is always
         // read: its RESULTs free slots and memory, and what waits for it is bounded by its slots.
@@ -199,7 +234,26 @@ async fn read(
             let mut pause_ms = 0;
             if !frames.batch.is_empty() || decoded.is_err() {
                 has_ended_one = true;
+                let arriving = match &place {
+                    Some(_) => frames
+                        .greeting()
+                        .map(|hello| shared.auth.admit(chain(quic), hello.token.clone())),
+                    None => None,
+                };
+                if let Some(Ok(admission)) = &arriving {
+                    if admission.is_offline() {
+                        shared.auth.note_offline(&shared.audit, &admission.identity, link.peer());
+                    }
+                    _watch = Watch::over(shared, (link.id, link.peer()), admission);
+                }
                 pause_ms = shared.hold(outbox, |core, now| {
+                    match arriving {
+                        Some(Ok(Admission { identity, roles, .. })) => {
+                            core.handle_authenticated(link.id, &identity, roles);
+                        }
+                        Some(Err(why)) => core.handle_unauthenticated(now, link.id, why),
+                        None => {}
+                    }
                     for incoming in frames.batch.drain(..) {
                         core.handle_incoming(now, link.id, incoming);
                     }

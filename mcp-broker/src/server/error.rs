@@ -107,6 +107,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// Keys of tokens, or who may sign them, can't be had.
+    #[error("cannot verify tokens: {0}")]
+    Auth(String),
     /// The system gives no random numbers, or no thread.
     #[error("the system refuses what every broker needs: {0}")]
     System(io::Error),

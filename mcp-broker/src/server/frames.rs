@@ -1,7 +1,7 @@
 //! The frames of a lane, in batches.
 
 use bytes::Bytes;
-use mcp_proto::{DecodeError, FrameCodec, Incoming, Limits, Message};
+use mcp_proto::{DecodeError, Frame, FrameCodec, Hello, Incoming, Limits, Message};
 
 /// What one hold of the core handles at most. Then the timer and other readers get their turn. Each
 /// hold flushes what it caused, so smaller ones make more and smaller packets.
@@ -55,6 +55,14 @@ impl Frames {
             }
         }
         Ok(false)
+    }
+
+    /// HELLO, if the batch begins with it.
+    pub(super) fn greeting(&self) -> Option<&Hello> {
+        match self.batch.first() {
+            Some(Incoming::Frame(Frame { message: Message::Hello(hello), .. })) => Some(hello),
+            _ => None,
+        }
     }
 
     /// Whether a frame has begun whose end has not come.

@@ -35,9 +35,12 @@ impl Budget {
     }
 }
 
-/// Logs events of the core.
+/// Logs events of the core, and who does not get as far as that.
 #[derive(Debug, Default)]
-pub(super) struct Log(Mutex<HashMap<Discriminant<Event>, Budget>>);
+pub(super) struct Log {
+    events: Mutex<HashMap<Discriminant<Event>, Budget>>,
+    refusals: Mutex<Budget>,
+}
 
 impl Log {
     /// Whether events of this level are logged at all.
@@ -46,7 +49,7 @@ impl Log {
     }
 
     pub(super) fn event(&self, now: Mono, event: &Event, peer: Option<SocketAddr>) {
-        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budgets = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         let line = budgets.entry(std::mem::discriminant(event)).or_default().line(now);
         drop(budgets);
         let Some(left_out) = line else { return };
@@ -57,6 +60,15 @@ impl Log {
             Level::Info => tracing::info!(peer, left_out, "{event}"),
             Level::Warn => tracing::warn!(peer, left_out, "{event}"),
             Level::Error => tracing::error!(peer, left_out, "{event}"),
+        }
+    }
+
+    /// A peer that was refused in the handshake.
+    pub(super) fn refusal(&self, now: Mono, peer: SocketAddr, why: &str) {
+        let line = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).line(now);
+        if let Some(left_out) = line {
+            let left_out = (left_out > 0).then_some(left_out);
+            tracing::warn!(%peer, left_out, "refused: {why}");
         }
     }
 }

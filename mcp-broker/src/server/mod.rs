@@ -2,7 +2,8 @@
 
 mod admin;
 mod audit;
-mod authority;
+pub(crate) mod auth;
+pub(crate) mod authority;
 mod builder;
 mod clock;
 mod config;
@@ -31,8 +32,8 @@ mod unreachable;
 pub use admin::AdminAddr;
 pub use builder::Builder;
 pub use config::{
-    AuditConfig, Config, ConfigError, DurableConfig, Key, Layers, LimitsConfig, Loaded, Origin,
-    Origins, Problem, TimingConfig, TlsConfig,
+    AuditConfig, AuthConfig, ClientCertificates, Config, ConfigError, DurableConfig, Key, Layers,
+    LimitsConfig, Loaded, Origin, Origins, Problem, TimingConfig, TlsConfig,
 };
 pub use error::{StartError, TlsError};
 pub use journal::MemoryJournal;

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::audit::{self, Audit};
+use super::auth::Auth;
 use super::clock::Clock;
 use super::connections::{Connections, Link};
 use super::journal::{Entry, Gauges};
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub(super) journal: Option<Arc<Gauges>>,
     pub(super) outgoing: Outgoing,
     pub(super) audit: Audit,
+    pub(super) auth: Arc<Auth>,
     log: Log,
 }
 
@@ -76,6 +78,7 @@ impl Shared {
         journal: Option<Arc<Gauges>>,
         outgoing: Outgoing,
         audit: Audit,
+        auth: Arc<Auth>,
     ) -> Self {
         let held = Held { core, timer_at: None, is_draining: false, journal: Some(to_journal) };
         Self {
@@ -89,6 +92,7 @@ impl Shared {
             journal,
             outgoing,
             audit,
+            auth,
             log: Log::default(),
         }
     }
@@ -135,6 +139,11 @@ impl Shared {
     pub(super) fn look<R>(&self, look: impl FnOnce(&Core, Now) -> R) -> Option<R> {
         let held = self.held.lock().ok()?;
         Some(look(&held.core, self.clock.now()))
+    }
+
+    /// Logs why somebody did not get as far as the core.
+    pub(super) fn note_refusal(&self, peer: SocketAddr, why: &str) {
+        self.log.refusal(self.clock.now().mono, peer, why);
     }
 
     /// When the core wants to be called. The timer task sleeps until then.
@@ -281,7 +290,15 @@ mod tests {
         let (journal, _) = super::super::journal::entries();
         let (audit, _) = Audit::start(None).unwrap();
         let outgoing = Outgoing::new(1, 1, 1);
-        Shared::new(Core::new(config), Clock::start(), journal, None, outgoing, audit)
+        Shared::new(
+            Core::new(config),
+            Clock::start(),
+            journal,
+            None,
+            outgoing,
+            audit,
+            Arc::default(),
+        )
     }
 
     #[test]

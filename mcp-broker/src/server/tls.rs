@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mcp_proto::secret;
 use mcp_proto::transport::crypto_provider;
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -12,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 
+use super::auth::Certificates;
 use super::authority::{self, Issued};
 use super::clock;
 use super::error::{StartError, TlsError};
@@ -65,6 +67,7 @@ pub(super) fn server_tls(
     tls: &Tls,
     state: Option<&StateDir>,
     host: Option<String>,
+    peers: Option<&Certificates>,
 ) -> Result<ServerTls, StartError> {
     let names = |names: &[String]| {
         let mut all: Vec<String> = LOCAL_NAMES.map(str::to_owned).into();
@@ -77,23 +80,25 @@ pub(super) fn server_tls(
         Tls::Ephemeral { names: extra } => {
             let authority = authority::create()?;
             let issued = authority::issue(&authority.key_pem, &names(extra))?;
-            serve(issued, Some(authority.cert_pem))
+            serve(issued, Some(authority.cert_pem), peers)
         }
         Tls::Dev { names: extra } => {
             let state = state.ok_or(TlsError::NoStateDir)?;
             let (issued, ca_pem) = kept(state, &names(extra))?;
-            serve(issued, Some(ca_pem))
+            serve(issued, Some(ca_pem), peers)
         }
         Tls::Files { cert, key } => {
             let certs = certificates(cert)?;
-            let key_der = PrivateKeyDer::from_pem_file(key)
+            let key_pem =
+                secret::read(key).map_err(|error| unreadable("private key", key, error))?;
+            let key_der = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
                 .map_err(|error| unreadable("private key", key, error))?;
-            Ok(ServerTls { config: config(certs, key_der)?, ca_pem: None })
+            Ok(ServerTls { config: config(certs, key_der, peers)?, ca_pem: None })
         }
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certs: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|error| unreadable("certificate", path, error))?;
@@ -103,26 +108,33 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certs)
 }
 
-fn unreadable(what: &'static str, path: &Path, problem: impl ToString) -> TlsError {
+pub(super) fn unreadable(what: &'static str, path: &Path, problem: impl ToString) -> TlsError {
     TlsError::File { what, path: path.to_owned(), problem: problem.to_string() }
 }
 
-fn serve(issued: Issued, ca_pem: Option<String>) -> Result<ServerTls, StartError> {
+fn serve(
+    issued: Issued,
+    ca_pem: Option<String>,
+    peers: Option<&Certificates>,
+) -> Result<ServerTls, StartError> {
     let (certs, key) = issued.parse().map_err(TlsError::Unusable)?;
-    Ok(ServerTls { config: config(certs, key)?, ca_pem })
+    Ok(ServerTls { config: config(certs, key, peers)?, ca_pem })
 }
 
 fn config(
     certs: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    peers: Option<&Certificates>,
 ) -> Result<rustls::ServerConfig, TlsError> {
     let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
-    let mut config = rustls::ServerConfig::builder_with_provider(crypto_provider())
+    let config = rustls::ServerConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_single_cert(certs, key)
         .map_err(unusable)?;
+    let config = match peers {
+        Some(peers) => config.with_client_cert_verifier(peers.verifier()),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_single_cert(certs, key).map_err(unusable)?;
     config.alpn_protocols = vec![mcp_proto::ALPN.to_vec()];
     // No 0-RTT: what it carries can be replayed.
     config.max_early_data_size = 0;
@@ -244,7 +256,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_named() {
         let tls = Tls::Files { cert: "/nowhere/cert.pem".into(), key: "/nowhere/key.pem".into() };
-        let error = server_tls(&tls, None, None).err().unwrap().to_string();
+        let error = server_tls(&tls, None, None, None).err().unwrap().to_string();
         assert!(error.contains("certificate from /nowhere/cert.pem"), "{error}");
     }
 
@@ -254,6 +266,6 @@ mod tests {
         let one = authority::issue(&authority.key_pem, &names(&["localhost"])).unwrap();
         let two = authority::issue(&authority.key_pem, &names(&["localhost"])).unwrap();
         let mixed = Issued { cert_pem: one.cert_pem, key_pem: two.key_pem };
-        assert!(matches!(serve(mixed, None), Err(StartError::Tls(TlsError::Unusable(_)))));
+        assert!(matches!(serve(mixed, None, None), Err(StartError::Tls(TlsError::Unusable(_)))));
     }
 }

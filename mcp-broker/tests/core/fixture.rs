@@ -439,6 +439,7 @@ pub(crate) fn client_hello(session: Option<&str>) -> Hello {
         features: Vec::new(),
         client: true,
         session_id: session.map(|id| SessionId::try_from(id).unwrap()),
+        token: None,
         worker: None,
     }
 }

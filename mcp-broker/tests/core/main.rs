@@ -25,6 +25,7 @@ mod operator;
 mod operators;
 mod overview;
 mod peers;
+mod permissions;
 mod policies;
 mod queue;
 mod retries;

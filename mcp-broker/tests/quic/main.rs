@@ -5,6 +5,7 @@
 
 mod admin;
 mod audit;
+mod auth;
 mod durable;
 mod hostile;
 mod journal;

@@ -80,6 +80,7 @@ pub(crate) fn client_hello(session_id: Option<SessionId>) -> Message {
         features: Vec::new(),
         client: true,
         session_id,
+        token: None,
         worker: None,
     }))
 }

@@ -173,6 +173,7 @@ impl Worker {
             features: Vec::new(),
             client: false,
             session_id: None,
+            token: None,
             worker: Some(worker),
         };
         let message = Message::Hello(Box::new(hello));

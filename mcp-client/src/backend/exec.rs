@@ -105,6 +105,8 @@ impl Exec {
             ("TRACEPARENT", &task.traceparent),
             ("TRACESTATE", &task.tracestate),
         ];
+        // It proves who the worker is, which is not the program's business.
+        command.env_remove("MCP_TOKEN");
         for (name, value) in variables {
             // The worker's own values are not the task's.
             command.env_remove(name);

@@ -35,6 +35,7 @@ const CONNECTION_REFUSED: u64 = 0x2;
 /// Makes connections to one broker. Holds a UDP socket for each address family it needed.
 pub(crate) struct Dialer {
     target: Target,
+    endpoint: Endpoint,
     config: quinn::ClientConfig,
     v4: Option<Socket>,
     v6: Option<Socket>,
@@ -50,15 +51,21 @@ struct Socket {
 impl Dialer {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, ConnectError> {
         let config = tls::quic_config(endpoint)?;
-        Ok(Self { target: endpoint.target()?, config, v4: None, v6: None })
+        let (target, endpoint) = (endpoint.target()?, endpoint.clone());
+        Ok(Self { target, endpoint, config, v4: None, v6: None })
     }
 
     /// Connects and opens a session, all within `timeout`.
     pub(crate) async fn dial(
         &mut self,
-        hello: Hello,
+        mut hello: Hello,
         timeout: Duration,
     ) -> Result<(Connection, Box<Ack>), ConnectError> {
+        let credentials = self.endpoint.credentials();
+        hello.token = credentials.read_token()?;
+        if credentials.certificate.is_some() {
+            self.config = tls::quic_config(&self.endpoint)?;
+        }
         let deadline = Instant::now() + timeout;
         let addresses = self.resolve(deadline).await?;
         let quic = self.race(&addresses, deadline, timeout).await?;
@@ -215,8 +222,7 @@ fn refusal(address: SocketAddr, server_name: &str, error: &ConnectionError) -> C
                 let message = "it takes no more connections now: try again later";
                 return refused(ErrorInfo::new(ErrorCode::LimitExceeded, message));
             }
-            let reason = String::from_utf8_lossy(&it.reason);
-            tls::handshake_error(address, server_name, code, &reason).unwrap_or_else(broken)
+            tls::refusal(address, code).unwrap_or_else(broken)
         }
         ConnectionError::VersionMismatch => ConnectError::Protocol {
             address,
@@ -281,6 +287,10 @@ async fn answer(connection: &mut Connection) -> Result<Box<Ack>, ConnectError> {
     let ended = |end: End| match end {
         End::Closed { code: Some(code), message } => refused(ErrorInfo::new(code, message)),
         End::Closed { code: None, message } => ConnectError::Broken { address, problem: message },
+        End::Refused(code) => tls::refusal(address, code).unwrap_or_else(|| ConnectError::Broken {
+            address,
+            problem: format!("QUIC error {code:#x}"),
+        }),
         End::Broken(problem) => ConnectError::Broken { address, problem },
         End::Violation(_, problem) => protocol(problem),
         End::Silent(_) | End::Left => {

@@ -185,7 +185,7 @@ async fn serve<P: Peer>(
         }
         // Not an orderly close: the session and the registration shall live on.
         End::Silent(_) => link.abort(Some(ErrorCode::LeaseExpired), "no sign of life"),
-        End::Closed { .. } | End::Broken(_) | End::Left => {}
+        End::Closed { .. } | End::Refused(_) | End::Broken(_) | End::Left => {}
     }
     (end, goaway)
 }

@@ -160,6 +160,7 @@ impl Link {
                     .and_then(ErrorCode::from_u32),
                 message: String::from_utf8_lossy(&close.reason).into_owned(),
             },
+            Some(ConnectionError::ConnectionClosed(close)) => End::Refused(close.error_code.into()),
             Some(error) => End::Broken(error.to_string()),
             None => End::Broken("the broker ended the lane".to_owned()),
         }

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::connect::{Ca, Endpoint};
+use crate::credentials;
 use crate::error::ConnectError;
 
 /// Before a round trip has been measured. Short, so that the first packets are repeated soon (after
@@ -20,16 +21,31 @@ const INITIAL_RTT: Duration = Duration::from_millis(100);
 /// TLS alert 120: the server speaks none of the offered protocols.
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
+/// TLS alerts about certificates (RFC 8446, 6).
+const BAD_CERTIFICATE: u8 = 42;
+const CERTIFICATE_EXPIRED: u8 = 45;
+const CERTIFICATE_UNKNOWN: u8 = 46;
+const UNKNOWN_CA: u8 = 48;
+const DECRYPT_ERROR: u8 = 51;
+const CERTIFICATE_REQUIRED: u8 = 116;
+
 /// QUIC settings for connections to `endpoint`.
 pub(super) fn quic_config(endpoint: &Endpoint) -> Result<quinn::ClientConfig, ConnectError> {
     let ca = endpoint.ca().ok_or(ConnectError::NoTrust)?;
     let roots = roots(ca)?;
     let unusable = |problem: String| ConnectError::Ca { from: ca.from.to_string(), problem };
-    let mut tls = rustls::ClientConfig::builder_with_provider(transport::crypto_provider())
+    let tls = rustls::ClientConfig::builder_with_provider(transport::crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| unusable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut tls = match &endpoint.credentials().certificate {
+        Some(files) => {
+            let (certs, key) = files.read()?;
+            tls.with_client_auth_cert(certs, key)
+                .map_err(|error| credentials::unusable(&files.cert, error))?
+        }
+        None => tls.with_no_client_auth(),
+    };
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
 
@@ -65,9 +81,7 @@ pub(super) fn handshake_error(
     // Transport errors 0x100 to 0x1ff are TLS alerts.
     let alert = u8::try_from(code.checked_sub(0x100)?).ok()?;
     if alert == NO_APPLICATION_PROTOCOL {
-        let alpn = String::from_utf8_lossy(ALPN);
-        let problem = format!("it is a QUIC server, but not of the protocol {alpn}");
-        return Some(ConnectError::Protocol { address, problem });
+        return refusal(address, code);
     }
     let what_to_do = if reason.contains("UnknownIssuer") || reason.contains("BadSignature") {
         "its certificate is not signed by the authority that was given: use this broker's own \
@@ -85,4 +99,32 @@ pub(super) fn handshake_error(
         format!("check the broker's certificate and the authority that was given (alert {alert})")
     };
     Some(ConnectError::Tls { address, problem: format!("{what_to_do} [{reason}]") })
+}
+
+/// What it means that the broker ended a handshake, by the QUIC error that it closed with.
+pub(super) fn refusal(address: SocketAddr, code: u64) -> Option<ConnectError> {
+    let alert = u8::try_from(code.checked_sub(0x100)?).ok()?;
+    let problem = match alert {
+        NO_APPLICATION_PROTOCOL => {
+            let alpn = String::from_utf8_lossy(ALPN);
+            let problem = format!("it is a QUIC server, but not of the protocol {alpn}");
+            return Some(ConnectError::Protocol { address, problem });
+        }
+        CERTIFICATE_REQUIRED => "the broker asks for a certificate, and none was given: set \
+                                 Endpoint::certificate_files (--cert and --key)"
+            .to_owned(),
+        UNKNOWN_CA => {
+            "the broker does not know the authority of the certificate that was given: have \
+                       one issued by an authority of its client_ca_file"
+                .to_owned()
+        }
+        CERTIFICATE_EXPIRED => {
+            "the certificate that was given has expired, or is not valid yet: renew it".to_owned()
+        }
+        BAD_CERTIFICATE..=CERTIFICATE_UNKNOWN | DECRYPT_ERROR => {
+            format!("the broker refuses the certificate that was given (alert {alert})")
+        }
+        _ => format!("the broker ended the handshake (alert {alert}); its log says why"),
+    };
+    Some(ConnectError::Tls { address, problem })
 }

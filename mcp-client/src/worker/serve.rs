@@ -282,6 +282,7 @@ fn as_hello(worker: WorkerHello) -> Hello {
         features: Vec::new(),
         client: false,
         session_id: None,
+        token: None,
         worker: Some(worker),
     }
 }

@@ -9,6 +9,7 @@ use crate::error::{ErrorCode, InvalidMessage};
 use crate::generated as wire;
 use crate::id::{ActionName, AgentId, AttemptId, InstanceId, NodeId, SessionId};
 use crate::limits::{Limits, MAX_ACTIONS, MAX_AGENT_ATTEMPTS, MAX_FEATURES, MAX_LABELS};
+use crate::token::Token;
 
 wire_enum! {
     /// What a dialling side does on a connection.
@@ -54,6 +55,8 @@ pub struct Hello {
     pub client: bool,
     /// The session to resume, or to open under this name.
     pub session_id: Option<SessionId>,
+    /// Proves who it is, where its certificate does not.
+    pub token: Option<Token>,
     /// What it serves, when it is a worker.
     pub worker: Option<WorkerHello>,
 }
@@ -108,6 +111,7 @@ impl Hello {
                 .collect::<Result<_, _>>()?,
             client,
             session_id: at.optional_id("session_id", SessionId::from_bytes, it.session_id)?,
+            token: at.optional_id("token", Token::from_bytes, it.token)?,
             worker,
         })
     }
@@ -118,6 +122,7 @@ impl Hello {
             sdk: self.sdk.as_bytes().clone(),
             features: self.features.iter().map(|name| name.as_bytes().clone()).collect(),
             session_id: self.session_id.as_ref().map(SessionId::to_bytes).unwrap_or_default(),
+            token: self.token.as_ref().map(Token::to_bytes).unwrap_or_default(),
             ..Default::default()
         };
         if self.client {

@@ -108,6 +108,7 @@ impl World {
             features: Vec::new(),
             client: true,
             session_id: Some(format!("session-{client}").try_into().unwrap()),
+            token: None,
             worker: None,
         };
         self.it.give(connection, Message::Hello(Box::new(hello)));

@@ -68,6 +68,7 @@ impl Worker {
             features: Vec::new(),
             client: false,
             session_id: None,
+            token: None,
             worker: Some(worker),
         }))
     }

@@ -7,6 +7,9 @@ use mcp_proto::{ErrorCode, ErrorInfo, TaskId};
 use serde::{Deserialize, Serialize};
 
 use super::{Named, ambiguous, json, limit, list};
+use crate::broker::durable::KeptLetter as Kept;
+use crate::broker::permissions::Scope;
+use crate::broker::sessions::SessionKey;
 use crate::broker::{Core, Event, Now};
 
 /// Dead letters that one list looks at, as of tasks.
@@ -51,6 +54,7 @@ impl Core {
     pub(super) fn list_dead_letters(
         &self,
         now: Now,
+        scope: Scope,
         filter: &Filter,
         max_bytes: usize,
     ) -> Result<Vec<u8>, ErrorInfo> {
@@ -59,6 +63,7 @@ impl Core {
         let rows: Vec<_> = newest
             .by_ref()
             .take(LOOKED_AT)
+            .filter(|(_, kept)| self.is_in(scope, kept))
             .filter_map(|(number, kept)| view::row(now, number, kept))
             .filter(|row| filter.action.as_ref().is_none_or(|action| row.action() == action))
             .take(limit + 1)
@@ -70,10 +75,11 @@ impl Core {
     pub(super) fn show_dead_letter(
         &self,
         now: Now,
+        scope: Scope,
         named: &Named,
         max_bytes: usize,
     ) -> Result<Vec<u8>, ErrorInfo> {
-        let found = self.find_dead_letter(&named.task_id()?, named)?;
+        let found = self.find_dead_letter(scope, &named.task_id()?, named)?;
         let kept = found.and_then(|number| Some((number, self.durable.dead_letters.get(number)?)));
         match kept {
             None => json(&None::<()>),
@@ -84,7 +90,7 @@ impl Core {
     pub(super) fn replay_for_operator(
         &mut self,
         now: Now,
-        by: &str,
+        (by, scope): (&str, Scope),
         asked: Replay,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let Replay { task_id, identity, ttl_ms } = asked;
@@ -94,9 +100,12 @@ impl Core {
         }
         let named = Named { task_id, identity };
         let id = named.task_id()?;
-        let Some(number) = self.find_dead_letter(&id, &named)? else {
+        let Some(number) = self.find_dead_letter(scope, &id, &named)? else {
             return json(&None::<Replayed<'_>>);
         };
+        if let Scope::Own { session, .. } = scope {
+            self.check_replay(session, number)?;
+        }
         self.replay_dead_letter(now, number, ttl_ms)?;
         let by = by.to_owned();
         self.event(Event::DeadLetterReplayed { task_id: id.clone(), by });
@@ -105,11 +114,11 @@ impl Core {
 
     pub(super) fn drop_for_operator(
         &mut self,
-        by: &str,
+        (by, scope): (&str, Scope),
         named: &Named,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let id = named.task_id()?;
-        let Some(number) = self.find_dead_letter(&id, named)? else {
+        let Some(number) = self.find_dead_letter(scope, &id, named)? else {
             return json(&None::<Dropped<'_>>);
         };
         let dropped = self.drop_dead_letter(number);
@@ -118,8 +127,32 @@ impl Core {
         json(&Dropped { task_id: &id, dropped })
     }
 
+    /// To have one's own done again is to send it again.
+    fn check_replay(&mut self, session: SessionKey, number: u64) -> Result<(), ErrorInfo> {
+        let kept = self.durable.dead_letters.get(number);
+        let Some(payload) = kept.map(|kept| kept.letter.payload.clone()) else { return Ok(()) };
+        match payload.head() {
+            Ok(task) => self.check_task(session, &task),
+            Err(invalid) => Err(ErrorInfo::new(ErrorCode::InvalidTask, invalid.to_string())),
+        }
+    }
+
+    fn is_in(&self, scope: Scope, kept: &Kept) -> bool {
+        match scope {
+            Scope::All => true,
+            Scope::Own { identity, .. } => {
+                *self.sessions.identity_of(identity) == kept.name.identity
+            }
+        }
+    }
+
     /// The number of a task's dead letter, of whatever identity.
-    fn find_dead_letter(&self, id: &TaskId, named: &Named) -> Result<Option<u64>, ErrorInfo> {
+    fn find_dead_letter(
+        &self,
+        scope: Scope,
+        id: &TaskId,
+        named: &Named,
+    ) -> Result<Option<u64>, ErrorInfo> {
         let is_it = |identity: &str, task_id: &TaskId| {
             task_id == id && named.identity.as_ref().is_none_or(|asked| asked == identity)
         };
@@ -127,6 +160,7 @@ impl Core {
             .durable
             .dead_letters
             .newest(None)
+            .filter(|(_, kept)| self.is_in(scope, kept))
             .filter(|(_, kept)| is_it(kept.name.identity.as_str(), &kept.name.task_id))
             .collect();
         match found[..] {

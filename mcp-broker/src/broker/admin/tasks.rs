@@ -6,9 +6,10 @@ use mcp_proto::{AgentId, ErrorInfo, NodeId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use super::{MAX_LISTED, Named, ambiguous, json, limit, list};
-use crate::broker::family::BY_OPERATOR;
+use crate::broker::family::{BY_CLIENT, BY_OPERATOR};
 use crate::broker::finished::Kept;
 use crate::broker::inflight::{AttemptKey, Task, TaskKey};
+use crate::broker::permissions::Scope;
 use crate::broker::registry::{Agent, AgentKey};
 use crate::broker::{Core, Event, Now};
 pub(super) use view::Row;
@@ -54,13 +55,14 @@ impl Core {
     pub(super) fn list_tasks(
         &self,
         now: Now,
+        scope: Scope,
         filter: &Filter,
         max_bytes: usize,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let limit = limit(filter.limit)?;
         let agent = filter.agent.as_deref().map(|name| self.asked_agent(name));
-        let (tasks, in_flight_left) = self.in_flight(filter, agent.as_ref());
-        let (kept, ended_left) = self.ended(filter, agent.as_ref());
+        let (tasks, in_flight_left) = self.in_flight(scope, filter, agent.as_ref());
+        let (kept, ended_left) = self.ended(scope, filter, agent.as_ref());
         let rows = tasks
             .iter()
             .filter_map(|task| self.row_of(now, task))
@@ -71,19 +73,28 @@ impl Core {
     /// What an agent holds, and what it had last, the newest first.
     pub(super) fn tasks_of_agent(&self, agent_id: &AgentId) -> (Vec<&Task>, Vec<&Kept>) {
         let (agent, filter) = (self.asked_agent(agent_id.as_str()), Filter::default());
-        (self.in_flight(&filter, Some(&agent)).0, self.ended(&filter, Some(&agent)).0)
+        (
+            self.in_flight(Scope::All, &filter, Some(&agent)).0,
+            self.ended(Scope::All, &filter, Some(&agent)).0,
+        )
     }
 
     /// What is in flight and asked for, at most one more than may be listed, and whether some was
     /// not looked at.
-    fn in_flight(&self, filter: &Filter, agent: Option<&AskedAgent>) -> (Vec<&Task>, bool) {
+    fn in_flight(
+        &self,
+        scope: Scope,
+        filter: &Filter,
+        agent: Option<&AskedAgent>,
+    ) -> (Vec<&Task>, bool) {
         if filter.status.and_then(Status::outcome).is_some() {
             return (Vec::new(), false);
         }
         let is_asked_for = |task: &&Task| {
             let is_action =
                 |action: &String| self.action_of(task).is_some_and(|it| it.as_str() == action);
-            filter.action.as_ref().is_none_or(is_action)
+            scope.has(task.identity)
+                && filter.action.as_ref().is_none_or(is_action)
                 && filter.status.is_none_or(|status| status == Status::of(task))
         };
         // What runs can be far behind what waits, and is found at the workers.
@@ -114,13 +125,19 @@ impl Core {
     }
 
     /// The same of what has ended.
-    fn ended(&self, filter: &Filter, agent: Option<&AskedAgent>) -> (Vec<&Kept>, bool) {
+    fn ended(
+        &self,
+        scope: Scope,
+        filter: &Filter,
+        agent: Option<&AskedAgent>,
+    ) -> (Vec<&Kept>, bool) {
         let outcome = filter.status.and_then(Status::outcome);
         if filter.status.is_some() && outcome.is_none() {
             return (Vec::new(), false);
         }
         let is_asked_for = |kept: &&Kept| {
-            filter.action.as_ref().is_none_or(|action| kept.action.as_str() == action)
+            scope.has(kept.identity)
+                && filter.action.as_ref().is_none_or(|action| kept.action.as_str() == action)
                 && outcome.is_none_or(|outcome| kept.outcome == outcome)
                 && agent.is_none_or(|agent| {
                     kept.node_id.is_some() && agent.nodes.contains(&kept.node_id)
@@ -148,8 +165,13 @@ impl Core {
         AskedAgent { key, nodes: [node_id, asked] }
     }
 
-    pub(super) fn show_task(&self, now: Now, named: &Named) -> Result<Vec<u8>, ErrorInfo> {
-        let view = match self.find_named(&named.task_id()?, named)? {
+    pub(super) fn show_task(
+        &self,
+        now: Now,
+        scope: Scope,
+        named: &Named,
+    ) -> Result<Vec<u8>, ErrorInfo> {
+        let view = match self.find_named(scope, &named.task_id()?, named)? {
             None => None,
             Some(Found::InFlight(key)) => {
                 self.tasks.get(key).and_then(|task| self.view_of(now, task))
@@ -162,29 +184,35 @@ impl Core {
     pub(super) fn cancel_for_operator(
         &mut self,
         now: Now,
-        by: &str,
+        (by, scope): (&str, Scope),
         named: &Named,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let id = named.task_id()?;
-        let (cancelled, status) = match self.find_named(&id, named)? {
+        let (cancelled, status) = match self.find_named(scope, &id, named)? {
             None => return json(&None::<Cancelled<'_>>),
             Some(Found::Ended(kept)) => (false, Status::ended(kept.outcome)),
             Some(Found::InFlight(key)) => {
-                let cancelled = self.cancel_task(now, key, BY_OPERATOR);
+                let cause = if scope == Scope::All { BY_OPERATOR } else { BY_CLIENT };
+                let cancelled = self.cancel_task(now, key, cause);
                 let decided = self.tasks.get(key).map(Status::of);
                 (cancelled, decided.unwrap_or(Status::Cancelled))
             }
         };
-        if cancelled {
+        if cancelled && scope == Scope::All {
             self.event(Event::TaskCancelled { task_id: id.clone(), by: by.to_owned() });
         }
         json(&Cancelled { task_id: &id, cancelled, status })
     }
 
     /// The task of an id, of whatever identity: in flight before ended.
-    fn find_named(&self, id: &TaskId, named: &Named) -> Result<Option<Found<'_>>, ErrorInfo> {
+    fn find_named(
+        &self,
+        scope: Scope,
+        id: &TaskId,
+        named: &Named,
+    ) -> Result<Option<Found<'_>>, ErrorInfo> {
         let mut found = Vec::new();
-        for (key, identity) in self.sessions.identities() {
+        for (key, identity) in self.sessions.identities().filter(|(key, _)| scope.has(*key)) {
             if named.identity.as_ref().is_some_and(|asked| asked != identity.as_str()) {
                 continue;
             }

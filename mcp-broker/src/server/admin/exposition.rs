@@ -14,6 +14,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::super::audit;
+use super::super::auth;
 use super::super::journal::Figures;
 use crate::broker::{ActionMetrics, Histogram, Metrics, Stats, TaskCounts};
 
@@ -26,11 +27,13 @@ const PREFIX: &str = "mcp";
 /// A gauge of an action, where it has one.
 type Gauge = fn(&ActionMetrics) -> Option<u64>;
 
-/// Writes the metrics, and those of the journal and of the audit log if there is one.
+/// Writes the metrics, and those of the journal, of the audit log and of authentication where there are
+/// any.
 pub(super) fn encode(
     metrics: Metrics,
     journal: Option<Figures>,
     audit: Option<audit::Figures>,
+    auth: Option<auth::Figures>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(metrics));
@@ -39,6 +42,9 @@ pub(super) fn encode(
     }
     if let Some(audit) = audit {
         registry.register_collector(Box::new(audit));
+    }
+    if let Some(auth) = auth {
+        registry.register_collector(Box::new(auth));
     }
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
@@ -79,6 +85,18 @@ impl Collector for audit::Figures {
         to.counter("audit_records", "Records written to the audit log", self.written)?;
         let help = "Records that the audit log did not take: too many at once, or a failed write";
         to.counter("audit_records_lost", help, self.lost)
+    }
+}
+
+impl Collector for auth::Figures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut to = Families(encoder);
+        let help =
+            "Whether the keys of tokens can't be read: only who was verified before is let in";
+        to.0.encode_descriptor("auth_offline", help, None, MetricType::Gauge)?
+            .encode_gauge(&u64::from(self.is_offline))?;
+        let help = "Identities that were let in, or stayed, because they were verified before";
+        to.counter("auth_offline_admissions", help, self.offline_admissions)
     }
 }
 

@@ -49,7 +49,7 @@ async fn readyz(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
     let is_required = asked.contains(&DURABLE);
     let looked = shared.look(|core, _| (core.is_shutting_down(), core.why_not_durable()));
     let not_ready = |reason| json!({ "ready": false, "reason": reason });
-    let (is_ready, body) = match looked {
+    let (is_ready, mut body) = match looked {
         None => (false, not_ready("failed".to_owned())),
         Some((true, _)) => (false, not_ready("draining".to_owned())),
         Some((false, Some(why))) if is_required => (false, not_ready(why)),
@@ -59,6 +59,10 @@ async fn readyz(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
         }
         Some((false, _)) => (true, json!({ "ready": true })),
     };
+    // Those who were verified before are let in, so it is ready.
+    if let Some(why) = shared.auth.outage() {
+        body["authentication"] = json!({ "offline": true, "reason": why });
+    }
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(CONTENT_TYPE, "application/json")], format!("{body}\n"))
 }
@@ -70,9 +74,10 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
     };
     let journal = shared.journal.as_ref().map(|it| it.figures());
     let audit = shared.audit.is_on().then(|| shared.audit.figures());
+    let auth = shared.auth.figures();
     // Up to some milliseconds for many actions, in which the runtime has other things to do.
-    let text =
-        tokio::task::spawn_blocking(move || exposition::encode(metrics, journal, audit)).await;
+    let encode = move || exposition::encode(metrics, journal, audit, auth);
+    let text = tokio::task::spawn_blocking(encode).await;
     match text {
         Ok(Ok(body)) => (StatusCode::OK, [(CONTENT_TYPE, exposition::CONTENT_TYPE)], body),
         Ok(Err(_)) | Err(_) => {
@@ -127,6 +132,7 @@ mod tests {
             None,
             Outgoing::new(1, 1, 1),
             Audit::start(None).unwrap().0,
+            Arc::default(),
         ));
         let fail = || shared.hold(&mut Outbox::default(), |_, _| panic!("a fault"));
         assert!(thread::scope(|scope| scope.spawn(fail).join().is_err()));

@@ -35,6 +35,8 @@ pub(in crate::server) enum Kind {
     Degrade,
     /// An operator had a dead letter done again.
     Replay,
+    /// A peer was let in, or stays, although its proof can't be verified as it should be.
+    OfflineAdmission,
 }
 
 impl Event {

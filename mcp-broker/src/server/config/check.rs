@@ -22,6 +22,7 @@ impl Config {
         self.timing.check()?;
         self.durable.check()?;
         self.tls.check()?;
+        self.auth.check()?;
         self.scheduling
             .check()
             .map_err(|(key, problem)| wrong(format!("scheduling.{key}"), problem))?;

@@ -2,6 +2,7 @@
 //! defaults, whose reasons are told with the keys, and its checks.
 
 mod audit;
+mod auth;
 mod check;
 mod durable;
 mod environment;
@@ -24,6 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use audit::AuditConfig;
+pub use auth::{AuthConfig, ClientCertificates};
 pub use durable::DurableConfig;
 pub use error::{ConfigError, Problem};
 pub use layers::{Layers, Loaded};
@@ -83,6 +85,8 @@ pub struct Config {
     pub threads: usize,
     /// The certificate.
     pub tls: TlsConfig,
+    /// Who peers are, and what they may do.
+    pub auth: AuthConfig,
     /// What is refused or closed beyond which size or number.
     pub limits: LimitsConfig,
     /// Intervals and time-outs.
@@ -108,6 +112,7 @@ impl Default for Config {
             broker_id: None,
             threads: 1,
             tls: TlsConfig::default(),
+            auth: AuthConfig::default(),
             limits: LimitsConfig::default(),
             timing: TimingConfig::default(),
             durable: DurableConfig::default(),

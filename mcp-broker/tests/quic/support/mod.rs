@@ -1,5 +1,6 @@
 //! Raw peers, and a steady flow of tasks beside what a test does.
 
+mod authority;
 mod flow;
 mod greedy;
 mod peer;
@@ -11,8 +12,9 @@ use std::time::Duration;
 use mcp_broker::{Broker, Config};
 use tokio::time::{sleep, timeout};
 
+pub(crate) use authority::{Authority, dns, uri};
 pub(crate) use flow::Flow;
-pub(crate) use peer::{Dialled, How, RawPeer, dial, hello, result, send, worker_hello};
+pub(crate) use peer::{Dialled, How, RawPeer, dial, hello, result, send, with_token, worker_hello};
 
 /// Longer than anything here takes on the slowest machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use mcp_proto::transport::{MAX_UDP_PAYLOAD_BYTES, crypto_provider, transport_con
 use mcp_proto::{
     Ack, ActionName, AgentId, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Hello, Incoming,
     InstanceId, Labels, Limits, Message, Outcome, Readiness, Route, Send, Task, TaskId, TaskResult,
-    WorkerHello,
+    Token, WorkerHello,
 };
 use quinn::crypto::ClientConfig;
 use quinn::crypto::rustls::QuicClientConfig;
@@ -17,9 +17,11 @@ use quinn::{
     Connection, ConnectionError, Endpoint, ReadError, RecvStream, SendStream, TransportErrorCode,
     VarInt,
 };
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
 
+use super::authority::Pem;
 use super::greedy::Greedy;
 use super::within;
 
@@ -59,6 +61,8 @@ pub(crate) struct How {
     pub(crate) from: Ipv4Addr,
     /// It does not keep to what the broker allows.
     pub(crate) is_greedy: bool,
+    /// What it proves with who it is.
+    pub(crate) certificate: Option<&'static Pem>,
 }
 
 impl How {
@@ -67,7 +71,12 @@ impl How {
         window_bytes: 1024 * 1024,
         from: Ipv4Addr::LOCALHOST,
         is_greedy: false,
+        certificate: None,
     };
+
+    pub(crate) fn with(certificate: Pem) -> Self {
+        Self { certificate: Some(Box::leak(Box::new(certificate))), ..Self::USUAL }
+    }
 }
 
 /// Dials a broker.
@@ -78,11 +87,18 @@ pub(crate) async fn dial(
     let mut roots = rustls::RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(broker.authority().as_bytes()).unwrap();
     roots.add(ca).unwrap();
-    let mut tls = rustls::ClientConfig::builder_with_provider(crypto_provider())
+    let tls = rustls::ClientConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut tls = match how.certificate {
+        Some(Pem { cert, key }) => {
+            let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            tls.with_client_auth_cert(vec![cert], key).unwrap()
+        }
+        None => tls.with_no_client_auth(),
+    };
     tls.alpn_protocols = vec![how.alpn.to_vec()];
     let mut crypto: Arc<dyn ClientConfig> = Arc::new(QuicClientConfig::try_from(tls).unwrap());
     if how.is_greedy {
@@ -123,6 +139,35 @@ impl RawPeer {
         let mut peer = Self::connect(broker).await;
         peer.open(hello()).await;
         peer
+    }
+
+    /// A client whose HELLO has a token.
+    pub(crate) async fn client_with(broker: &impl Dialled, token: &str) -> Self {
+        let mut peer = Self::connect(broker).await;
+        peer.open(with_token(hello(), token)).await;
+        peer
+    }
+
+    /// A worker whose HELLO has a token.
+    pub(crate) async fn worker_with(
+        broker: &impl Dialled,
+        token: &str,
+        agent: &str,
+        action: &str,
+    ) -> Self {
+        let mut peer = Self::connect(broker).await;
+        peer.open(with_token(worker_hello(agent, action, 1), token)).await;
+        peer
+    }
+
+    /// What a function of the broker's own answers, or the error that it fails with.
+    pub(crate) async fn ask(&mut self, function: &str, body: &str) -> Result<Value, ErrorInfo> {
+        self.send(send("ask", &format!("mcp.admin.{function}")), body.to_owned()).await;
+        let (deliver, body) = self.receive_deliver().await;
+        match deliver.error {
+            None => Ok(serde_json::from_slice(&body).unwrap()),
+            Some(error) => Err(*error),
+        }
     }
 
     /// A registered worker.
@@ -282,8 +327,13 @@ pub(crate) fn hello() -> Hello {
         features: Vec::new(),
         client: true,
         session_id: None,
+        token: None,
         worker: None,
     }
+}
+
+pub(crate) fn with_token(hello: Hello, token: &str) -> Hello {
+    Hello { token: Some(Token::try_from(token).unwrap()), ..hello }
 }
 
 /// HELLO of a worker.

@@ -33,6 +33,19 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME", help_heading = "Broker")]
     server_name: Option<String>,
 
+    /// File with the token that proves who you are, mode 0600 [env: MCP_TOKEN_FILE; or the token
+    /// itself: MCP_TOKEN]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Broker")]
+    token_file: Option<PathBuf>,
+
+    /// PEM file with the certificate that proves who you are [env: MCP_CERT]
+    #[arg(long, global = true, value_name = "FILE", requires = "key", help_heading = "Broker")]
+    cert: Option<PathBuf>,
+
+    /// PEM file with its private key, mode 0600 [env: MCP_KEY]
+    #[arg(long, global = true, value_name = "FILE", requires = "cert", help_heading = "Broker")]
+    key: Option<PathBuf>,
+
     /// How to print results: for people, or for scripts
     #[arg(
         short,
@@ -91,7 +104,14 @@ impl Global {
                 Endpoint::from_state_dir(dir).and_then(|endpoint| endpoint.ca_file(ca))
             }
         };
-        let endpoint = endpoint.map_err(|error| cannot_connect(None, &error))?;
+        let endpoint = endpoint.and_then(Endpoint::credentials_from_env);
+        let mut endpoint = endpoint.map_err(|error| cannot_connect(None, &error))?;
+        if let Some(path) = &self.token_file {
+            endpoint = endpoint.token_file(path);
+        }
+        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
+            endpoint = endpoint.certificate_files(cert, key);
+        }
         Ok(match &self.server_name {
             Some(name) => endpoint.server_name(name),
             None => endpoint,
@@ -146,6 +166,7 @@ pub(crate) fn cannot_connect(to: Option<&Endpoint>, error: &ConnectError) -> Fai
         ConnectError::Address { .. }
         | ConnectError::NoTrust
         | ConnectError::Ca { .. }
+        | ConnectError::Credentials { .. }
         | ConnectError::Config { .. } => Exit::Usage,
         _ => Exit::Unreachable,
     };

@@ -38,7 +38,8 @@ Try it, in three terminals:
   mcpctl --state D call upper --data hello
 
 Which broker: --state, or --broker with --ca; else MCP_STATE, MCP_BROKER and MCP_CA; else the one
-that `mcp-broker serve --dev` runs on this machine.";
+that `mcp-broker serve --dev` runs on this machine. Who you are, where the broker asks: --token-file,
+or --cert and --key; else MCP_TOKEN_FILE, MCP_TOKEN, MCP_CERT and MCP_KEY.";
 
 /// Send tasks to worker agents through an MCP (Model Communication Protocol) broker, or be one
 #[derive(Debug, Parser)]

@@ -24,6 +24,7 @@ impl Peer for Session {
             features: Vec::new(),
             client: true,
             session_id: self.session_id(),
+            token: None,
             worker: None,
         }
     }
