@@ -185,7 +185,7 @@ mod tests {
             ("dlq drop --action up", "--all"),
             ("actions degrade", "<ACTION>..."),
             ("actions restore no*", "no*"),
-            ("agents ls --state tired", "ready, standby, draining"),
+            ("agents ls --only tired", "ready, standby, draining"),
             ("agents ls --limit 0", "0"),
             ("agents ls --all --state lost", "--state"),
             ("agents show", "<AGENT>"),

@@ -15,7 +15,7 @@ use crate::{connect, parse, report, table};
 const EXAMPLES: &str = "\
 Examples:
   mcpctl agents ls
-  mcpctl agents ls --state ejected
+  mcpctl agents ls --only ejected
   mcpctl agents ls --action review --label gpu=a100
   mcpctl agents ls -o json | jq -r '.[] | select(.in_flight == .slots) | .agent_id'";
 
@@ -27,12 +27,12 @@ Examples:
 #[command(verbatim_doc_comment, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
 pub(super) struct Ls {
     /// Also those that were lost and may come back, and those that are drained and not there
-    #[arg(long, conflicts_with = "state")]
+    #[arg(long, conflicts_with = "only")]
     all: bool,
 
     /// Only those in this state
     #[arg(long, value_enum, value_name = "STATE")]
-    state: Option<State>,
+    only: Option<State>,
 
     /// Only those that serve this action
     #[arg(long, value_name = "ACTION")]
@@ -76,7 +76,7 @@ impl Ls {
         output: Output,
         interrupted: &CancellationToken,
     ) -> Result<Exit, Failure> {
-        let state = self.state.and_then(|it| Some(it.to_possible_value()?.get_name().to_owned()));
+        let state = self.only.and_then(|it| Some(it.to_possible_value()?.get_name().to_owned()));
         let filter = AgentFilter {
             action: self.action,
             state: state.or_else(|| (!self.all).then(|| "online".to_owned())),
