@@ -187,7 +187,7 @@ mod tests {
             ("actions restore no*", "no*"),
             ("agents ls --only tired", "ready, standby, draining"),
             ("agents ls --limit 0", "0"),
-            ("agents ls --all --state lost", "--state"),
+            ("agents ls --all --only lost", "--only"),
             ("agents show", "<AGENT>"),
             ("agents drain", "<AGENT>..."),
             ("agents resume", "<AGENT>..."),
