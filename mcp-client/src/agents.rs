@@ -234,7 +234,9 @@ impl Client {
             AgentFilter { after, limit: Some(limit), ..filter.clone() }
         };
         let mut all = self.agents(&page(filter.after.clone(), wanted)).await?;
-        while let (Some(next), true) = (all.next.take(), all.agents.len() < wanted) {
+        while all.agents.len() < wanted
+            && let Some(next) = all.next.take()
+        {
             let more = self.agents(&page(Some(next), wanted - all.agents.len())).await?;
             all.agents.extend(more.agents);
             all.next = more.next;

@@ -98,6 +98,10 @@ impl<S: Storage> SegmentJournal<S> {
         }
     }
 
+    fn count_bytes(&self) {
+        self.bytes.store(self.log.bytes().0, Ordering::Relaxed);
+    }
+
     /// Nothing was told of what was not synced: it shall not count at the next start.
     fn take_back(&mut self, error: io::Error) -> io::Error {
         match self.log.take_back() {
@@ -116,12 +120,14 @@ impl<S: Storage> Journal for SegmentJournal<S> {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.log.sync().map_err(|error| self.take_back(error))
+        self.log.sync().map_err(|error| self.take_back(error))?;
+        self.count_bytes();
+        Ok(())
     }
 
     fn tidy(&mut self) -> io::Result<()> {
         self.log.compact().map_err(|error| self.take_back(error))?;
-        self.bytes.store(self.log.bytes().0, Ordering::Relaxed);
+        self.count_bytes();
         Ok(())
     }
 
