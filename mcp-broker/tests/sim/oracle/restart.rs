@@ -78,9 +78,13 @@ impl Task {
             ended.seq = UNSURE;
         }
         let is_taken_for_sure = is_sure || self.is_accepted;
-        if std::mem::take(&mut self.is_forgotten) {
+        let is_taken_again = self.taken.is_some_and(|seq| seq <= synced);
+        if std::mem::take(&mut self.is_forgotten) && !is_taken_again {
             // It may have been forgotten in vain.
             self.is_settled = found.is_settled;
+            if std::mem::take(&mut self.is_told_in_vain) {
+                self.told = None;
+            }
         } else {
             self.compare(id, &found, synced, is_sure);
         }

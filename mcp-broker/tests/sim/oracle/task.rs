@@ -150,7 +150,7 @@ impl Task {
         let ended = self.ended.take().map(|ended| ended.end);
         self.at_hand = self.told.take().or(ended);
         self.begin_anew();
-        self.before = None;
+        (self.before, self.taken) = (None, None);
         (self.is_settled, self.is_forgotten) = (false, true);
     }
 
