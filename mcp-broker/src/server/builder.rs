@@ -15,15 +15,13 @@ use super::audit::{self, Audit};
 use super::auth::{self, Auth};
 use super::clock::Clock;
 use super::config::{Config, ConfigError, Layers};
-use super::connection::Settings;
 use super::epoch::Epoch;
 use super::error::StartError;
 use super::journal::{self, Gauges, MemoryJournal, Opened};
-use super::listener::{self, Crypto, Listener, Transport};
+use super::listener::{self, Crypto, Entrance, Listener, Transport};
 use super::outgoing::Outgoing;
-use super::places::{Most, Places};
 use super::random::random;
-use super::reload::{self, AuditFile, Certificate, PolicyFile, Reloader, Seen};
+use super::reload::{self, AuditFile, Certificate, Part, PolicyFile, Reloader, Seen, State};
 use super::reset::ResetKey;
 use super::running::{Broker, Running};
 use super::shared::{Outbox, Shared};
@@ -195,31 +193,21 @@ impl Builder {
         restore(&shared, records, unwritable);
         let journal =
             journal::spawn(journal, entries, gauges, &shared).map_err(StartError::System)?;
-        let stop_accepting = CancellationToken::new();
         let certificate =
             Certificate::new(endpoint.clone(), fixed_tls, &config, auth.clone(), crypto);
-        let listener = Listener {
-            endpoint: endpoint.clone(),
-            shared: shared.clone(),
-            settings: Arc::new(Mutex::new(Arc::new(Settings::of(&config)))),
-            connections: Arc::new(Places::new(0, Most::Share)),
-            opening: Arc::new(Places::new(0, Most::Share)),
-            tasks: TaskTracker::new(),
-            stop: stop_accepting.clone(),
-        };
-        listener.set_bounds(&config);
+        let parts: Vec<Box<dyn Part>> = vec![
+            Box::new(certificate),
+            Box::new(AuditFile(shared.audit.clone())),
+            Box::new(PolicyFile(shared.clone())),
+        ];
+        let entrance = Entrance::new(&config);
         let reloader = Arc::new(Reloader {
             shared: shared.clone(),
             layers,
             overrides: Box::new(overrides),
-            parts: vec![
-                Box::new(certificate),
-                Box::new(AuditFile(shared.audit.clone())),
-                Box::new(PolicyFile(shared.clone())),
-            ],
-            listener: listener.clone(),
+            entrance: entrance.clone(),
             started: config.clone(),
-            holds: Mutex::new(config.clone()),
+            state: Mutex::new(State { config, parts, is_over: false }),
             seen: Mutex::new(seen),
         });
         reloader.see_more();
@@ -227,15 +215,15 @@ impl Builder {
             shared,
             endpoint: Some(endpoint.clone()),
             drivers,
-            stop_accepting,
+            stop_accepting: CancellationToken::new(),
             stop: CancellationToken::new(),
-            tasks: listener.tasks.clone(),
+            tasks: TaskTracker::new(),
             journal: Some(journal),
             audit: Some(audit_thread),
             reloader: reloader.clone(),
             state,
         };
-        spawn_tasks(&running, endpoint, listener);
+        spawn_tasks(&running, endpoint, entrance);
         if !auth.is_on() && !local_addr.ip().is_loopback() {
             tracing::warn!(
                 address = %local_addr,
@@ -316,7 +304,14 @@ fn restore(shared: &Shared, records: Vec<Record>, unwritable: Option<String>) {
     });
 }
 
-fn spawn_tasks(running: &Running, endpoint: Endpoint, listener: Listener) {
+fn spawn_tasks(running: &Running, endpoint: Endpoint, entrance: Entrance) {
+    let listener = Listener {
+        endpoint: endpoint.clone(),
+        shared: running.shared.clone(),
+        entrance,
+        tasks: running.tasks.clone(),
+        stop: running.stop_accepting.clone(),
+    };
     running.tasks.spawn(listener.run());
 
     let (stop, reloader) = (running.stop.clone(), running.reloader.clone());

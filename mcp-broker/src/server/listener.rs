@@ -16,12 +16,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::audit;
 use super::config::Config;
 use super::connection::{self, Settings};
 use super::drivers::TrackedRuntime;
 use super::error::{StartError, TlsError};
-use super::log::Budget;
 use super::places::{Full, Most, Places};
 use super::random::random;
 use super::rates::{Rates, Verdict};
@@ -40,21 +38,25 @@ const OPENING_WINDOW_BYTES: u32 = 128 * 1024;
 /// What is kept of a connection that is not accepted yet, which happens at once: a few packets.
 const INCOMING_BYTES: u64 = 16 * 1024;
 
-/// Accepts connections.
+/// Who may come in, and what holds for them then.
 #[derive(Clone)]
-pub(super) struct Listener {
-    pub(super) endpoint: Endpoint,
-    pub(super) shared: Arc<Shared>,
-    /// Of connections that come.
-    pub(super) settings: Arc<Mutex<Arc<Settings>>>,
-    pub(super) connections: Arc<Places>,
-    pub(super) opening: Arc<Places>,
-    pub(super) tasks: TaskTracker,
-    /// Ends the listening.
-    pub(super) stop: CancellationToken,
+pub(super) struct Entrance {
+    settings: Arc<Mutex<Arc<Settings>>>,
+    connections: Arc<Places>,
+    opening: Arc<Places>,
 }
 
-impl Listener {
+impl Entrance {
+    pub(super) fn new(config: &Config) -> Self {
+        let it = Self {
+            settings: Arc::new(Mutex::new(Arc::new(Settings::of(config)))),
+            connections: Arc::new(Places::new(0, Most::Share)),
+            opening: Arc::new(Places::new(0, Most::Share)),
+        };
+        it.set_bounds(config);
+        it
+    }
+
     /// Other bounds and settings, for connections that come.
     pub(super) fn set_bounds(&self, config: &Config) {
         let limits = &config.limits;
@@ -65,30 +67,40 @@ impl Listener {
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Accepts connections.
+pub(super) struct Listener {
+    pub(super) endpoint: Endpoint,
+    pub(super) shared: Arc<Shared>,
+    pub(super) entrance: Entrance,
+    pub(super) tasks: TaskTracker,
+    /// Ends the listening.
+    pub(super) stop: CancellationToken,
+}
+
+impl Listener {
     /// Runs until stopped.
     pub(super) async fn run(self) {
         let mut next_id = 1;
-        let mut refusals = Budget::default();
         let mut rates = Rates::new();
         while let Some(Some(incoming)) = self.stop.run_until_cancelled(self.endpoint.accept()).await
         {
-            self.accept(ConnectionId(next_id), incoming, &mut rates, &mut refusals);
+            self.accept(ConnectionId(next_id), incoming, &mut rates);
             next_id += 1;
         }
     }
 
-    fn accept(
-        &self,
-        id: ConnectionId,
-        incoming: Incoming,
-        rates: &mut Rates,
-        refusals: &mut Budget,
-    ) {
+    fn accept(&self, id: ConnectionId, incoming: Incoming, rates: &mut Rates) {
         let peer = incoming.remote_address();
-        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Entrance { connections, opening, .. } = &self.entrance;
+        let settings = self.entrance.settings();
         let now = self.shared.clock.now().mono;
         let has_proved = incoming.remote_address_validated();
-        let is_busy = self.opening.taken() >= settings.retry_handshakes;
+        let is_busy = opening.taken() >= settings.retry_handshakes;
         if is_busy && incoming.may_retry() {
             return prove(incoming);
         }
@@ -96,23 +108,23 @@ impl Listener {
             Verdict::Accept => {}
             Verdict::Prove if incoming.may_retry() => return prove(incoming),
             Verdict::Prove | Verdict::Refuse => {
-                return self.refuse(incoming, Refusal::Rate, refusals);
+                return self.refuse(incoming, Refusal::Rate);
             }
         }
-        let connection = match self.connections.place(peer.ip()) {
+        let connection = match connections.place(peer.ip()) {
             Ok(place) => place,
-            Err(Full::All) => return self.refuse(incoming, Refusal::Connections, refusals),
+            Err(Full::All) => return self.refuse(incoming, Refusal::Connections),
             Err(Full::Address) => {
-                return self.refuse(incoming, Refusal::AddressConnections, refusals);
+                return self.refuse(incoming, Refusal::AddressConnections);
             }
         };
-        let Ok(place) = self.opening.place(peer.ip()) else {
-            return self.refuse(incoming, Refusal::Opening, refusals);
+        let Ok(place) = opening.place(peer.ip()) else {
+            return self.refuse(incoming, Refusal::Opening);
         };
         let connecting = match incoming.accept() {
             Ok(connecting) => connecting,
             Err(error) => {
-                self.note_refusal(peer, &error.to_string(), refusals);
+                self.shared.note_refusal(peer, &error.to_string());
                 return;
             }
         };
@@ -124,18 +136,10 @@ impl Listener {
     }
 
     /// One packet, whatever is asked.
-    fn refuse(&self, incoming: Incoming, why: Refusal, refusals: &mut Budget) {
+    fn refuse(&self, incoming: Incoming, why: Refusal) {
         self.shared.refused.count(why);
-        self.note_refusal(incoming.remote_address(), why.words(), refusals);
+        self.shared.note_refusal(incoming.remote_address(), why.words());
         incoming.refuse();
-    }
-
-    fn note_refusal(&self, peer: SocketAddr, why: &str, refusals: &mut Budget) {
-        if let Some(left_out) = refusals.line(self.shared.clock.now().mono) {
-            tracing::warn!(%peer, left_out, "refused: {why}");
-        }
-        let event = audit::Event::new(audit::Kind::Refuse, "handshake");
-        self.shared.audit.record(event.from(peer).refused(why));
     }
 }
 

@@ -40,11 +40,12 @@ pub(super) async fn run(running: &mut Running) {
     let Some(endpoint) = running.endpoint.clone() else {
         return;
     };
-    let timing = running.reloader.holds().timing;
+    let timing = running.reloader.config().timing;
     let drain = Duration::from_millis(timing.drain_ms);
     let close_flush = Duration::from_millis(timing.close_flush_ms);
     let shared = &running.shared;
     running.stop_accepting.cancel();
+    running.reloader.end();
     endpoint.set_server_config(None);
 
     shared.begin_shutdown(drain.as_millis() as u64);

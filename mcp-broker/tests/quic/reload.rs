@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use mcp_broker::{Broker, Config, StartError, Tls};
+use mcp_proto::ErrorCode;
 use serde_json::Value;
 
 use crate::admin::{get, metrics};
-use crate::support::{Dialled, Flow, How, RawPeer, broker, dial};
+use crate::support::{Dialled, Flow, How, RawPeer, broker, dial, send, unique};
 
 fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
@@ -192,6 +193,37 @@ async fn a_certificate_of_files_takes_the_place_of_one_that_was_made() {
     RawPeer::client(&given.trusted(&broker)).await.expect_alive().await;
     dial(&broker, How::USUAL).await.unwrap_err();
     kept.expect_alive().await;
+}
+
+#[tokio::test]
+async fn another_policy_holds_for_connections_that_are_there_and_a_broken_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.toml");
+    let allow = |action: &str| {
+        let role = format!("[roles.all]\nmembers = ['anonymous']\nallow.send = ['{action}']\n");
+        std::fs::write(&path, role).unwrap();
+    };
+    allow("one");
+    let broker = broker(|config| {
+        config.auth.policy_file = Some(path.clone());
+        config.timing.no_worker_wait_ms = 0;
+    })
+    .await;
+    let mut client = RawPeer::client(&broker).await;
+    let mut answer = async |action: &str| {
+        client.send(send(&unique("t"), action), "").await;
+        client.receive_failure().await.1
+    };
+    assert_eq!(answer("one").await, ErrorCode::NoWorker);
+    assert_eq!(answer("two").await, ErrorCode::Forbidden);
+    allow("two");
+    broker.reload().await.unwrap();
+    assert_eq!(answer("one").await, ErrorCode::Forbidden);
+    assert_eq!(answer("two").await, ErrorCode::NoWorker);
+    std::fs::write(&path, "[roles.all]\nallow.sned = ['*']\n").unwrap();
+    let refused = broker.reload().await;
+    assert!(matches!(refused, Err(StartError::Config(_))), "{refused:?}");
+    assert_eq!(answer("two").await, ErrorCode::NoWorker);
 }
 
 #[tokio::test]

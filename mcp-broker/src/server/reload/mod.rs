@@ -12,7 +12,7 @@ mod policy;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mcp_proto::{ActionName, NodeId};
 use serde_json::json;
@@ -20,7 +20,7 @@ use serde_json::json;
 use super::audit;
 use super::config::{Config, Layers};
 use super::error::StartError;
-use super::listener::Listener;
+use super::listener::Entrance;
 use super::shared::{Outbox, Shared};
 use difference::Difference;
 
@@ -63,13 +63,19 @@ pub(super) struct Reloader {
     pub(super) layers: Option<Layers>,
     /// What was said to the builder, whatever the layers say.
     pub(super) overrides: Box<dyn Fn(&mut Config) + Send + Sync>,
-    pub(super) parts: Vec<Box<dyn Part>>,
-    pub(super) listener: Listener,
+    pub(super) entrance: Entrance,
     /// What was started with: what needs a restart is so.
     pub(super) started: Config,
-    /// What holds. One reload at a time.
-    pub(super) holds: Mutex<Config>,
+    /// One reload at a time.
+    pub(super) state: Mutex<State>,
     pub(super) seen: Mutex<Seen>,
+}
+
+/// What holds, and what follows it.
+pub(super) struct State {
+    pub(super) config: Config,
+    pub(super) parts: Vec<Box<dyn Part>>,
+    pub(super) is_over: bool,
 }
 
 impl Reloader {
@@ -79,7 +85,7 @@ impl Reloader {
         self.see();
         let loaded = match &self.layers {
             Some(layers) => layers.load().map(|loaded| loaded.config).map_err(StartError::from),
-            None => Ok(self.holds().clone()),
+            None => Ok(self.config()),
         };
         let taken = self.take(why, loaded);
         self.see_more();
@@ -92,12 +98,11 @@ impl Reloader {
         why: &str,
         config: Result<Config, StartError>,
     ) -> Result<Reloaded, StartError> {
-        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        // After the last connection there is nothing that it could be for.
-        if self.listener.stop.is_cancelled() {
+        let mut state = self.lock();
+        if state.is_over {
             return Ok(Reloaded::default());
         }
-        let taken = config.and_then(|config| self.replace(&mut holds, config));
+        let taken = config.and_then(|config| self.replace(&mut state, config));
         let event = audit::Event::new(audit::Kind::Reload, "configuration");
         match &taken {
             Ok(reloaded) => {
@@ -129,42 +134,54 @@ impl Reloader {
             }
         }
         self.shared.reloads.note(&taken);
-        drop(holds);
+        drop(state);
         taken
     }
 
-    fn replace(&self, holds: &mut Config, mut config: Config) -> Result<Reloaded, StartError> {
+    fn replace(&self, state: &mut State, mut config: Config) -> Result<Reloaded, StartError> {
         (self.overrides)(&mut config);
         config.check()?;
         let Difference { config, changed, needs_restart } =
-            Difference::between(&self.started, holds, &config)?;
+            Difference::between(&self.started, &state.config, &config)?;
         let prepared: Vec<_> =
-            self.parts.iter().map(|part| part.prepare(&config)).collect::<Result<_, _>>()?;
+            state.parts.iter().map(|part| part.prepare(&config)).collect::<Result<_, _>>()?;
 
         for apply in prepared {
             apply();
         }
         self.shared.outgoing.set_bounds(&config.limits);
-        self.listener.set_bounds(&config);
+        self.entrance.set_bounds(&config);
         let kept_rules = self.shared.hold(&mut Outbox::default(), |core, now| {
             let it = core.config();
             let (id, epoch, seed): (NodeId, _, _) = (it.broker_id.clone(), it.epoch, it.seed);
             core.reconfigure(now, config.core(id, epoch, seed))
         });
-        *holds = config;
+        state.config = config;
         Ok(Reloaded { changed, needs_restart, kept_rules })
     }
 
     /// A copy of what holds.
-    pub(super) fn holds(&self) -> Config {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn config(&self) -> Config {
+        self.lock().config.clone()
+    }
+
+    /// There will be no reload any more. Lets go of all that the parts have.
+    pub(super) fn end(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        state.parts.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The files that what holds was read from.
     fn files(&self) -> Vec<PathBuf> {
-        let config = self.holds();
+        let state = self.lock();
         let own = self.layers.as_ref().and_then(Layers::path).map(PathBuf::from);
-        own.into_iter().chain(self.parts.iter().flat_map(|part| part.files(&config))).collect()
+        let of_parts = state.parts.iter().flat_map(|part| part.files(&state.config));
+        own.into_iter().chain(of_parts).collect()
     }
 
     /// Looks at the files as they are.
