@@ -37,6 +37,9 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
     config.tls.dev = is_durable;
     // Always on, as it should be where a broker runs.
     config.admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into());
+    // Here all that come are behind one address.
+    config.limits.max_address_connections = config.limits.max_connections;
+    config.limits.address_connections_per_s = 0;
     config.scheduling = settings.rules;
     if let Some(bytes) = settings.max_udp_payload_bytes {
         config.limits.max_udp_payload_bytes = bytes;

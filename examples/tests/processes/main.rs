@@ -8,6 +8,7 @@ mod bad_network;
 mod broker_restarts;
 mod clients_cut_off;
 mod command_line;
+mod configuration;
 mod durable;
 mod proxy;
 mod retries;

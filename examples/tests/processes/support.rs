@@ -146,6 +146,16 @@ impl BrokerProcess {
         self.process.signal(Signal::KILL);
     }
 
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.state().join(CONFIG_FILE)
+    }
+
+    /// Has it load its configuration again.
+    pub(crate) fn reload(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
     pub(crate) fn terminate(&self) {
         self.process.signal(Signal::TERM);
     }

@@ -54,6 +54,11 @@ impl Budget {
         Self { percent, reserve, max_saved, parts, tasks: 0, refilled: Mono::default() }
     }
 
+    /// Another share, of the tasks that nothing was taken for yet, too.
+    pub(super) fn set_percent(&mut self, percent: u32) {
+        self.percent = percent.into();
+    }
+
     /// Takes an attempt, if there is one. `tasks` is how many there were since the start.
     pub(super) fn take(&mut self, now: Mono, tasks: u64) -> bool {
         let earned = (tasks - self.tasks).saturating_mul(self.percent * PARTS / 100);

@@ -48,6 +48,10 @@ pub struct CoreConfig {
 
     /// Tasks without an outcome, of all actions together.
     pub max_tasks: usize,
+    /// Tasks without an outcome of one identity, unless it is the one that is everybody's.
+    pub max_identity_tasks: usize,
+    /// Bytes of those, of inputs in chunks what came with SEND.
+    pub max_identity_bytes: usize,
     /// Tasks that wait in one action's queue.
     pub max_queue_tasks: usize,
     /// Bytes of the tasks that wait in one action's queue.
@@ -115,6 +119,8 @@ impl CoreConfig {
             restart_grace_ms: 0,
             cancel_grace_ms: 5_000,
             max_tasks: 4_000_000,
+            max_identity_tasks: 1_000_000,
+            max_identity_bytes: 1024 * 1024 * 1024,
             max_queue_tasks: 1_000_000,
             max_queue_bytes: 1024 * 1024 * 1024,
             max_waiting_bytes: 2 * 1024 * 1024 * 1024,

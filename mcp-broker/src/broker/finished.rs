@@ -94,6 +94,22 @@ impl Finished {
         Self { rings: Default::default(), names: HashTable::new(), max_entries, max_bytes }
     }
 
+    /// Other bounds; what is beyond them goes.
+    pub(super) fn set_bounds(&mut self, max_entries: usize, max_bytes: usize) {
+        (self.max_entries, self.max_bytes) = (max_entries, max_bytes);
+        loop {
+            let [ok, others] = &self.rings;
+            let fuller = if ok.kept.len() + others.kept.len() > max_entries {
+                others.kept.len() > ok.kept.len()
+            } else if ok.bytes + others.bytes > max_bytes {
+                others.bytes > ok.bytes
+            } else {
+                return;
+            };
+            self.pop(usize::from(fuller));
+        }
+    }
+
     /// Where the frame of an outcome is to be encoded that will be kept.
     pub(super) fn arena(&mut self, outcome: Outcome) -> &mut BytesMut {
         &mut self.rings[ring_of(outcome)].arena

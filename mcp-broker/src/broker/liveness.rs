@@ -135,7 +135,7 @@ impl Core {
                 Check::Again(at)
             });
         }
-        let lease_over = agent.last_heard.plus_ms(config.lease_ms);
+        let lease_over = agent.last_heard.plus_ms(agent.lease_ms);
         if now >= lease_over {
             return Some(Check::Lost("its lease is over"));
         }

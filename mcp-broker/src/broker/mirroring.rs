@@ -112,6 +112,7 @@ impl Core {
         pool.tasks += 1;
         pool.subqueues[subqueue].tasks += 1;
         let tenant = pool.tenants.enter(now.mono, task.tenant.as_bytes());
+        self.sessions.usage_mut(identity).begin(payload.len());
         let copy = self.tasks.insert(Task {
             id: task.id,
             identity,

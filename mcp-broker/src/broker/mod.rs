@@ -59,6 +59,7 @@ mod pool;
 mod queue;
 mod rates;
 mod recent;
+mod reconfigure;
 mod registration;
 mod registry;
 mod results;
@@ -80,6 +81,7 @@ mod time;
 mod timers;
 mod uploading;
 mod uploads;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

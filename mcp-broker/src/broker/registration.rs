@@ -73,6 +73,7 @@ impl Core {
             attempts: Vec::new(),
             parked: 0,
             routes: 0,
+            lease_ms: 0,
             last_heard: now.mono,
             busy_since: now.mono,
             probed: None,
@@ -111,6 +112,7 @@ impl Core {
         }
         self.registry.set_slots(key, hello.slots);
         if let Some(agent) = self.registry.get_mut(key) {
+            agent.lease_ms = self.config.lease_ms;
             agent.labels = labels;
             agent.serves = serves;
             agent.prefetch = hello.prefetch;

@@ -67,6 +67,8 @@ pub(super) struct Agent {
     pub(super) parked: u32,
     /// ROUTEs sent on its present connection.
     pub(super) routes: u64,
+    /// As it was told: how long it may be silent.
+    pub(super) lease_ms: u64,
     pub(super) last_heard: Mono,
     /// Since when it has held attempts without a pause.
     pub(super) busy_since: Mono,

@@ -16,7 +16,7 @@ use super::fallback::{self, FallbackStep, StepKind};
 use super::health::{BreakerRules, MAX_POISON_AFTER, OutlierRules};
 use super::hedging::{HedgeRule, Hedging};
 use super::mirror::MirrorRule;
-use super::pool::Pool;
+use super::pool::{Pool, PoolKey};
 use super::rates::RateLimit;
 use super::split::{self, Arm};
 use super::{Core, Now};
@@ -211,6 +211,12 @@ impl Rules {
         it
     }
 
+    /// Gives an action rules.
+    pub(super) fn set(&mut self, action: ActionName, rules: Arc<ActionRules>) {
+        self.actions.insert(action, rules);
+        self.changed();
+    }
+
     fn changed(&mut self) {
         let mut all = self.actions.values().chain([&self.others]);
         self.has_mirror = all.any(|rules| rules.mirror.is_some());
@@ -261,9 +267,24 @@ impl Core {
         self.rules_changed(now, action);
     }
 
-    /// The rules that the configuration has for an action.
-    pub(super) fn configured_rules(&self, action: &str) -> &ActionRules {
-        self.config.actions.get(action).unwrap_or(&self.config.rules)
+    /// Whether an action has other rules than the configuration has for it.
+    pub(super) fn is_ruled_by_operator(&self, action: &ActionName) -> bool {
+        let configured = self.config.actions.get(action).unwrap_or(&self.config.rules);
+        *self.rules.of(action.as_str()) != *configured
+    }
+
+    /// Changes the rules of all actions.
+    pub(super) fn replace_rules(&mut self, now: Now, rules: Rules) {
+        self.rules = rules;
+        let names = self.pool_names.iter().chain(&self.shadow.pool_names);
+        let mut pools: Vec<_> = names.map(|(action, key)| (action.clone(), *key)).collect();
+        pools.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (action, key) in pools {
+            let rules = self.rules.of(action.as_str());
+            if self.pools.get(key).is_some_and(|pool| *pool.rules != *rules) {
+                self.set_pool_rules(now, key, &rules);
+            }
+        }
     }
 
     fn rules_changed(&mut self, now: Now, action: &ActionName) {
@@ -271,17 +292,20 @@ impl Core {
         let pools = [&self.pool_names, &self.shadow.pool_names].map(|it| it.get(action).copied());
         self.rules.changed();
         for key in pools.into_iter().flatten() {
-            if let Some(pool) = self.pools.get_mut(key) {
-                let pinning = if rules.pins() { Vec::new() } else { pool.pinning() };
-                pool.set_rules(rules.clone());
-                for member in pinning {
-                    self.unpin(now, key, member);
-                }
-                self.health_rules_changed(now, key);
-                // More may run than before.
-                self.fill_pool(now, key);
-            }
+            self.set_pool_rules(now, key, &rules);
         }
+    }
+
+    fn set_pool_rules(&mut self, now: Now, key: PoolKey, rules: &Arc<ActionRules>) {
+        let Some(pool) = self.pools.get_mut(key) else { return };
+        let pinning = if rules.pins() { Vec::new() } else { pool.pinning() };
+        pool.set_rules(rules.clone());
+        for member in pinning {
+            self.unpin(now, key, member);
+        }
+        self.health_rules_changed(now, key);
+        // More may run than before.
+        self.fill_pool(now, key);
     }
 
     /// The rules of an action.

@@ -12,6 +12,7 @@ use super::output::ConnectionId;
 use super::permissions::{Granted, RoleNames};
 use super::slab::{Key, Slab};
 use super::timers::TimerKey;
+use super::usage::Usage;
 
 /// A session may hold so many times as many bytes as are free, so that those who never come back leave
 /// some to those who do.
@@ -76,6 +77,8 @@ pub(super) struct Sessions {
     slab: Slab<ClientSession>,
     names: HashMap<SessionId, SessionKey, FixedState>,
     identities: Vec<Identity>,
+    /// By the same numbers.
+    usage: Vec<Usage>,
     identity_keys: HashMap<Identity, IdentityKey, FixedState>,
     /// Of outcomes that detached sessions hold.
     held_bytes: usize,
@@ -91,6 +94,7 @@ impl Sessions {
             slab: Slab::default(),
             names: HashMap::with_hasher(hasher.clone()),
             identities: vec![Identity::new("broker")],
+            usage: vec![Usage::default()],
             identity_keys: HashMap::with_hasher(hasher),
             held_bytes: 0,
         }
@@ -104,6 +108,7 @@ impl Sessions {
         }
         let key = IdentityKey(self.identities.len() as u32);
         self.identities.push(identity.clone());
+        self.usage.push(Usage::default());
         self.identity_keys.insert(identity.clone(), key);
         key
     }
@@ -115,6 +120,15 @@ impl Sessions {
     /// Whether it is somebody's: not the one that all share who proved none.
     pub(super) fn is_proven(&self, key: IdentityKey) -> bool {
         self.identity_of(key).as_str() != Identity::ANONYMOUS
+    }
+
+    /// What an identity has in flight.
+    pub(super) fn usage(&self, key: IdentityKey) -> Usage {
+        self.usage[key.0 as usize]
+    }
+
+    pub(super) fn usage_mut(&mut self, key: IdentityKey) -> &mut Usage {
+        &mut self.usage[key.0 as usize]
     }
 
     /// All identities that came here.

@@ -191,6 +191,11 @@ impl Streams {
         }
     }
 
+    /// Other bounds, for what is kept from now on.
+    pub(super) fn set_bounds(&mut self, max_kept_bytes: usize, max_ended: usize) {
+        (self.max_kept_bytes, self.max_ended) = (max_kept_bytes as u64, max_ended);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slab.len()
     }

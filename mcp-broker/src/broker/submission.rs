@@ -204,6 +204,7 @@ impl Core {
             let message = format!("this session has {max} tasks in flight, its limit");
             return Err(ErrorInfo::new(ErrorCode::LimitExceeded, message).retry_after_ms(100));
         }
+        self.room_for_identity(identity, payload.len())?;
         let mut deadline = now.mono.plus_ms(ttl_ms);
         let mut kin = None;
         if let Some(extras) = &spec.extras {
@@ -341,6 +342,7 @@ impl Core {
             extras,
             kin: entering.kin,
         };
+        self.sessions.usage_mut(task.identity).begin(task.payload.len());
         let key = self.tasks.insert(task);
         if let Some(pool) = self.pools.get_mut(pool) {
             pool.tasks += 1;

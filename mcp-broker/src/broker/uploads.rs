@@ -264,6 +264,11 @@ impl Uploads {
         Self { open: Vec::new(), count: 0, set_aside_bytes: 0, max_bytes }
     }
 
+    /// Another bound, for what comes.
+    pub(super) fn set_bound(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use mcp_broker::{Broker, Config, StartError};
+use mcp_broker::{Broker, Config, Layers, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +35,8 @@ and then:
 To let in only who may: [auth] and a policy, docs/security.md; mcp-broker cert, mcp-broker token
 
 Signals:
+  HUP         read the configuration and the certificate again, as when their files change, and open
+              the audit log again; on any error nothing changes
   TERM, INT   stop in order: running tasks may finish within timing.drain_ms (10 s), every peer is
               told, then exit 0. A second one stops at once.
 
@@ -84,7 +86,7 @@ impl Serve {
 
     fn run(self) -> Result<ExitCode, Failure> {
         self.log()?;
-        let config = self.config()?;
+        let (layers, config) = self.config()?;
         let mut runtime = match config.threads {
             1 => tokio::runtime::Builder::new_current_thread(),
             threads => {
@@ -98,7 +100,7 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|error| Failure(EXIT_CANNOT_START, error.into()))?;
-        let exit = runtime.block_on(serve(config));
+        let exit = runtime.block_on(serve(layers));
         // Nothing is left but what a second signal gave up on.
         runtime.shutdown_background();
         exit
@@ -117,7 +119,7 @@ impl Serve {
     }
 
     /// What flags, variables and the file say.
-    fn config(&self) -> Result<Config, Failure> {
+    fn config(&self) -> Result<(Layers, Config), Failure> {
         let usage = |error: Box<dyn Error>| Failure(EXIT_USAGE, error);
         let layers = self.settings.layers(self.config.clone());
         let config = layers.load().map_err(|error| usage(error.into()))?.config;
@@ -131,15 +133,16 @@ impl Serve {
                     .into(),
             ));
         }
-        Ok(config)
+        Ok((layers, config))
     }
 }
 
-async fn serve(config: Config) -> Result<ExitCode, Failure> {
+async fn serve(layers: Layers) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| Failure(EXIT_CANNOT_START, error.into());
     // Before the start, so that a signal is never missed.
     let mut signals = Signals::new().map_err(failed)?;
-    let broker = Broker::builder().config(config).start().await.map_err(|error| {
+    let mut reload = signal(SignalKind::hangup()).map_err(failed)?;
+    let broker = Broker::builder().layers(layers).start().await.map_err(|error| {
         let code = match error {
             StartError::Config(_) | StartError::BrokerId { .. } => EXIT_USAGE,
             _ => EXIT_CANNOT_START,
@@ -151,10 +154,19 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
         announce(&format!("admin on http://{address}"));
     }
 
-    tokio::select! {
-        _ = signals.next() => tracing::info!("stopping in order; a second signal stops at once"),
-        () = broker.failed() => {
-            return Err(Failure(EXIT_CANNOT_START, "the broker's core has failed".into()));
+    loop {
+        tokio::select! {
+            _ = signals.next() => {
+                tracing::info!("stopping in order; a second signal stops at once");
+                break;
+            }
+            _ = reload.recv() => {
+                // The log has said how that went.
+                let _ = broker.reload().await;
+            }
+            () = broker.failed() => {
+                return Err(Failure(EXIT_CANNOT_START, "the broker's core has failed".into()));
+            }
         }
     }
     let second = tokio::select! {

@@ -2,13 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use mcp_proto::NodeId;
 use quinn::Endpoint;
 use serde_json::json;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,15 +14,14 @@ use super::admin::{self, AdminAddr};
 use super::audit::{self, Audit};
 use super::auth::{self, Auth};
 use super::clock::Clock;
-use super::config::{Config, ConfigError};
-use super::connection::Settings;
+use super::config::{Config, ConfigError, Layers};
 use super::epoch::Epoch;
 use super::error::StartError;
 use super::journal::{self, Gauges, MemoryJournal, Opened};
-use super::listener::{self, Listener, Transport};
-use super::opening::Opening;
+use super::listener::{self, Crypto, Entrance, Listener, Transport};
 use super::outgoing::Outgoing;
 use super::random::random;
+use super::reload::{self, AuditFile, Certificate, Part, PolicyFile, Reloader, Seen, State};
 use super::reset::ResetKey;
 use super::running::{Broker, Running};
 use super::shared::{Outbox, Shared};
@@ -41,6 +38,7 @@ const JOURNAL_DIR: &str = "journal";
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
     config: Config,
+    layers: Option<Layers>,
     listen: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     state_dir: Option<PathBuf>,
@@ -52,12 +50,27 @@ impl Builder {
     pub(super) fn new() -> Self {
         let mut config = Config::default();
         config.listen.set_port(0);
-        Self { config, listen: None, admin: None, state_dir: None, tls: None, journal: None }
+        Self {
+            config,
+            layers: None,
+            listen: None,
+            admin: None,
+            state_dir: None,
+            tls: None,
+            journal: None,
+        }
     }
 
     /// Everything at once. What the builder's other methods say takes precedence, in any order.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Everything at once, loaded from where it comes, in place of [`config`](Self::config). When a
+    /// file changes, it is loaded again, as by [`Broker::reload`].
+    pub fn layers(mut self, layers: Layers) -> Self {
+        self.layers = Some(layers);
         self
     }
 
@@ -104,15 +117,24 @@ impl Builder {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(self) -> Result<Broker, StartError> {
-        let Self { mut config, listen, admin, state_dir, tls, journal } = self;
-        config.listen = listen.unwrap_or(config.listen);
-        config.admin = admin.map(AdminAddr::from).or(config.admin);
+        let Self { config, layers, listen, admin, state_dir, tls, journal } = self;
+        let overrides = move |config: &mut Config| {
+            config.listen = listen.unwrap_or(config.listen);
+            config.admin = admin.map(AdminAddr::from).or(config.admin);
+        };
+        let seen = Seen::of(layers.as_ref().and_then(Layers::path).map(PathBuf::from));
+        let mut config = match &layers {
+            Some(layers) => layers.load()?.config,
+            None => config,
+        };
+        overrides(&mut config);
         config.check()?;
 
         let state = match state_dir.as_ref().or(config.state_dir.as_ref()) {
             Some(path) => Some(StateDir::open(path)?),
             None => None,
         };
+        let fixed_tls = tls.clone();
         let tls = tls
             .or_else(|| config.tls.source())
             .unwrap_or_else(|| Tls::Ephemeral { names: config.tls.dev_names.clone() });
@@ -120,16 +142,16 @@ impl Builder {
         let auth = Arc::new(Auth::start(&config.auth).await?);
         let host = host_name(config.listen.ip());
         let tls = tls::server_tls(&tls, state.as_ref(), host, auth.certificates())?;
-        let idle_timeout = Duration::from_millis(config.timing.idle_timeout_ms);
-        let transport = Transport {
-            idle_timeout,
-            max_udp_payload_bytes: config.limits.max_udp_payload_bytes,
-            reset_key: ResetKey::open(state.as_ref())?,
-            max_incoming: config.limits.max_handshakes,
-        };
+        let crypto = Crypto::new(tls.config)?;
+        let reset_key = ResetKey::open(state.as_ref())?;
         let drivers = TaskTracker::new();
-        let (endpoint, reports) =
-            listener::bind(config.listen, tls.config, &transport, drivers.clone())?;
+        let (endpoint, reports) = listener::bind(
+            config.listen,
+            &crypto,
+            &Transport::of(&config),
+            &reset_key,
+            drivers.clone(),
+        )?;
         let local_addr = endpoint
             .local_addr()
             .map_err(|source| StartError::Bind { address: config.listen, source })?;
@@ -171,6 +193,24 @@ impl Builder {
         restore(&shared, records, unwritable);
         let journal =
             journal::spawn(journal, entries, gauges, &shared).map_err(StartError::System)?;
+        let certificate =
+            Certificate::new(endpoint.clone(), fixed_tls, &config, auth.clone(), crypto);
+        let parts: Vec<Box<dyn Part>> = vec![
+            Box::new(certificate),
+            Box::new(AuditFile(shared.audit.clone())),
+            Box::new(PolicyFile(shared.clone())),
+        ];
+        let entrance = Entrance::new(&config);
+        let reloader = Arc::new(Reloader {
+            shared: shared.clone(),
+            layers,
+            overrides: Box::new(overrides),
+            entrance: entrance.clone(),
+            started: config.clone(),
+            state: Mutex::new(State { config, parts, is_over: false }),
+            seen: Mutex::new(seen),
+        });
+        reloader.see_more();
         let running = Running {
             shared,
             endpoint: Some(endpoint.clone()),
@@ -180,10 +220,10 @@ impl Builder {
             tasks: TaskTracker::new(),
             journal: Some(journal),
             audit: Some(audit_thread),
-            close_flush: Duration::from_millis(config.timing.close_flush_ms),
+            reloader: reloader.clone(),
             state,
         };
-        spawn_tasks(&running, endpoint, &config);
+        spawn_tasks(&running, endpoint, entrance);
         if !auth.is_on() && !local_addr.ip().is_loopback() {
             tracing::warn!(
                 address = %local_addr,
@@ -210,8 +250,7 @@ impl Builder {
         let details = json!({"address": local_addr, "broker": broker_id.as_str(), "epoch": epoch});
         running.shared.audit.record(started.details(details));
         tracing::info!(address = %local_addr, broker = %broker_id, epoch, "listening");
-        let drain = Duration::from_millis(config.timing.drain_ms);
-        Ok(Broker::new(running, local_addr, admin_addr, tls.ca_pem, drain))
+        Ok(Broker::new(running, local_addr, admin_addr, tls.ca_pem))
     }
 }
 
@@ -265,25 +304,20 @@ fn restore(shared: &Shared, records: Vec<Record>, unwritable: Option<String>) {
     });
 }
 
-fn spawn_tasks(running: &Running, endpoint: Endpoint, config: &Config) {
-    let settings = Settings {
-        limits: config.frame_limits(),
-        hello_timeout: Duration::from_millis(config.timing.hello_timeout_ms),
-        slow_peer: Duration::from_millis(config.timing.slow_peer_ms),
-        close_flush: running.close_flush,
-    };
-    let limits = &config.limits;
+fn spawn_tasks(running: &Running, endpoint: Endpoint, entrance: Entrance) {
     let listener = Listener {
         endpoint: endpoint.clone(),
         shared: running.shared.clone(),
-        settings: Arc::new(settings),
-        connections: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
-        opening: Arc::new(Opening::new(limits.max_handshakes)),
-        retry_handshakes: limits.retry_handshakes,
+        entrance,
         tasks: running.tasks.clone(),
         stop: running.stop_accepting.clone(),
     };
     running.tasks.spawn(listener.run());
+
+    let (stop, reloader) = (running.stop.clone(), running.reloader.clone());
+    if reloader.layers.is_some() {
+        running.tasks.spawn(async move { stop.run_until_cancelled(reload::watch(reloader)).await });
+    }
 
     let (stop, shared) = (running.stop.clone(), running.shared.clone());
     running.tasks.spawn(async move { stop.run_until_cancelled(timer::run(shared)).await });

@@ -28,9 +28,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::audit;
 use super::auth::{Admission, Watch};
+use super::config::Config;
 use super::connections::{self, Link};
 use super::frames::Frames;
-use super::opening::Place;
+use super::places::Place;
+use super::rates::Rate;
 use super::shared::{Outbox, Shared};
 use super::slow::{FrameTime, takes_too_little};
 use crate::broker::{ConnectionId, Disconnect, Identity};
@@ -48,7 +50,7 @@ const WINDOWS_BYTES: u64 = 1024 * 1024 * 1024;
 const LEAST_WINDOW_BYTES: u32 = 128 * 1024;
 const MOST_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES;
 
-/// What all connections of a broker have in common.
+/// What holds for connections that come.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     /// What frames may be.
@@ -59,6 +61,27 @@ pub(super) struct Settings {
     pub(super) slow_peer: Duration,
     /// For the last frames of a connection that this side ends.
     pub(super) close_flush: Duration,
+    /// With so many connections being opened, peers must prove their address.
+    pub(super) retry_handshakes: usize,
+    /// How often an address may come.
+    pub(super) rate: Rate,
+}
+
+impl Settings {
+    pub(super) fn of(config: &Config) -> Self {
+        let Config { limits, timing, .. } = config;
+        Self {
+            limits: config.frame_limits(),
+            hello_timeout: Duration::from_millis(timing.hello_timeout_ms),
+            slow_peer: Duration::from_millis(timing.slow_peer_ms),
+            close_flush: Duration::from_millis(timing.close_flush_ms),
+            retry_handshakes: limits.retry_handshakes,
+            rate: Rate {
+                per_s: limits.address_connections_per_s,
+                burst: limits.address_connections_burst,
+            },
+        }
+    }
 }
 
 /// Why there is no lane.
@@ -94,8 +117,6 @@ pub(super) async fn run(
         Some(Ok(opened)) => opened,
         Some(Err(Failure::Refused(why))) => {
             shared.note_refusal(peer, &why);
-            let event = audit::Event::new(audit::Kind::Refuse, "handshake");
-            shared.audit.record(event.from(peer).refused(why));
             return;
         }
         Some(Err(Failure::Nothing(problem))) => {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mcp_proto::ErrorCode;
@@ -11,17 +11,19 @@ use mcp_proto::transport::transport_config;
 use mcp_proto::unreachable::Unreachable;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, Incoming, ServerConfig, VarInt};
+use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::audit;
+use super::config::Config;
 use super::connection::{self, Settings};
 use super::drivers::TrackedRuntime;
 use super::error::{StartError, TlsError};
-use super::log::Budget;
-use super::opening::Opening;
+use super::places::{Full, Most, Places};
+use super::random::random;
+use super::rates::{Rates, Verdict};
+use super::refused::Refusal;
 use super::reset::ResetKey;
 use super::shared::Shared;
 use crate::broker::ConnectionId;
@@ -36,15 +38,45 @@ const OPENING_WINDOW_BYTES: u32 = 128 * 1024;
 /// What is kept of a connection that is not accepted yet, which happens at once: a few packets.
 const INCOMING_BYTES: u64 = 16 * 1024;
 
+/// Who may come in, and what holds for them then.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    settings: Arc<Mutex<Arc<Settings>>>,
+    connections: Arc<Places>,
+    opening: Arc<Places>,
+}
+
+impl Entrance {
+    pub(super) fn new(config: &Config) -> Self {
+        let it = Self {
+            settings: Arc::new(Mutex::new(Arc::new(Settings::of(config)))),
+            connections: Arc::new(Places::new(0, Most::Share)),
+            opening: Arc::new(Places::new(0, Most::Share)),
+        };
+        it.set_bounds(config);
+        it
+    }
+
+    /// Other bounds and settings, for connections that come.
+    pub(super) fn set_bounds(&self, config: &Config) {
+        let limits = &config.limits;
+        let most = Most::Count(limits.max_address_connections);
+        self.connections.set_bounds(limits.max_connections, most);
+        self.opening.set_bounds(limits.max_handshakes, Most::Share);
+        let settings = Arc::new(Settings::of(config));
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Accepts connections.
 pub(super) struct Listener {
     pub(super) endpoint: Endpoint,
     pub(super) shared: Arc<Shared>,
-    pub(super) settings: Arc<Settings>,
-    pub(super) connections: Arc<Semaphore>,
-    pub(super) opening: Arc<Opening>,
-    /// With so many connections being opened, peers must prove their address.
-    pub(super) retry_handshakes: usize,
+    pub(super) entrance: Entrance,
     pub(super) tasks: TaskTracker,
     /// Ends the listening.
     pub(super) stop: CancellationToken,
@@ -54,45 +86,49 @@ impl Listener {
     /// Runs until stopped.
     pub(super) async fn run(self) {
         let mut next_id = 1;
-        let mut refusals = Budget::default();
+        let mut rates = Rates::new();
         while let Some(Some(incoming)) = self.stop.run_until_cancelled(self.endpoint.accept()).await
         {
-            let Ok(connection) = self.connections.clone().try_acquire_owned() else {
-                self.refuse(incoming, "as many connections as allowed", &mut refusals);
-                continue;
-            };
-            self.accept(ConnectionId(next_id), incoming, connection, &mut refusals);
+            self.accept(ConnectionId(next_id), incoming, &mut rates);
             next_id += 1;
         }
     }
 
-    fn accept(
-        &self,
-        id: ConnectionId,
-        incoming: Incoming,
-        connection: OwnedSemaphorePermit,
-        refusals: &mut Budget,
-    ) {
-        if self.opening.taken() >= self.retry_handshakes && incoming.may_retry() {
-            // Fails only where it may not be asked, which was checked.
-            let _ = incoming.retry();
-            return;
-        }
-        let Some(place) = self.opening.place(incoming.remote_address().ip()) else {
-            let why = "as many connections are being opened as allowed";
-            self.refuse(incoming, why, refusals);
-            return;
-        };
+    fn accept(&self, id: ConnectionId, incoming: Incoming, rates: &mut Rates) {
         let peer = incoming.remote_address();
+        let Entrance { connections, opening, .. } = &self.entrance;
+        let settings = self.entrance.settings();
+        let now = self.shared.clock.now().mono;
+        let has_proved = incoming.remote_address_validated();
+        let is_busy = opening.taken() >= settings.retry_handshakes;
+        if is_busy && incoming.may_retry() {
+            return prove(incoming);
+        }
+        match rates.take(now, peer.ip(), settings.rate, has_proved) {
+            Verdict::Accept => {}
+            Verdict::Prove if incoming.may_retry() => return prove(incoming),
+            Verdict::Prove | Verdict::Refuse => {
+                return self.refuse(incoming, Refusal::Rate);
+            }
+        }
+        let connection = match connections.place(peer.ip()) {
+            Ok(place) => place,
+            Err(Full::All) => return self.refuse(incoming, Refusal::Connections),
+            Err(Full::Address) => {
+                return self.refuse(incoming, Refusal::AddressConnections);
+            }
+        };
+        let Ok(place) = opening.place(peer.ip()) else {
+            return self.refuse(incoming, Refusal::Opening);
+        };
         let connecting = match incoming.accept() {
             Ok(connecting) => connecting,
             Err(error) => {
-                self.note_refusal(peer, &error.to_string(), refusals);
+                self.shared.note_refusal(peer, &error.to_string());
                 return;
             }
         };
-        let (shared, settings) = (self.shared.clone(), self.settings.clone());
-        let stop = self.stop.clone();
+        let (shared, stop) = (self.shared.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             connection::run(shared, settings, id, connecting, place, stop).await;
             drop(connection);
@@ -100,47 +136,85 @@ impl Listener {
     }
 
     /// One packet, whatever is asked.
-    fn refuse(&self, incoming: Incoming, why: &str, refusals: &mut Budget) {
-        self.note_refusal(incoming.remote_address(), why, refusals);
+    fn refuse(&self, incoming: Incoming, why: Refusal) {
+        self.shared.refused.count(why);
+        self.shared.note_refusal(incoming.remote_address(), why.words());
         incoming.refuse();
     }
+}
 
-    fn note_refusal(&self, peer: SocketAddr, why: &str, refusals: &mut Budget) {
-        if let Some(left_out) = refusals.line(self.shared.clock.now().mono) {
-            tracing::warn!(%peer, left_out, "refused: {why}");
+/// Has the peer come again, with a proof that its address is its own.
+fn prove(incoming: Incoming) {
+    // Fails only where it may not be asked, which was checked.
+    let _ = incoming.retry();
+}
+
+/// Settings of QUIC.
+pub(super) struct Transport {
+    idle_timeout: Duration,
+    max_udp_payload_bytes: u16,
+    /// Connections that wait to be accepted.
+    max_incoming: usize,
+}
+
+impl Transport {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            idle_timeout: Duration::from_millis(config.timing.idle_timeout_ms),
+            max_udp_payload_bytes: config.limits.max_udp_payload_bytes,
+            max_incoming: config.limits.max_handshakes,
         }
-        let event = audit::Event::new(audit::Kind::Refuse, "handshake");
-        self.shared.audit.record(event.from(peer).refused(why));
     }
 }
 
-/// Settings of the endpoint.
-pub(super) struct Transport {
-    pub(super) idle_timeout: Duration,
-    pub(super) max_udp_payload_bytes: u16,
-    pub(super) reset_key: ResetKey,
-    /// Connections that wait to be accepted.
-    pub(super) max_incoming: usize,
+/// A certificate and how it is used, for QUIC.
+#[derive(Clone)]
+pub(super) struct Crypto {
+    tls: Arc<QuicServerConfig>,
+    /// Of the tokens by which peers prove their addresses.
+    token_key: Arc<Prk>,
 }
 
-/// Opens the endpoint, and the reports about its peers where the system gives them.
-pub(super) fn bind(
-    address: SocketAddr,
-    tls: rustls::ServerConfig,
-    transport: &Transport,
-    drivers: TaskTracker,
-) -> Result<(Endpoint, Option<Unreachable>), StartError> {
-    let crypto =
-        QuicServerConfig::try_from(tls).map_err(|error| TlsError::Unusable(error.to_string()))?;
-    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    let udp_payload = transport.max_udp_payload_bytes;
-    let mut settings = transport_config(transport.idle_timeout, udp_payload);
+impl Crypto {
+    pub(super) fn new(tls: rustls::ServerConfig) -> Result<Self, StartError> {
+        let secret: [u8; 32] = random()?;
+        let token_key = Salt::new(HKDF_SHA256, &[]).extract(&secret);
+        Ok(Self { tls: quic_tls(tls)?, token_key: Arc::new(token_key) })
+    }
+
+    /// With another certificate. Who is about to prove its address by a token still can.
+    pub(super) fn replaced(&self, tls: rustls::ServerConfig) -> Result<Self, StartError> {
+        Ok(Self { tls: quic_tls(tls)?, token_key: self.token_key.clone() })
+    }
+}
+
+fn quic_tls(tls: rustls::ServerConfig) -> Result<Arc<QuicServerConfig>, TlsError> {
+    let tls = QuicServerConfig::try_from(tls);
+    tls.map(Arc::new).map_err(|error| TlsError::Unusable(error.to_string()))
+}
+
+/// What holds for connections that come.
+pub(super) fn server_config(crypto: &Crypto, transport: &Transport) -> ServerConfig {
+    let mut config = ServerConfig::new(crypto.tls.clone(), crypto.token_key.clone());
+    let mut settings = transport_config(transport.idle_timeout, transport.max_udp_payload_bytes);
     settings.receive_window(VarInt::from_u32(OPENING_WINDOW_BYTES));
     config
         .transport_config(Arc::new(settings))
         .max_incoming(transport.max_incoming)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES * transport.max_incoming as u64);
+    config
+}
+
+/// Opens the endpoint, and the reports about its peers where the system gives them.
+pub(super) fn bind(
+    address: SocketAddr,
+    crypto: &Crypto,
+    transport: &Transport,
+    reset_key: &ResetKey,
+    drivers: TaskTracker,
+) -> Result<(Endpoint, Option<Unreachable>), StartError> {
+    let config = server_config(crypto, transport);
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => StartError::AddressInUse { address },
         _ => StartError::Bind { address, source },
@@ -152,7 +226,7 @@ pub(super) fn bind(
     }
     let runtime = Arc::new(TrackedRuntime(drivers));
     let socket = quic_socket(socket, &*runtime).map_err(failed)?;
-    let settings = transport.reset_key.endpoint_config(udp_payload);
+    let settings = reset_key.endpoint_config(transport.max_udp_payload_bytes);
     let endpoint = Endpoint::new_with_abstract_socket(settings, Some(config), socket, runtime);
     Ok((endpoint.map_err(failed)?, reports.ok()))
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mcp_proto::limits::{MAX_BODY_BYTES, MAX_HEADER_BYTES};
 
+use super::config::LimitsConfig;
+
 /// What may wait for a peer whatever waits for others: two of the largest frames.
 const LEAST_BYTES: usize = 2 * (MAX_HEADER_BYTES + MAX_BODY_BYTES);
 
@@ -16,18 +18,30 @@ const SHARE: usize = 8;
 #[derive(Debug)]
 pub(super) struct Outgoing {
     /// For a client beyond which it is not read from.
-    soft_bytes: usize,
+    soft_bytes: AtomicUsize,
     /// For a peer beyond which it is closed.
-    hard_bytes: usize,
+    hard_bytes: AtomicUsize,
     /// For all peers together.
-    max_bytes: usize,
+    max_bytes: AtomicUsize,
     /// In lanes that are blocked.
     waiting_bytes: Arc<AtomicUsize>,
 }
 
 impl Outgoing {
     pub(super) fn new(soft_bytes: usize, hard_bytes: usize, max_bytes: usize) -> Self {
-        Self { soft_bytes, hard_bytes, max_bytes, waiting_bytes: Arc::default() }
+        Self {
+            soft_bytes: soft_bytes.into(),
+            hard_bytes: hard_bytes.into(),
+            max_bytes: max_bytes.into(),
+            waiting_bytes: Arc::default(),
+        }
+    }
+
+    /// Other bounds, from now on.
+    pub(super) fn set_bounds(&self, limits: &LimitsConfig) {
+        self.soft_bytes.store(limits.outgoing_soft_bytes, Ordering::Relaxed);
+        self.hard_bytes.store(limits.outgoing_hard_bytes, Ordering::Relaxed);
+        self.max_bytes.store(limits.outgoing_bytes, Ordering::Relaxed);
     }
 
     /// Where lanes count what waits in them.
@@ -37,18 +51,23 @@ impl Outgoing {
 
     /// What may wait for a client now before it is not read from.
     pub(super) fn soft_bytes(&self) -> usize {
-        self.soft_bytes.min(self.bound() / 2)
+        self.soft_bytes.load(Ordering::Relaxed).min(self.bound() / 2)
     }
 
     /// Whether a peer for which so much waits is to be closed.
     #[inline]
     pub(super) fn is_too_much(&self, bytes: usize) -> bool {
-        bytes > self.hard_bytes.min(LEAST_BYTES) && bytes > self.bound()
+        bytes > self.hard_bytes().min(LEAST_BYTES) && bytes > self.bound()
     }
 
     fn bound(&self) -> usize {
-        let free = self.max_bytes.saturating_sub(self.waiting_bytes.load(Ordering::Relaxed));
-        self.hard_bytes.min(free.saturating_mul(SHARE).max(LEAST_BYTES))
+        let waiting_bytes = self.waiting_bytes.load(Ordering::Relaxed);
+        let free = self.max_bytes.load(Ordering::Relaxed).saturating_sub(waiting_bytes);
+        self.hard_bytes().min(free.saturating_mul(SHARE).max(LEAST_BYTES))
+    }
+
+    fn hard_bytes(&self) -> usize {
+        self.hard_bytes.load(Ordering::Relaxed)
     }
 }
 

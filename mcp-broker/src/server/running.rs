@@ -4,14 +4,16 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use mcp_proto::ErrorCode;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::builder::Builder;
+use super::config::Config;
+use super::error::StartError;
 use super::listener;
+use super::reload::{Reloaded, Reloader};
 use super::shared::Shared;
 use super::shutdown;
 use super::state_dir::{ADDRESS_FILE, StateDir};
@@ -26,7 +28,6 @@ pub struct Broker {
     local_addr: SocketAddr,
     admin_addr: Option<SocketAddr>,
     ca_pem: Option<String>,
-    drain: Duration,
 }
 
 /// What a broker consists of while it runs; ends it when dropped.
@@ -43,7 +44,7 @@ pub(super) struct Running {
     pub(super) tasks: TaskTracker,
     pub(super) journal: Option<JoinHandle<()>>,
     pub(super) audit: Option<JoinHandle<()>>,
-    pub(super) close_flush: Duration,
+    pub(super) reloader: Arc<Reloader>,
     pub(super) state: Option<StateDir>,
 }
 
@@ -59,9 +60,8 @@ impl Broker {
         local_addr: SocketAddr,
         admin_addr: Option<SocketAddr>,
         ca_pem: Option<String>,
-        drain: Duration,
     ) -> Self {
-        Self { running, local_addr, admin_addr, ca_pem, drain }
+        Self { running, local_addr, admin_addr, ca_pem }
     }
 
     /// The address it listens on, with the port that it got.
@@ -89,6 +89,28 @@ impl Broker {
         self.running.shared.view(|core, _| core.stats())
     }
 
+    /// Loads the configuration again from [`Builder::layers`], and takes it, unless something is wrong
+    /// with it: then nothing changes. Certificates are read again, and the audit log is opened again,
+    /// with layers or without. Connections and tasks go on.
+    ///
+    /// It is done even if the returned future is dropped.
+    ///
+    /// # Errors
+    /// What is wrong, as at the start.
+    pub async fn reload(&self) -> Result<Reloaded, StartError> {
+        let reloader = self.running.reloader.clone();
+        in_background(move || reloader.reload("asked for")).await
+    }
+
+    /// Takes another configuration, as [`Broker::reload`] does.
+    ///
+    /// # Errors
+    /// What is wrong, as at the start.
+    pub async fn reload_with(&self, config: Config) -> Result<Reloaded, StartError> {
+        let reloader = self.running.reloader.clone();
+        in_background(move || reloader.take("given", Ok(config))).await
+    }
+
     /// Waits until the broker has failed, which is a fault of its own: its core panicked and every
     /// connection was closed with INTERNAL. Nothing but dropping it is left to do. Cancel-safe.
     pub async fn failed(&self) {
@@ -102,9 +124,16 @@ impl Broker {
     /// Takes at most the drain time and a few seconds. When the returned future is dropped before
     /// it is done, the broker stops at once.
     pub async fn shutdown(mut self) {
-        let drain = self.drain;
-        shutdown::run(&mut self.running, drain).await;
+        shutdown::run(&mut self.running).await;
     }
+}
+
+/// It reads files.
+async fn in_background(
+    reload: impl FnOnce() -> Result<Reloaded, StartError> + Send + 'static,
+) -> Result<Reloaded, StartError> {
+    let done = tokio::task::spawn_blocking(reload).await;
+    done.map_err(|error| StartError::System(error.into()))?
 }
 
 impl fmt::Debug for Broker {

@@ -28,6 +28,8 @@ use super::connections::{Connections, Link};
 use super::journal::{Entry, Gauges};
 use super::log::Log;
 use super::outgoing::Outgoing;
+use super::refused::Refused;
+use super::reload;
 use super::unreachable::Addresses;
 use crate::broker::{Act, ConnectionId, Core, Event, Mono, Now, Output};
 
@@ -48,6 +50,8 @@ pub(super) struct Shared {
     pub(super) outgoing: Outgoing,
     pub(super) audit: Audit,
     pub(super) auth: Arc<Auth>,
+    pub(super) refused: Refused,
+    pub(super) reloads: reload::Gauges,
     log: Log,
 }
 
@@ -93,6 +97,8 @@ impl Shared {
             outgoing,
             audit,
             auth,
+            refused: Refused::default(),
+            reloads: reload::Gauges::started(),
             log: Log::default(),
         }
     }
@@ -141,9 +147,11 @@ impl Shared {
         Some(look(&held.core, self.clock.now()))
     }
 
-    /// Logs why somebody did not get as far as the core.
+    /// Tells why somebody did not get as far as the core.
     pub(super) fn note_refusal(&self, peer: SocketAddr, why: &str) {
         self.log.refusal(self.clock.now().mono, peer, why);
+        let event = audit::Event::new(audit::Kind::Refuse, "handshake");
+        self.audit.record(event.from(peer).refused(why));
     }
 
     /// When the core wants to be called. The timer task sleeps until then.

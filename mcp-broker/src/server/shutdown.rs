@@ -36,12 +36,16 @@ const AUDIT_LIMIT: Duration = Duration::from_secs(5);
 /// What peers are told when their connection is closed.
 pub(super) const REASON: &str = "the broker is shutting down; connect again later";
 
-pub(super) async fn run(running: &mut Running, drain: Duration) {
+pub(super) async fn run(running: &mut Running) {
     let Some(endpoint) = running.endpoint.clone() else {
         return;
     };
+    let timing = running.reloader.config().timing;
+    let drain = Duration::from_millis(timing.drain_ms);
+    let close_flush = Duration::from_millis(timing.close_flush_ms);
     let shared = &running.shared;
     running.stop_accepting.cancel();
+    running.reloader.end();
     endpoint.set_server_config(None);
 
     shared.begin_shutdown(drain.as_millis() as u64);
@@ -57,7 +61,7 @@ pub(super) async fn run(running: &mut Running, drain: Duration) {
     }
     running.stop.cancel();
     running.tasks.close();
-    if timeout(running.close_flush + SLACK, running.tasks.wait()).await.is_err() {
+    if timeout(close_flush + SLACK, running.tasks.wait()).await.is_err() {
         tracing::debug!("connections are left after the flush time");
     }
     listener::close(&endpoint, ErrorCode::ShuttingDown, REASON);

@@ -13,6 +13,7 @@ mod limits;
 mod order;
 mod overload;
 mod process;
+mod reload;
 mod round_trip;
 mod shutdown;
 mod slow;

@@ -258,7 +258,7 @@ impl Core {
     }
 
     fn rules_from(&self, action: &ActionName) -> RulesFrom {
-        if *self.rules.of(action.as_str()) != *self.configured_rules(action.as_str()) {
+        if self.is_ruled_by_operator(action) {
             RulesFrom::Operator
         } else if self.config.actions.contains_key(action) {
             RulesFrom::File

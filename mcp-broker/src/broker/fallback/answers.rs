@@ -83,6 +83,12 @@ impl Answers {
         }
     }
 
+    /// Other bounds; what is beyond them goes.
+    pub(in crate::broker) fn set_bounds(&mut self, max_entries: usize, max_bytes: usize) {
+        (self.max_entries, self.max_bytes) = (max_entries, max_bytes);
+        while (self.kept.len() > max_entries || self.bytes > max_bytes) && self.forget_oldest() {}
+    }
+
     /// None when there is nothing to tell the question by.
     pub(super) fn key(&self, question: Question<'_>, by: CachedBy) -> Option<AnswerKey> {
         let Question { identity, action, tenant, affinity_key, fingerprint } = question;
@@ -117,12 +123,8 @@ impl Answers {
             return;
         }
         while (self.kept.len() >= self.max_entries || self.bytes + bytes > self.max_bytes)
-            && let Some((oldest, number)) = self.order.pop_front()
-        {
-            if self.counts(oldest, number) {
-                self.remove(oldest);
-            }
-        }
+            && self.forget_oldest()
+        {}
         if self.order.len() > 2 * self.kept.len() + SWEEP_ABOVE {
             let kept = &self.kept;
             self.order.retain(|(key, number)| kept.get(key).is_some_and(|it| it.number == *number));
@@ -130,6 +132,15 @@ impl Answers {
         self.bytes += bytes;
         self.order.push_back((key, answer.number));
         self.kept.insert(key, answer);
+    }
+
+    /// Whether there was a place in the order.
+    fn forget_oldest(&mut self) -> bool {
+        let Some((oldest, number)) = self.order.pop_front() else { return false };
+        if self.counts(oldest, number) {
+            self.remove(oldest);
+        }
+        true
     }
 
     fn counts(&self, key: AnswerKey, number: u64) -> bool {

@@ -90,6 +90,9 @@ impl Core {
             }
             Does::Place { at, payload } => {
                 if let Some(task) = self.tasks.get_mut(key) {
+                    let usage = self.sessions.usage_mut(task.identity);
+                    usage.end(task.payload.len());
+                    usage.begin(payload.len());
                     task.payload = payload;
                 }
                 self.move_to(key, at);

@@ -16,6 +16,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::super::audit;
 use super::super::auth;
 use super::super::journal::Figures;
+use super::super::refused::Refusal;
+use super::super::reload;
 use crate::broker::{ActionMetrics, Histogram, Metrics, Stats, TaskCounts};
 
 /// Of what [`encode`] returns.
@@ -34,6 +36,7 @@ pub(super) fn encode(
     journal: Option<Figures>,
     audit: Option<audit::Figures>,
     auth: Option<auth::Figures>,
+    server: ServerFigures,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(metrics));
@@ -46,6 +49,7 @@ pub(super) fn encode(
     if let Some(auth) = auth {
         registry.register_collector(Box::new(auth));
     }
+    registry.register_collector(Box::new(server));
     let mut text = String::new();
     encode_text(&mut text, &registry)?;
     Ok(text)
@@ -76,6 +80,51 @@ impl Collector for Figures {
         let syncs = to.0.encode_descriptor("journal_sync", help, unit, MetricType::Histogram)?;
         write_histogram(syncs, &self.syncs)?;
         to.counter("journal_records", "Records brought to disk", self.records)
+    }
+}
+
+/// What is measured of the shell around the core.
+#[derive(Debug)]
+pub(super) struct ServerFigures {
+    /// Connections that were refused, by the key of the limit.
+    pub(super) refused: [(&'static str, u64); Refusal::ALL.len()],
+    pub(super) reloads: reload::Figures,
+}
+
+impl Collector for ServerFigures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut to = Families(encoder);
+        let help = "Connections refused at a limit, by its key";
+        let refused = self.refused.iter().map(|(limit, count)| ([("limit", *limit)], *count));
+        to.counters("connections_refused", help, refused)?;
+        let it = &self.reloads;
+        let help = "Configurations that were loaded while the broker ran, by what became of them";
+        let by_outcome = [("taken", it.taken), ("refused", it.refused)];
+        let by_outcome = by_outcome.map(|(outcome, count)| ([("outcome", outcome)], count));
+        to.counters("config_reloads", help, by_outcome.into_iter())?;
+        for (name, help, unit, value) in [
+            (
+                "config_last_reload_successful",
+                "Whether the configuration was fine when it was last loaded",
+                None,
+                u64::from(it.error.is_none()),
+            ),
+            (
+                "config_loaded_timestamp",
+                "When the configuration that holds was loaded, since 1970",
+                Some(&Unit::Seconds),
+                it.loaded_s,
+            ),
+            (
+                "config_restart_required",
+                "Whether some of it takes effect with the next start only",
+                None,
+                u64::from(!it.needs_restart.is_empty()),
+            ),
+        ] {
+            to.0.encode_descriptor(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)?;
+        }
+        Ok(())
     }
 }
 

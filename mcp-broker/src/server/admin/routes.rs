@@ -13,7 +13,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::super::shared::Shared;
-use super::exposition;
+use super::exposition::{self, ServerFigures};
 
 /// What can be required of a broker that is ready.
 const DURABLE: &str = "require=durable";
@@ -63,6 +63,13 @@ async fn readyz(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
     if let Some(why) = shared.auth.outage() {
         body["authentication"] = json!({ "offline": true, "reason": why });
     }
+    let reloads = shared.reloads.figures();
+    if let Some(error) = reloads.error {
+        body["config_refused"] = error.into();
+    }
+    if !reloads.needs_restart.is_empty() {
+        body["needs_restart"] = reloads.needs_restart.into();
+    }
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(CONTENT_TYPE, "application/json")], format!("{body}\n"))
 }
@@ -75,8 +82,10 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
     let journal = shared.journal.as_ref().map(|it| it.figures());
     let audit = shared.audit.is_on().then(|| shared.audit.figures());
     let auth = shared.auth.figures();
+    let server =
+        ServerFigures { refused: shared.refused.counts(), reloads: shared.reloads.figures() };
     // Up to some milliseconds for many actions, in which the runtime has other things to do.
-    let encode = move || exposition::encode(metrics, journal, audit, auth);
+    let encode = move || exposition::encode(metrics, journal, audit, auth, server);
     let text = tokio::task::spawn_blocking(encode).await;
     match text {
         Ok(Ok(body)) => (StatusCode::OK, [(CONTENT_TYPE, exposition::CONTENT_TYPE)], body),

@@ -31,6 +31,8 @@ pub(in crate::server) enum Kind {
     Refuse,
     /// An operator changed something.
     Operator,
+    /// Another configuration was taken, or refused.
+    Reload,
     /// An operator kept an action from its workers, or gave it back.
     Degrade,
     /// An operator had a dead letter done again.

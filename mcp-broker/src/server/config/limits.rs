@@ -11,6 +11,10 @@ use super::check::{at_least, within};
 /// Several of the largest frames, so that one alone never stops a connection.
 const MIN_OUTGOING_BYTES: usize = 4 * (MAX_BODY_BYTES + MAX_HEADER_BYTES);
 const MIN_HEADER_BYTES: u32 = 4096;
+/// More than any machine can do, and a whole number of µs for each.
+const MAX_CONNECTIONS_PER_S: u32 = 1_000_000;
+/// So that no sum overflows.
+const MAX_CONNECTIONS_BURST: u32 = 1_000_000_000;
 /// A task has at most 100 attempts.
 const MAX_RETRY_BUDGET_PERCENT: u32 = 100 * 100;
 
@@ -21,6 +25,16 @@ const MAX_RETRY_BUDGET_PERCENT: u32 = 100 * 100;
 pub struct LimitsConfig {
     /// Open connections; further ones are refused. Each costs about 40 KiB when idle. 20,000.
     pub max_connections: usize,
+    /// Open connections of one address (of IPv6: its first 64 bits); further ones are refused. 10,000:
+    /// half of all, since many agents can be behind one address.
+    pub max_address_connections: usize,
+    /// Connections that one address may open a second in the long run; further ones are refused. 0: any
+    /// number. 500: a fifth of what a core can do.
+    pub address_connections_per_s: u32,
+    /// Connections that one address may open at once. From half of them on, a peer must first prove that
+    /// its address is its own, so that forged addresses can't use them up. 5,000: as many agents behind
+    /// one address come back after a restart without having to wait.
+    pub address_connections_burst: u32,
     /// Connections being opened, from the handshake until HELLO; further ones are refused, and those of
     /// one address (of IPv6: its first 64 bits) from eight ninths of them on. Each costs CPU and memory
     /// before anything is known of its peer. 1,024.
@@ -57,6 +71,11 @@ pub struct LimitsConfig {
 
     /// Tasks without an outcome, of all actions together.
     pub max_tasks: usize,
+    /// Tasks without an outcome of one identity; further ones are rejected with LIMIT_EXCEEDED. Not of
+    /// `anonymous`, which is everybody where nobody has to prove who he is. 1,000,000: a quarter of all.
+    pub max_identity_tasks: usize,
+    /// Bytes of those; of inputs in chunks what came with SEND. 1 GiB: half of what may wait.
+    pub max_identity_bytes: usize,
     /// Tasks waiting in one action's queue; further ones are rejected with QUEUE_FULL.
     pub max_queue_tasks: usize,
     /// Bytes of the tasks waiting in one action's queue; beyond them, QUEUE_FULL.
@@ -102,6 +121,9 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             max_connections: 20_000,
+            max_address_connections: 10_000,
+            address_connections_per_s: 500,
+            address_connections_burst: 5_000,
             max_handshakes: 1024,
             retry_handshakes: 128,
             outgoing_soft_bytes: 4 * 1024 * 1024,
@@ -114,6 +136,8 @@ impl Default for LimitsConfig {
             max_agent_attempts: MAX_AGENT_ATTEMPTS,
             max_input_bytes: 1024 * 1024 * 1024,
             max_tasks: 4_000_000,
+            max_identity_tasks: 1_000_000,
+            max_identity_bytes: 1024 * 1024 * 1024,
             max_queue_tasks: 1_000_000,
             max_queue_bytes: 1024 * 1024 * 1024,
             max_waiting_bytes: 2 * 1024 * 1024 * 1024,
@@ -137,6 +161,11 @@ impl Default for LimitsConfig {
 impl LimitsConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         at_least("limits.max_connections", self.max_connections, 1)?;
+        at_least("limits.max_address_connections", self.max_address_connections, 1)?;
+        let per_s = 0..=MAX_CONNECTIONS_PER_S;
+        within("limits.address_connections_per_s", self.address_connections_per_s, per_s)?;
+        let burst = 1..=MAX_CONNECTIONS_BURST;
+        within("limits.address_connections_burst", self.address_connections_burst, burst)?;
         at_least("limits.max_handshakes", self.max_handshakes, 1)?;
         at_least("limits.outgoing_soft_bytes", self.outgoing_soft_bytes, MIN_OUTGOING_BYTES)?;
         at_least("limits.outgoing_hard_bytes", self.outgoing_hard_bytes, self.outgoing_soft_bytes)?;
@@ -149,6 +178,8 @@ impl LimitsConfig {
         within("limits.max_agent_attempts", self.max_agent_attempts, 1..=MAX_AGENT_ATTEMPTS)?;
         at_least("limits.max_session_tasks", self.max_session_tasks as usize, 1)?;
         at_least("limits.max_tasks", self.max_tasks, 1)?;
+        at_least("limits.max_identity_tasks", self.max_identity_tasks, 1)?;
+        at_least("limits.max_identity_bytes", self.max_identity_bytes, 1)?;
         at_least("limits.max_queue_tasks", self.max_queue_tasks, 1)?;
         at_least("limits.max_waiting_bytes", self.max_waiting_bytes, 1)?;
         at_least("limits.max_agents", self.max_agents, 1)?;

@@ -161,6 +161,8 @@ impl Config {
             no_worker_wait_ms: timing.no_worker_wait_ms,
             cancel_grace_ms: timing.cancel_grace_ms,
             max_tasks: limits.max_tasks,
+            max_identity_tasks: limits.max_identity_tasks,
+            max_identity_bytes: limits.max_identity_bytes,
             max_queue_tasks: limits.max_queue_tasks,
             max_queue_bytes: limits.max_queue_bytes,
             max_waiting_bytes: limits.max_waiting_bytes,
