@@ -94,8 +94,6 @@ pub(super) async fn run(
         Some(Ok(opened)) => opened,
         Some(Err(Failure::Refused(why))) => {
             shared.note_refusal(peer, &why);
-            let event = audit::Event::new(audit::Kind::Refuse, "handshake");
-            shared.audit.record(event.from(peer).refused(why));
             return;
         }
         Some(Err(Failure::Nothing(problem))) => {

@@ -16,11 +16,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::audit;
 use super::connection::{self, Settings};
 use super::drivers::TrackedRuntime;
 use super::error::{StartError, TlsError};
-use super::log::Budget;
 use super::opening::Opening;
 use super::reset::ResetKey;
 use super::shared::Shared;
@@ -54,25 +52,18 @@ impl Listener {
     /// Runs until stopped.
     pub(super) async fn run(self) {
         let mut next_id = 1;
-        let mut refusals = Budget::default();
         while let Some(Some(incoming)) = self.stop.run_until_cancelled(self.endpoint.accept()).await
         {
             let Ok(connection) = self.connections.clone().try_acquire_owned() else {
-                self.refuse(incoming, "as many connections as allowed", &mut refusals);
+                self.refuse(incoming, "as many connections as allowed");
                 continue;
             };
-            self.accept(ConnectionId(next_id), incoming, connection, &mut refusals);
+            self.accept(ConnectionId(next_id), incoming, connection);
             next_id += 1;
         }
     }
 
-    fn accept(
-        &self,
-        id: ConnectionId,
-        incoming: Incoming,
-        connection: OwnedSemaphorePermit,
-        refusals: &mut Budget,
-    ) {
+    fn accept(&self, id: ConnectionId, incoming: Incoming, connection: OwnedSemaphorePermit) {
         if self.opening.taken() >= self.retry_handshakes && incoming.may_retry() {
             // Fails only where it may not be asked, which was checked.
             let _ = incoming.retry();
@@ -80,14 +71,14 @@ impl Listener {
         }
         let Some(place) = self.opening.place(incoming.remote_address().ip()) else {
             let why = "as many connections are being opened as allowed";
-            self.refuse(incoming, why, refusals);
+            self.refuse(incoming, why);
             return;
         };
         let peer = incoming.remote_address();
         let connecting = match incoming.accept() {
             Ok(connecting) => connecting,
             Err(error) => {
-                self.note_refusal(peer, &error.to_string(), refusals);
+                self.shared.note_refusal(peer, &error.to_string());
                 return;
             }
         };
@@ -100,17 +91,9 @@ impl Listener {
     }
 
     /// One packet, whatever is asked.
-    fn refuse(&self, incoming: Incoming, why: &str, refusals: &mut Budget) {
-        self.note_refusal(incoming.remote_address(), why, refusals);
+    fn refuse(&self, incoming: Incoming, why: &str) {
+        self.shared.note_refusal(incoming.remote_address(), why);
         incoming.refuse();
-    }
-
-    fn note_refusal(&self, peer: SocketAddr, why: &str, refusals: &mut Budget) {
-        if let Some(left_out) = refusals.line(self.shared.clock.now().mono) {
-            tracing::warn!(%peer, left_out, "refused: {why}");
-        }
-        let event = audit::Event::new(audit::Kind::Refuse, "handshake");
-        self.shared.audit.record(event.from(peer).refused(why));
     }
 }
 

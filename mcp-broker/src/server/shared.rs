@@ -141,9 +141,11 @@ impl Shared {
         Some(look(&held.core, self.clock.now()))
     }
 
-    /// Logs why somebody did not get as far as the core.
+    /// Notes why somebody did not get as far as the core.
     pub(super) fn note_refusal(&self, peer: SocketAddr, why: &str) {
         self.log.refusal(self.clock.now().mono, peer, why);
+        let event = audit::Event::new(audit::Kind::Refuse, "handshake");
+        self.audit.record(event.from(peer).refused(why));
     }
 
     /// When the core wants to be called. The timer task sleeps until then.
