@@ -36,6 +36,6 @@ pub mod auth {
 
 pub use server::{
     AdminAddr, AuditConfig, AuthConfig, Broker, Builder, ClientCertificates, Config, ConfigError,
-    DurableConfig, Key, Layers, LimitsConfig, Loaded, MemoryJournal, Origin, Origins, Problem,
-    StartError, TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
+    ConsoleConfig, DurableConfig, Key, Layers, LimitsConfig, Loaded, MemoryJournal, Origin,
+    Origins, Problem, StartError, TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
 };
