@@ -12,7 +12,7 @@ use quinn::{ConnectionError, TransportErrorCode};
 use tokio::time::{Duration, sleep};
 
 use crate::support::{
-    Flow, How, RawPeer, broker, dial, hello, result, send, unique, until, within,
+    Flow, How, Lie, RawPeer, broker, dial, hello, result, send, unique, until, within,
 };
 
 /// Long enough for honest peers, on whatever machine.
@@ -165,7 +165,7 @@ async fn connections_without_hello_leave_room_for_others() {
 
 #[tokio::test]
 async fn a_stream_too_many_ends_its_connection() {
-    let greedy = How { is_greedy: true, ..How::USUAL };
+    let greedy = How { lie: Some(Lie::Limits), ..How::USUAL };
     beside_a_flow(
         |_| {},
         async |broker, _| {
@@ -187,7 +187,7 @@ async fn a_stream_too_many_ends_its_connection() {
 /// A client that does not read its results is not read either.
 #[tokio::test]
 async fn more_than_the_window_ends_its_connection() {
-    let greedy = How { is_greedy: true, window_bytes: 16 * 1024, ..How::USUAL };
+    let greedy = How { lie: Some(Lie::Limits), window_bytes: 16 * 1024, ..How::USUAL };
     let configure = |config: &mut Config| {
         config.timing.slow_peer_ms = 600_000;
         config.limits.outgoing_soft_bytes = 1024 * 1024;

@@ -3,6 +3,7 @@
 mod certificates;
 mod outage;
 mod permissions;
+mod scan;
 mod tokens;
 
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 mod authority;
 mod flow;
-mod greedy;
+mod lying;
 mod peer;
 
 use std::future::Future;
@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) use authority::{Authority, dns, uri};
 pub(crate) use flow::Flow;
+pub(crate) use lying::Lie;
 pub(crate) use peer::{Dialled, How, RawPeer, dial, hello, result, send, with_token, worker_hello};
 
 /// Longer than anything here takes on the slowest machine.

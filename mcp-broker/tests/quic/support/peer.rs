@@ -22,7 +22,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
 use super::authority::Pem;
-use super::greedy::Greedy;
+use super::lying::{Lie, Lying};
 use super::within;
 
 /// Where a broker is, and the authority of its certificate, PEM.
@@ -59,8 +59,8 @@ pub(crate) struct How {
     /// What the broker can send before anything is read here.
     pub(crate) window_bytes: u32,
     pub(crate) from: Ipv4Addr,
-    /// It does not keep to what the broker allows.
-    pub(crate) is_greedy: bool,
+    /// What its handshake lies about.
+    pub(crate) lie: Option<Lie>,
     /// What it proves with who it is.
     pub(crate) certificate: Option<&'static Pem>,
 }
@@ -70,7 +70,7 @@ impl How {
         alpn: mcp_proto::ALPN,
         window_bytes: 1024 * 1024,
         from: Ipv4Addr::LOCALHOST,
-        is_greedy: false,
+        lie: None,
         certificate: None,
     };
 
@@ -101,8 +101,8 @@ pub(crate) async fn dial(
     };
     tls.alpn_protocols = vec![how.alpn.to_vec()];
     let mut crypto: Arc<dyn ClientConfig> = Arc::new(QuicClientConfig::try_from(tls).unwrap());
-    if how.is_greedy {
-        crypto = Arc::new(Greedy(crypto));
+    if let Some(lie) = how.lie {
+        crypto = Arc::new(Lying(crypto, lie));
     }
     let mut config = quinn::ClientConfig::new(crypto);
     let mut transport = transport_config(super::PATIENCE, MAX_UDP_PAYLOAD_BYTES);

@@ -1,5 +1,6 @@
-//! A peer that takes more than it is given: it believes that the broker allowed it any number of
-//! streams, of any length. Only what the broker says in the handshake is changed on its way to QUIC.
+//! Peers whose handshake is not what it should be: one that takes more than it is given, since it believes
+//! that the broker allowed it any number of streams, of any length (only what the broker says in the
+//! handshake is changed on its way to QUIC); and one that offers TLS 1.2.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -17,10 +18,23 @@ use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
 const LIMITS: std::ops::RangeInclusive<u32> = 0x04..=0x09;
 const ANY: VarInt = VarInt::from_u32(1 << 29);
 
-/// TLS that lies about the limits.
-pub(crate) struct Greedy(pub(crate) Arc<dyn ClientConfig>);
+/// `supported_versions` of a ClientHello that offers TLS 1.3 only (RFC 8446, 4.2.1), and 1.2 only.
+const TLS_13: [u8; 7] = [0x00, 0x2b, 0x00, 0x03, 0x02, 0x03, 0x04];
+const TLS_12: [u8; 7] = [0x00, 0x2b, 0x00, 0x03, 0x02, 0x03, 0x03];
 
-impl ClientConfig for Greedy {
+/// What a handshake lies about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// To this side: what the broker allows.
+    Limits,
+    /// To the broker: the version of TLS that is spoken.
+    Version,
+}
+
+/// TLS that lies.
+pub(crate) struct Lying(pub(crate) Arc<dyn ClientConfig>, pub(crate) Lie);
+
+impl ClientConfig for Lying {
     fn start_session(
         self: Arc<Self>,
         version: u32,
@@ -28,15 +42,18 @@ impl ClientConfig for Greedy {
         params: &TransportParameters,
     ) -> Result<Box<dyn Session>, ConnectError> {
         let session = self.0.clone().start_session(version, server_name, params)?;
-        Ok(Box::new(Liar(session)))
+        Ok(Box::new(Liar(session, self.1)))
     }
 }
 
-struct Liar(Box<dyn Session>);
+struct Liar(Box<dyn Session>, Lie);
 
 impl Session for Liar {
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
         let Some(honest) = self.0.transport_parameters()? else { return Ok(None) };
+        if self.1 != Lie::Limits {
+            return Ok(Some(honest));
+        }
         let (mut honest_bytes, mut bytes) = (Vec::new(), Vec::new());
         honest.write(&mut honest_bytes);
         let mut rest = &honest_bytes[..];
@@ -85,7 +102,14 @@ impl Session for Liar {
     }
 
     fn write_handshake(&mut self, to: &mut Vec<u8>) -> Option<Keys> {
-        self.0.write_handshake(to)
+        let from = to.len();
+        let keys = self.0.write_handshake(to);
+        if self.1 == Lie::Version
+            && let Some(at) = to[from..].windows(TLS_13.len()).position(|it| it == TLS_13)
+        {
+            to[from + at..][..TLS_12.len()].copy_from_slice(&TLS_12);
+        }
+        keys
     }
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
