@@ -13,6 +13,7 @@ mod durable;
 mod proxy;
 mod retries;
 mod rolling_restart;
+mod security;
 mod streams;
 mod support;
 mod uploads;

@@ -107,6 +107,11 @@ impl BrokerProcess {
         let mut command = Command::new(program("mcp-broker"));
         command.args(["serve", "--dev", "--listen", listen, "--state"]).arg(state.path());
         command.arg("--config").arg(state.path().join(CONFIG_FILE));
+        Self::serving(command, state).await
+    }
+
+    /// A command that is a broker, in this directory.
+    pub(crate) async fn serving(mut command: Command, state: Arc<TempDir>) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = Process::start(&mut command);
         let stdout = process.child.stdout.take().unwrap();
