@@ -13,12 +13,15 @@ trap 'rm -rf "$out"' EXIT
 
 cargo build --release --quiet -p mcp-bench --bin core-loop
 for tasks in $few $many; do
-    valgrind --tool=callgrind --toggle-collect='mcp_bench::CoreLoop::step*' \
-        --callgrind-out-file="$out/$tasks" "$target/release/core-loop" "$tasks" 2>"$out/log" ||
-        { cat "$out/log" >&2; exit 1; }
+    for with in "" roles; do
+        valgrind --tool=callgrind --toggle-collect='mcp_bench::CoreLoop::step*' \
+            --callgrind-out-file="$out/$tasks$with" "$target/release/core-loop" "$tasks" $with \
+            2>"$out/log" || { cat "$out/log" >&2; exit 1; }
+    done
 done
 
 total() { awk '/^(summary|totals):/ { print $2; exit }' "$out/$1"; }
-echo "instructions a task, core with 10 workers: $((($(total $many) - $(total $few)) / (many - few)))"
+of() { echo $((($(total "$many$1") - $(total "$few$1")) / (many - few))); }
+echo "instructions a task, core with 10 workers: $(of ""), under a policy of roles: $(of roles)"
 echo
 callgrind_annotate --threshold=90 "$out/$many" | sed -n '/^Ir/,$p' | cut -c1-140 | head -45

@@ -4,7 +4,9 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mcp_broker::broker::{ConnectionId, Core, CoreConfig, Identity, Now, Output, Policy};
+use mcp_broker::broker::{
+    AccessPolicy, ConnectionId, Core, CoreConfig, Identity, Now, Output, Policy,
+};
 use mcp_proto::{
     ActionName, AgentId, AttemptId, Executed, Frame, Hello, Incoming, InstanceId, MCP_VERSION,
     Message, NodeId, Outcome, Readiness, Send, Task, TaskId, TaskResult, WorkerHello,
@@ -110,6 +112,21 @@ impl CoreLoop {
         }
         assert_eq!(this.core.stats().agents_online, workers as u64);
         this
+    }
+
+    /// From now on under a policy of roles, which allows what is done here by a pattern that is no plain
+    /// name.
+    ///
+    /// # Panics
+    /// Never: the policy is valid.
+    pub fn under_roles(&mut self) {
+        let roles = serde_json::json!({ "roles": { "all": {
+            "members": ["*"],
+            "allow": { "send": ["text/*", format!("{}*", &ACTION[..2])], "serve": ["*"], "agent_ids": ["*"] },
+            "deny": { "send": ["secret/*"] },
+        }}});
+        let roles = serde_json::from_value(roles).expect("a policy");
+        self.core.set_policy(self.now, AccessPolicy::Roles(roles));
     }
 
     fn connect(&mut self, connection: ConnectionId, worker: Option<WorkerHello>) {

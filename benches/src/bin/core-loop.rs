@@ -1,4 +1,5 @@
-//! `core-loop TASKS`: so many tasks through the broker's core, for `callgrind.sh`.
+//! `core-loop TASKS [roles]`: so many tasks through the broker's core, for `callgrind.sh`; with `roles`
+//! under a policy.
 
 use std::process::ExitCode;
 
@@ -9,10 +10,13 @@ const WARM_UP: u64 = 20_000;
 
 fn main() -> ExitCode {
     let Some(tasks) = std::env::args().nth(1).and_then(|it| it.parse::<u64>().ok()) else {
-        eprintln!("usage: core-loop TASKS");
+        eprintln!("usage: core-loop TASKS [roles]");
         return ExitCode::from(2);
     };
     let mut core = CoreLoop::new(10);
+    if std::env::args().nth(2).as_deref() == Some("roles") {
+        core.under_roles();
+    }
     for _ in 0..WARM_UP + tasks {
         let send = core.send();
         core.step(send);
