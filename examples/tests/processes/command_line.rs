@@ -46,6 +46,9 @@ async fn an_agent_is_drained_and_resumed() {
     let output = run(&broker, &["agents", "show", "upper-1"]).await;
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(shown.contains("drained   by anonymous: new disk"), "{shown}");
+    let overview = broker.client().await.overview().await.unwrap();
+    assert_eq!((overview.agents.draining, overview.agents.drained), (1, 1));
+    assert_eq!((overview.actions[0].action.as_str(), overview.actions[0].ready), ("work", 0));
     let output = run(&broker, &["agents", "resume", "upper-1", "nobody"]).await;
     assert_eq!(
         (code(&output), &output.stdout[..]),

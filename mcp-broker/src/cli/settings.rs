@@ -19,15 +19,17 @@ pub(super) struct Settings {
     #[arg(verbatim_doc_comment, long, value_name = "ADDRESS:PORT", value_parser = address)]
     listen: Option<SocketAddr>,
 
-    /// TCP address of the admin listener, HTTP: /livez, /readyz, /metrics. Without a host it is
-    /// 127.0.0.1: 9447; port 0 takes a free one, which "admin on http://ADDR" on stdout tells
-    /// [default: none] [env: MCP_ADMIN]
+    /// TCP address of the admin listener, HTTP: the console for a browser and its /api/v1, /livez,
+    /// /readyz, /metrics. Without a host it is 127.0.0.1: 9447; port 0 takes a free one, which
+    /// "admin on http://ADDR" on stdout tells [default: none] [env: MCP_ADMIN]
     #[arg(verbatim_doc_comment, long, value_name = "[ADDRESS:]PORT")]
     admin: Option<AdminAddr>,
 
-    /// Let --admin be an address that other machines reach. It asks nobody who they are
-    #[arg(verbatim_doc_comment, long)]
-    admin_allow_remote: bool,
+    /// File with the token that operators give at the admin listener, readable by its owner alone
+    /// (mode 0600). Needed where other machines reach it; without one, whoever is on this machine
+    /// is an operator [env: MCP_CONSOLE__TOKEN_FILE]
+    #[arg(verbatim_doc_comment, long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
 
     /// Directory for what outlives the process: the journal of durable tasks, epoch, name,
     /// development certificate. One broker at a time [default: none; with --dev $XDG_STATE_HOME/mcp-broker, or
@@ -60,8 +62,9 @@ impl Settings {
         if let Some(address) = self.admin {
             layers = layers.flag("--admin", "admin", address.to_string());
         }
-        if self.admin_allow_remote {
-            layers = layers.flag("--admin-allow-remote", "admin_allow_remote", true);
+        if let Some(file) = &self.admin_token_file {
+            let file = file.to_string_lossy().into_owned();
+            layers = layers.flag("--admin-token-file", "console.token_file", file);
         }
         if let Some(dir) = &self.state {
             layers = layers.flag("--state", "state_dir", dir.to_string_lossy().into_owned());

@@ -80,9 +80,9 @@ impl Builder {
         self
     }
 
-    /// TCP address of the admin listener, HTTP: `/livez`, `/readyz` and `/metrics`; port 0 takes a
-    /// free one. Default: none. It asks nobody who they are, so [`Builder::start`] refuses an
-    /// address that other machines reach, unless [`Config::admin_allow_remote`] allows it.
+    /// TCP address of the admin listener, HTTP: `/livez`, `/readyz`, `/metrics`, and the console with its
+    /// `/api/v1`; port 0 takes a free one. Default: none. On an address that other machines reach,
+    /// [`ConsoleConfig`](super::ConsoleConfig) has to say who may use it, or [`Builder::start`] refuses it.
     pub fn admin(mut self, address: SocketAddr) -> Self {
         self.admin = Some(address);
         self
@@ -156,10 +156,13 @@ impl Builder {
             .local_addr()
             .map_err(|source| StartError::Bind { address: config.listen, source })?;
         let admin = match config.admin {
-            Some(address) => Some(admin::bind(address).await?),
+            Some(address) => {
+                let rules = admin::rules(address, &config.console)?;
+                Some((admin::bind(address).await?, rules))
+            }
             None => None,
         };
-        let admin_addr = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let admin_addr = admin.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
 
         // After the addresses are ours: a start that fails there uses up no epoch.
         let seed = u64::from_ne_bytes(random()?);
@@ -238,9 +241,9 @@ impl Builder {
             };
             running.tasks.spawn(reading);
         }
-        if let Some(admin) = admin {
+        if let Some((admin, rules)) = admin {
             let (shared, tasks) = (running.shared.clone(), running.tasks.clone());
-            running.tasks.spawn(admin::run(admin, shared, tasks, running.stop.clone()));
+            running.tasks.spawn(admin::run(admin, rules, shared, tasks, running.stop.clone()));
         }
         if let Some(state) = &running.state {
             let address = dialled(local_addr).to_string();

@@ -28,6 +28,14 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The token of operators can't be read, or is none.
+    #[error("cannot use {path} of console.token_file: {source}", path = path.display())]
+    AdminToken {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The state directory, or a file in it, can't be read or written.
     #[error("cannot use {path} of the state directory: {source}", path = path.display())]
     StateDir {

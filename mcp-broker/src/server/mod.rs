@@ -35,8 +35,8 @@ mod unreachable;
 pub use admin::AdminAddr;
 pub use builder::Builder;
 pub use config::{
-    AuditConfig, AuthConfig, ClientCertificates, Config, ConfigError, DurableConfig, Key, Layers,
-    LimitsConfig, Loaded, Origin, Origins, Problem, TimingConfig, TlsConfig,
+    AuditConfig, AuthConfig, ClientCertificates, Config, ConfigError, ConsoleConfig, DurableConfig,
+    Key, Layers, LimitsConfig, Loaded, Origin, Origins, Problem, TimingConfig, TlsConfig,
 };
 pub use error::{StartError, TlsError};
 pub use journal::MemoryJournal;

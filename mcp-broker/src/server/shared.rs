@@ -72,6 +72,8 @@ pub(super) struct Outbox {
     overflowing: Vec<ConnectionId>,
     events: Vec<(Event, Option<SocketAddr>)>,
     acts: Vec<(Act, Option<SocketAddr>)>,
+    /// From where an operator acts who has no connection of the core's.
+    operator: Option<SocketAddr>,
 }
 
 impl Shared {
@@ -231,7 +233,7 @@ impl Shared {
                 if self.audit.is_on() {
                     let link = act.connection();
                     let link = link.and_then(|id| outbox.touch(id, &self.connections));
-                    let peer = link.map(Link::peer);
+                    let peer = link.map(Link::peer).or(outbox.operator);
                     outbox.acts.push((*act, peer));
                 }
             }
@@ -251,6 +253,11 @@ impl Shared {
 }
 
 impl Outbox {
+    /// Of somebody at this address who has no connection of the core's.
+    pub(super) fn of_operator(peer: Option<SocketAddr>) -> Self {
+        Self { operator: peer, ..Self::default() }
+    }
+
     /// The connection's link, to be flushed later. `None` when it is gone.
     fn touch(&mut self, id: ConnectionId, connections: &Connections) -> Option<&Link> {
         // A hold mostly touches the same few.

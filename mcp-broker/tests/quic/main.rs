@@ -6,6 +6,8 @@
 mod admin;
 mod audit;
 mod auth;
+mod browser;
+mod console;
 mod durable;
 mod hostile;
 mod journal;

@@ -1,19 +1,25 @@
-//! The admin listener: HTTP for people and programs that watch the broker. It only looks, and asks
-//! nobody who they are; so it is off unless configured, and for this machine unless allowed.
+//! The admin listener: HTTP for people and programs that watch the broker and steer it: probes, metrics,
+//! the functions of `mcp.admin.*`, and a console that uses these. It is off unless configured; who may use
+//! it is in `access.rs`.
 //!
 //! It shares the broker's runtime. What it may take from it is bounded: connections, their time,
-//! the size of a request, and one brief look at the core for each answer.
+//! the size of a request, and one brief hold of the core for each answer.
 
+mod access;
 mod address;
+mod api;
+mod console;
 mod exposition;
+mod live;
 mod routes;
+mod token;
 
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,10 +29,14 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::config::ConsoleConfig;
 use super::error::StartError;
 use super::shared::Shared;
 
+use access::Access;
+pub(super) use access::Rules;
 pub use address::AdminAddr;
+use token::Token;
 
 /// Connections at once: some probes and scrapers, and a few people. Further ones wait in the
 /// system's queue.
@@ -47,6 +57,13 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// After the system refused a connection, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Reads who may use it.
+pub(super) fn rules(address: AdminAddr, config: &ConsoleConfig) -> Result<Rules, StartError> {
+    let token = config.token_file.as_deref().map(Token::from_file).transpose()?;
+    let metrics_public = config.metrics_public;
+    Ok(Rules { token, is_remote: address.is_remote(), metrics_public })
+}
+
 /// Opens the listener.
 pub(super) async fn bind(address: AdminAddr) -> Result<TcpListener, StartError> {
     let address = address.0;
@@ -59,18 +76,21 @@ pub(super) async fn bind(address: AdminAddr) -> Result<TcpListener, StartError> 
 /// Serves until stopped. Connections are among `tasks`, and end soon after.
 pub(super) async fn run(
     listener: TcpListener,
+    rules: Rules,
     shared: Arc<Shared>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
-    let router = routes::router(shared);
+    let access = Access::new(rules, shared.audit.clone());
+    let router = routes::router(shared, access);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let accept = async {
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let connection = connection(stream, router.clone(), stop.clone());
+                Ok((stream, peer)) => {
+                    let router = router.clone().layer(Extension(api::From(peer)));
+                    let connection = connection(stream, router, stop.clone());
                     tasks.spawn(async move {
                         connection.await;
                         drop(permit);

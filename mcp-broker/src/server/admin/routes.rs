@@ -1,11 +1,11 @@
-//! What can be asked: `/livez`, `/readyz`, `/metrics`.
+//! What can be asked: `/livez`, `/readyz`, `/metrics`, the console and what it is made of.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderName};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -13,21 +13,50 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::super::shared::Shared;
+use super::access::{self, Access};
+use super::api;
+use super::console;
+use super::exposition;
 use super::exposition::{self, ServerFigures};
+use super::live::{self, Live};
 
 /// What can be required of a broker that is ready.
 const DURABLE: &str = "require=durable";
 
 type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+pub(super) fn router(shared: Arc<Shared>, access: Access) -> Router {
+    let access = Arc::new(access);
+    let live = Router::new()
+        .route("/api/v1/live", get(live::live))
+        .with_state(Arc::new(Live::new(shared.clone())));
+    let api = Router::new()
+        .route("/api/v1/{*function}", get(api::call).post(api::call))
+        .with_state(shared.clone())
+        .merge(live)
+        .layer(middleware::from_fn_with_state(access.clone(), access::operators));
+    let metrics = Router::new()
+        .route("/metrics", get(metrics))
+        .layer(middleware::from_fn_with_state(access.clone(), access::scrapers));
+    let console = console::router().layer(middleware::from_fn_with_state(access, access::visitors));
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .merge(metrics)
+        .merge(console)
         .fallback(unknown)
         .layer(middleware::from_fn(refuse_body))
         .with_state(shared)
+        .merge(api)
+        .layer(middleware::map_response(secure))
+}
+
+/// What browsers are told with every answer.
+async fn secure(mut response: Response) -> Response {
+    for (name, value) in console::HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Whether the broker shall be left running: its core has not failed.
@@ -96,11 +125,14 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
 }
 
 async fn unknown(uri: Uri) -> Answer {
-    let known = format!("there is no {}; there are /livez, /readyz and /metrics\n", uri.path());
+    let path = uri.path();
+    let known = format!(
+        "there is no {path}; there are / (the console), /api/v1/..., /livez, /readyz and /metrics\n"
+    );
     text(StatusCode::NOT_FOUND, known)
 }
 
-/// Nothing here takes a body; one is refused unread, and the connection ended.
+/// Only acts take a body; another one is refused unread, and the connection ended.
 async fn refuse_body(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
@@ -127,6 +159,7 @@ mod tests {
     use super::super::super::journal;
     use super::super::super::outgoing::Outgoing;
     use super::super::super::shared::Outbox;
+    use super::super::access::Rules;
     use super::*;
     use crate::broker::{Core, CoreConfig};
 
@@ -146,13 +179,16 @@ mod tests {
         let fail = || shared.hold(&mut Outbox::default(), |_, _| panic!("a fault"));
         assert!(thread::scope(|scope| scope.spawn(fail).join().is_err()));
 
-        let router = TowerToHyperService::new(router(shared));
+        let rules = Rules { token: None, is_remote: false, metrics_public: false };
+        let access = Access::new(rules, shared.audit.clone());
+        let router = TowerToHyperService::new(router(shared, access));
         for (path, expected) in [
             ("/livez", "the core has failed\n"),
             ("/readyz", "{\"ready\":false,\"reason\":\"failed\"}\n"),
             ("/metrics", "the core has failed\n"),
         ] {
-            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+            let request = Request::builder().uri(path).header("host", "localhost");
+            let request = request.body(Body::empty()).unwrap();
             let answer = router.call(request).await.unwrap();
             assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
             let body = to_bytes(answer.into_body(), 1_000).await.unwrap();

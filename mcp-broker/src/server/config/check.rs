@@ -11,13 +11,7 @@ impl Config {
     /// The first value that is not allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
         at_least("threads", self.threads, 1)?;
-        if let Some(admin) = self.admin.filter(|it| it.is_remote() && !self.admin_allow_remote) {
-            let problem = format!(
-                "is {admin}, which other machines reach, and it asks nobody who they are; give a \
-                 loopback address, or allow it: admin_allow_remote"
-            );
-            return Err(wrong("admin", problem));
-        }
+        self.console.check(self.admin)?;
         self.limits.check()?;
         self.timing.check()?;
         self.durable.check()?;

@@ -4,6 +4,7 @@
 mod audit;
 mod auth;
 mod check;
+mod console;
 mod durable;
 mod environment;
 mod error;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::AuditConfig;
 pub use auth::{AuthConfig, ClientCertificates};
+pub use console::ConsoleConfig;
 pub use durable::DurableConfig;
 pub use error::{ConfigError, Problem};
 pub use layers::{Layers, Loaded};
@@ -62,14 +64,14 @@ pub struct Config {
     /// UDP address to listen on. Default: `127.0.0.1:7447`, loopback only.
     #[schemars(extend("x-restart" = true))]
     pub listen: SocketAddr,
-    /// TCP address of the admin listener, HTTP: `/livez`, `/readyz`, `/metrics`. Without a host,
-    /// `":9447"`, it is 127.0.0.1. Default: none.
+    /// TCP address of the admin listener, HTTP: `/livez`, `/readyz`, `/metrics`, and the console with its
+    /// `/api/v1`. Without a host, `":9447"`, it is 127.0.0.1. On an address that other machines reach,
+    /// `console` has to say who may use it. Default: none.
     #[schemars(extend("x-restart" = true))]
     pub admin: Option<AdminAddr>,
-    /// Whether `admin` may be an address that other machines reach. It asks nobody who they are:
-    /// whoever reaches it sees the names of actions and how much is done. Default: no.
+    /// Who may use the admin listener.
     #[schemars(extend("x-restart" = true))]
-    pub admin_allow_remote: bool,
+    pub console: ConsoleConfig,
     /// Directory for what outlives the process: the epoch, the broker's name, the journal, a
     /// development certificate. Default: none, nothing is kept.
     #[schemars(extend("x-restart" = true))]
@@ -107,7 +109,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
             admin: None,
-            admin_allow_remote: false,
+            console: ConsoleConfig::default(),
             state_dir: None,
             broker_id: None,
             threads: 1,

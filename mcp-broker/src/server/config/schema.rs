@@ -167,7 +167,7 @@ mod tests {
         for (path, kind, default) in [
             ("listen", Kind::Text, "127.0.0.1:7447".into()),
             ("admin", Kind::Text, Value::Null),
-            ("admin_allow_remote", Kind::Bool, false.into()),
+            ("console.metrics_public", Kind::Bool, false.into()),
             ("limits.max_connections", Kind::Integer, 20_000.into()),
             ("durable.retention_ms", Kind::Integer, 86_400_000.into()),
             ("durable.enabled", Kind::Bool, true.into()),
