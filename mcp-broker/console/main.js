@@ -126,6 +126,7 @@ async function tick() {
 function take(snapshot) {
   last = snapshot;
   lastAt = performance.now();
+  overview.note(snapshot);
   lastTime = new Date().toLocaleTimeString("sv-SE");
   setText($("broker"), snapshot.broker_id);
   setText($("uptime"), `up ${ms(snapshot.uptime_ms)}, version ${snapshot.version}`);

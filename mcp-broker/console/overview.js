@@ -10,6 +10,12 @@ const POINTS = 120;
 /** Kept while the console is open, whichever page is shown. */
 const curves = { queued: [], taken: [] };
 
+/** Takes a snapshot into the curves. */
+export function note(it) {
+  push(curves.queued, it.tasks.queued);
+  push(curves.taken, it.rates.s10.taken);
+}
+
 const text = (value, more = {}) => ({ text: value, ...more });
 
 /** An action's tasks wait, and nobody takes them. */
@@ -159,8 +165,6 @@ export function open(_, app) {
     title: "Overview",
     element,
     snapshot(it) {
-      push(curves.queued, it.tasks.queued);
-      push(curves.taken, it.rates.s10.taken);
       queuedCurve.draw(curves.queued);
       takenCurve.draw(curves.taken);
       drawWorries(attention, worries(it));
