@@ -16,7 +16,6 @@ use super::super::shared::Shared;
 use super::access::{self, Access};
 use super::api;
 use super::console;
-use super::exposition;
 use super::exposition::{self, ServerFigures};
 use super::live::{self, Live};
 
