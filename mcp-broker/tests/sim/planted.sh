@@ -13,7 +13,7 @@ run=(cargo test --quiet -p mcp-broker --no-default-features --test sim)
 
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-git -C "$root" ls-files -z --cached --others --exclude-standard | tar -C "$root" --null -T - -c | tar -C "$copy" -x
+git -C "$root" ls-files -z --cached --others --exclude-standard | tar -C "$root" --null -T - -c | tar -C "$copy" -x -m
 cd "$copy"
 
 if [ $# -gt 0 ]; then
