@@ -166,6 +166,12 @@ impl Sim {
                 self.world.block(peer, *way);
                 self.world.after(until, Event::Chaos(Chaos::Unblock(peer, *way)));
             }
+            // So that the first that is heard of it again may be that it leaves.
+            if let Peer::Worker(index) = peer
+                && self.world.rng.chance(20)
+            {
+                self.workers[index].leave(&mut self.world);
+            }
         }
     }
 

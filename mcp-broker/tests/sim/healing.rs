@@ -1,6 +1,7 @@
 //! The end of a run: everything works again, and then everything must come to its end.
 
 use bytes::Bytes;
+use mcp_broker::broker::Core;
 use mcp_proto::{Message, Outcome};
 
 use crate::sim::Sim;
@@ -14,8 +15,16 @@ impl Sim {
         self.world.log(|| "everything heals".to_owned());
         self.world.is_healed = true;
         self.world.net.heal();
-        // Only a start brings a journal back that failed.
-        self.broker.crash(false, &mut self.world);
+        self.broker.disk.repair();
+        // Until syncs that are under way have failed or not.
+        self.run_for(5 * S);
+        // Only a start brings a journal back that failed. Others go on half of the time, since a start
+        // also puts things right that are to be found.
+        let is_well = |core: &Core| core.why_not_durable().is_none();
+        let goes_on = self.broker.running.as_ref().is_some_and(|it| is_well(&it.core));
+        if !goes_on || self.world.rng.chance(50) {
+            self.broker.crash(false, &mut self.world);
+        }
         // Partitions end by themselves, and processes that died come back.
         self.run_for(45 * S);
         self.wait_until("everybody was told", |sim| {
@@ -23,7 +32,7 @@ impl Sim {
         });
         self.wait_until("everything has ended", |sim| {
             let stats = sim.broker.running.as_ref().map(|it| it.core.stats());
-            stats.is_some_and(|it| it.queued + it.delayed + it.running == 0)
+            stats.is_some_and(|it| it.queued + it.delayed + it.running + it.in_flight == 0)
         });
         self.new_tasks_are_done();
         self.what_was_accepted_is_known();

@@ -145,6 +145,7 @@ impl Sim {
             plan,
         };
         world.oracle.retention_ms = world.plan.retention_ms;
+        world.oracle.hedges = world.plan.hedges;
         let plan = format!("{:?}", world.plan);
         world.log(|| plan);
         let clients = (0..world.plan.clients).map(|index| Client::new(index, &mut world)).collect();

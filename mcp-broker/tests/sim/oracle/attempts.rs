@@ -60,10 +60,11 @@ impl Oracle {
             has_late_result: None,
             must_not_start: false,
         };
-        // Who may run twice goes on elsewhere, and does not wait for a lost worker.
+        // Who is hedged has two attempts. Else one that is routed again, as it may be that may run twice
+        // and does not wait for a lost worker, has no other.
         for id in &task.attempts {
             if let Some(it) = self.attempts.get_mut(id) {
-                it.is_over |= self.agents.is_lost(it.worker);
+                it.is_over |= !self.hedges || self.agents.is_lost(it.worker);
             }
         }
         let before = self.attempts.insert(route.attempt_id, attempt);

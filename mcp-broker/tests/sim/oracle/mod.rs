@@ -31,6 +31,8 @@ pub(crate) struct Oracle {
     epoch: u64,
     /// For how long outcomes are kept.
     pub(crate) retention_ms: u64,
+    /// Whether a task may have two attempts at once.
+    pub(crate) hedges: bool,
     is_stopping: bool,
     /// The journal can't be used any more in this epoch.
     has_failed: bool,
