@@ -107,7 +107,10 @@ fn queried(query: Vec<(String, String)>) -> Result<Vec<u8>, ErrorInfo> {
                     return Err(invalid(format!("label={value}: label=KEY=VALUE is meant")));
                 };
                 let labels = arguments.entry("labels").or_insert_with(|| json!({}));
-                labels[label] = value.into();
+                let Some(labels) = labels.as_object_mut() else {
+                    return Err(invalid("labels: label=KEY=VALUE is meant".to_owned()));
+                };
+                labels.insert(label.to_owned(), value.into());
                 continue;
             }
             _ => Value::from(value),
@@ -152,6 +155,8 @@ mod tests {
         for wrong in [[("limit", "x")], [("limit", "-1")], [("label", "gpu")]] {
             assert!(of(&wrong).is_err(), "{wrong:?}");
         }
-        assert!(of(&[("text", "a"), ("text", "b")]).is_err());
+        for twice in [[("text", "a"), ("text", "b")], [("labels", "a"), ("label", "a=b")]] {
+            assert!(of(&twice).is_err(), "{twice:?}");
+        }
     }
 }
