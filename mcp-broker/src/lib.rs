@@ -36,6 +36,7 @@ pub mod auth {
 
 pub use server::{
     AdminAddr, AuditConfig, AuthConfig, Broker, Builder, ClientCertificates, Config, ConfigError,
-    DurableConfig, Key, Layers, LimitsConfig, Loaded, MemoryJournal, Origin, Origins, Problem,
-    Reloaded, StartError, TimingConfig, Tls, TlsConfig, TlsError, default_state_dir,
+    DurableConfig, Key, Layers, LimitsConfig, Loaded, LogConfig, LogFormat, MemoryJournal, Origin,
+    Origins, Problem, Reloaded, StartError, TelemetryConfig, TimingConfig, Tls, TlsConfig,
+    TlsError, default_state_dir,
 };

@@ -6,6 +6,7 @@
 mod admin;
 mod audit;
 mod auth;
+mod contrib;
 mod durable;
 mod hostile;
 mod journal;
