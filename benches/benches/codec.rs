@@ -26,6 +26,7 @@ fn messages() -> [(&'static str, Message); 4] {
                 task,
                 stream_window_bytes: 0,
                 input_follows: None,
+                span_id: None,
             }),
         ),
         ("RESULT", Message::Result(mcp_bench::result(attempt_id))),

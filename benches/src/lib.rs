@@ -190,7 +190,8 @@ impl CoreLoop {
                 | Output::Close { .. }
                 | Output::Journal { .. }
                 | Output::Event(_)
-                | Output::Audit(_) => {}
+                | Output::Audit(_)
+                | Output::Traced(_) => {}
             }
         }
     }

@@ -36,7 +36,7 @@ pub mod auth {
 
 pub use server::{
     AdminAddr, AuditConfig, AuthConfig, Broker, Builder, ClientCertificates, Config, ConfigError,
-    ConsoleConfig, DurableConfig, Key, Layers, LimitsConfig, Loaded, MemoryJournal, Origin,
-    Origins, Problem, Reloaded, StartError, TimingConfig, Tls, TlsConfig, TlsError,
-    default_state_dir,
+    ConsoleConfig, DurableConfig, Key, Layers, LimitsConfig, Loaded, LogConfig, LogFormat,
+    MemoryJournal, Origin, Origins, Problem, Reloaded, StartError, TelemetryConfig, TimingConfig,
+    Tls, TlsConfig, TlsError, default_state_dir,
 };

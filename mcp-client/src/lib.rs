@@ -64,6 +64,7 @@ mod error;
 pub mod explain;
 pub mod overview;
 pub mod pool;
+mod record;
 mod task;
 pub mod tasks;
 pub mod worker;
@@ -87,8 +88,11 @@ pub use worker::{
     WorkerExit, WorkerStats, WorkerStatus,
 };
 
+#[cfg(feature = "otlp")]
+pub use mcp_telemetry as telemetry;
+
 pub use mcp_proto::{
     ActionName, AgentId, ByteString, Bytes, Child, ContextTrace, Decision, Delivery, ErrorCode,
     ErrorInfo, Executed, ExplainedWorker, Explanation, Hop, HopEvent, Labels, LazyTrace, NodeId,
-    Outcome, Priority, Retry, Task, TaskId,
+    Outcome, Priority, Retry, Task, TaskId, TraceContext, TraceId,
 };

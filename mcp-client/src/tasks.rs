@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use mcp_proto::{ActionName, AgentId, ContextTrace, ErrorCode, ErrorInfo, Executed, TaskId};
+use mcp_proto::{
+    ActionName, AgentId, ContextTrace, ErrorCode, ErrorInfo, Executed, TaskId, TraceId,
+};
 use mcp_proto::{Delivery, NodeId, Priority};
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +147,10 @@ pub struct TaskInfo {
     /// The agent of its second attempt, while it has two at once (hedging).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hedge_agent_id: Option<AgentId>,
+    /// The trace that it belongs to: it is in the log lines and spans of all that had the task. A
+    /// broker of an earlier version does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<TraceId>,
     /// Parts of its result so far, of its latest attempt.
     pub chunks: u32,
     /// The step of its action's fallback chain that has it, or that its end is of: `"cached"`,

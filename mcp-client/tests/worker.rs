@@ -363,6 +363,7 @@ async fn what_a_handler_left_behind_does_not_wait_for_credit_for_ever() {
         task,
         stream_window_bytes,
         input_follows: None,
+        span_id: None,
     };
     peer.send(Message::Route(route), "").await;
     assert_eq!(peer.recv().await.body, "1234");

@@ -24,6 +24,7 @@ pub mod session;
 #[cfg(feature = "quic")]
 pub mod socket;
 mod token;
+pub mod trace_context;
 #[cfg(feature = "quic")]
 pub mod transport;
 #[cfg(feature = "quic")]
@@ -52,6 +53,7 @@ pub use message::{
 };
 pub use session::{Session, Side};
 pub use token::Token;
+pub use trace_context::{SpanId, TraceContext, TraceId};
 
 /// The ALPN protocol name of MCP over QUIC.
 pub const ALPN: &[u8] = b"mcp-comm/1";

@@ -18,7 +18,7 @@ use mcp_proto::{
     ExplainedWorker, Explanation, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming,
     InputLength, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome, Park, Payload, Ping,
     Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Route, Score, Send, SessionId,
-    Subject, Task, TaskId, TaskResult, TaskState, Token, WorkerHello,
+    SpanId, Subject, Task, TaskId, TaskResult, TaskState, Token, TraceId, WorkerHello,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -193,6 +193,7 @@ fn the_longest_outcome_fits_into_a_frame() {
         hops: vec![hop; limits::MAX_HOPS],
         children: Vec::new(),
         truncated: true,
+        trace_id: TraceId::from_bytes([0xff; 16]),
     };
     let value = "v".repeat(limits::MAX_RESULT_HEADER_BYTES / limits::MAX_HEADERS - 2);
     let headers = (10..10 + limits::MAX_HEADERS).map(|key| (key.to_string(), value.clone()));
@@ -364,6 +365,7 @@ fn message() -> BoxedStrategy<Message> {
                 task,
                 stream_window_bytes,
                 input_follows,
+                span_id: SpanId::new(u64::from(attempt) << 32),
             })
         },
     );
@@ -633,6 +635,7 @@ fn trace() -> BoxedStrategy<ContextTrace> {
                 hops,
                 children: Vec::new(),
                 truncated,
+                trace_id: None,
             },
         )
     };

@@ -318,6 +318,7 @@ fn expected() -> Vec<Frame> {
                 task: task.encode(),
                 stream_window_bytes: 0,
                 input_follows: None,
+                span_id: None,
             }),
             "hello",
         ),

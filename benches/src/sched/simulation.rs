@@ -246,7 +246,8 @@ impl<'a> Simulation<'a> {
                 | Output::Chunk { .. }
                 | Output::Journal { .. }
                 | Output::Event(_)
-                | Output::Audit(_) => {}
+                | Output::Audit(_)
+                | Output::Traced(_) => {}
             }
         }
     }

@@ -16,5 +16,6 @@ mod rolling_restart;
 mod security;
 mod streams;
 mod support;
+mod telemetry;
 mod uploads;
 mod workers_lost;

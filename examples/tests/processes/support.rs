@@ -1,6 +1,7 @@
 //! Real processes that end with the test, and waiting for what shall come true.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -19,6 +20,8 @@ use tokio::process::{Child, Command};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONFIG_FILE: &str = "broker.toml";
+
+const LOG_FILE: &str = "log";
 
 /// A program of this workspace, built when it is not.
 pub(crate) fn program(name: &str) -> PathBuf {
@@ -112,7 +115,8 @@ impl BrokerProcess {
 
     /// A command that is a broker, in this directory.
     pub(crate) async fn serving(mut command: Command, state: Arc<TempDir>) -> Self {
-        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        let log = OpenOptions::new().append(true).create(true).open(state.path().join(LOG_FILE));
+        command.stdout(Stdio::piped()).stderr(log.unwrap());
         let mut process = Process::start(&mut command);
         let stdout = process.child.stdout.take().unwrap();
         let line = Process::line(stdout, "listening on ").await;
@@ -167,6 +171,11 @@ impl BrokerProcess {
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         self.process.ended().await
+    }
+
+    /// What it wrote to stderr.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.state().join(LOG_FILE)).unwrap()
     }
 
     /// `mcpctl` for this broker.

@@ -106,7 +106,7 @@ impl Driver {
                     assert!(!event.to_string().is_empty());
                     continue;
                 }
-                Output::Audit(_) => continue,
+                Output::Audit(_) | Output::Traced(_) => continue,
                 Output::Journal { seq, record } => return Some(Said::Journal(seq, record)),
                 Output::Close { connection, .. } => {
                     assert!(self.sessions.remove(&connection).is_some(), "closed twice");
@@ -192,6 +192,7 @@ fn core(epoch: u64, change: impl FnOnce(&mut CoreConfig)) -> Core {
 }
 
 fn routed(route: RouteHead, task: EncodedTask) -> Route {
-    let RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes, input_follows } = route;
-    Route { attempt_id, attempt, ttl_ms, task, stream_window_bytes, input_follows }
+    let RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes, .. } = route;
+    let RouteHead { input_follows, span_id, .. } = route;
+    Route { attempt_id, attempt, ttl_ms, task, stream_window_bytes, input_follows, span_id }
 }

@@ -6,6 +6,7 @@ use mcp_proto::{ActionName, Limits, NodeId};
 
 use super::durable::DurableRules;
 use super::rules::ActionRules;
+use super::traced::TraceRules;
 
 /// Configuration of a [`Core`](super::Core). All durations are in milliseconds.
 #[derive(Debug, Clone)]
@@ -96,6 +97,8 @@ pub struct CoreConfig {
     pub is_durable: bool,
     /// What is kept of durable tasks.
     pub durable: DurableRules,
+    /// Which tasks are recorded as traces.
+    pub tracing: TraceRules,
 }
 
 impl CoreConfig {
@@ -141,6 +144,7 @@ impl CoreConfig {
             retry_budget_percent: 20,
             is_durable: false,
             durable: DurableRules::default(),
+            tracing: TraceRules::default(),
         }
     }
 }

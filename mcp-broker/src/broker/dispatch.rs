@@ -202,6 +202,7 @@ impl Core {
             ttl_ms: (task.deadline.since(now.mono) / 1000).max(1),
             stream_window_bytes,
             input_follows: task.upload().map(Upload::length),
+            span_id: task.traced().and_then(|traced| traced.route_span(task.attempts)),
         };
         let payload = task.payload.clone();
         let mut needs_timer = task.timer.is_none() || since < now.mono;

@@ -15,6 +15,7 @@ use super::health::barred;
 use super::inflight::{AttemptKey, Name, Task, TaskKey, TaskState};
 use super::mirror::{Finding, Half};
 use super::pool::Pool;
+use super::traced::Traced;
 use super::{Core, Mono, Now, Timer};
 
 /// How a task ends.
@@ -301,6 +302,7 @@ impl Core {
                 hops,
                 children: Vec::new(),
                 truncated: false,
+                trace_id: task.traced().and_then(Traced::given_id),
             }
             .into(),
             chunks,
@@ -351,7 +353,9 @@ impl Core {
             self.drop_pool_if_unused(pool_key);
         }
         let mut half = None;
+        let mut traced = None;
         if let Some(extras) = extras {
+            traced = extras.traced;
             if let Some(upload) = extras.upload {
                 self.uploads.end(key, &upload);
             }
@@ -382,6 +386,9 @@ impl Core {
         }
         let Deliver { outcome, executed, .. } = deliver;
         let action = asked.unwrap_or(placed);
+        if let Some(traced) = traced {
+            self.tell_trace(now, &traced, &deliver, (&action, priority, durable.is_some()));
+        }
         if let Some(payload) = durable {
             let name = Name { identity, id: &deliver.task_id, hash: name_hash };
             self.durable_ends(

@@ -213,7 +213,7 @@ impl Core {
                 action,
                 sent_us: received.since(parent.received),
                 outcome: deliver.outcome,
-                trace: trace.clone(),
+                trace: ContextTrace { trace_id: None, ..trace.clone() },
             });
         }
     }

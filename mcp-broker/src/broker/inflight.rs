@@ -53,6 +53,7 @@ use super::split::Assigned;
 use super::streams::StreamKey;
 use super::time::Mono;
 use super::timers::TimerKey;
+use super::traced::Traced;
 use super::uploads::Upload;
 
 pub(super) type TaskKey = Key<Task>;
@@ -167,6 +168,8 @@ pub(super) struct Extras {
     pub(super) is_restored: bool,
     /// Why attempts went where they went, by their numbers, of those that are no hop yet.
     pub(super) explanations: Vec<(u32, Box<Explanation>)>,
+    /// Set when it came with a trace, or is recorded.
+    pub(super) traced: Option<Traced>,
 }
 
 /// Explanations in all hops of a task: with them, a trace has room for as many hops as it may have.

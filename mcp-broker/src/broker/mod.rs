@@ -79,6 +79,7 @@ mod submission;
 mod talk;
 mod time;
 mod timers;
+mod traced;
 mod uploading;
 mod uploads;
 mod usage;
@@ -115,6 +116,7 @@ pub use shadow::ShadowStats;
 pub use split::{Arm, ArmMetrics};
 pub use stats::{AgentState, AgentView, Stats};
 pub use time::{Mono, Now};
+pub use traced::{TaskTrace, TraceRules};
 
 use balancer::Member;
 use budget::Budget;
@@ -193,6 +195,8 @@ pub struct Core {
     spare_hops: Vec<Hop>,
     stats: Stats,
     measured: Measured,
+    /// See [`traced`]: only of tasks whose hash is below this, or that come with a trace.
+    sampled_below: u64,
 }
 
 /// What a timer is about.
@@ -257,6 +261,7 @@ impl Core {
             spare_hops: Vec::new(),
             stats: Stats::default(),
             measured: Measured::new(seed()),
+            sampled_below: Self::sampled_below(&config.tracing),
             rng,
             config,
         }

@@ -4,12 +4,13 @@ use std::fmt;
 
 use mcp_proto::{
     ActionName, AgentId, Bytes, Chunk, EncodedFrame, ErrorCode, Message, NodeId, Payload,
-    RouteHead, SessionId, TaskId,
+    RouteHead, SessionId, TaskId, TraceId,
 };
 
 use super::audit::Act;
 use super::durable::Record;
 use super::identity::Identity;
+use super::traced::TaskTrace;
 
 /// A connection, as named by whoever holds the core. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +81,8 @@ pub enum Output {
     Event(Event),
     /// Something to note in an audit log.
     Audit(Box<Act>),
+    /// A task ended that is recorded.
+    Traced(Box<TaskTrace>),
 }
 
 /// How much an operator wants to read of an [`Event`].
@@ -196,6 +199,8 @@ pub enum Event {
     TaskPoisoned {
         /// Which.
         task_id: TaskId,
+        /// Its trace.
+        trace_id: TraceId,
         /// Its action.
         action: ActionName,
         /// How many.
@@ -205,6 +210,8 @@ pub enum Event {
     TaskCancelled {
         /// Which.
         task_id: TaskId,
+        /// Its trace.
+        trace_id: TraceId,
         /// The operator's identity.
         by: String,
     },
@@ -212,6 +219,8 @@ pub enum Event {
     DeadLetterReplayed {
         /// Which task.
         task_id: TaskId,
+        /// Its trace.
+        trace_id: TraceId,
         /// The operator's identity.
         by: String,
     },
@@ -219,6 +228,8 @@ pub enum Event {
     DeadLetterDropped {
         /// Which task.
         task_id: TaskId,
+        /// Its trace.
+        trace_id: TraceId,
         /// The operator's identity.
         by: String,
     },
@@ -295,6 +306,17 @@ pub enum Event {
 }
 
 impl Event {
+    /// The trace of the task that it is about, if it is about one.
+    pub fn trace_id(&self) -> Option<TraceId> {
+        match self {
+            Event::TaskPoisoned { trace_id, .. }
+            | Event::TaskCancelled { trace_id, .. }
+            | Event::DeadLetterReplayed { trace_id, .. }
+            | Event::DeadLetterDropped { trace_id, .. } => Some(*trace_id),
+            _ => None,
+        }
+    }
+
     /// How much an operator wants to read of it.
     pub fn level(&self) -> Level {
         match self {
@@ -367,19 +389,19 @@ impl fmt::Display for Event {
             Event::WorkerReturned { agent_id, action } => {
                 write!(f, "agent {agent_id} gets {action} tasks again, slowly at first")
             }
-            Event::TaskPoisoned { task_id, action, workers } => {
+            Event::TaskPoisoned { task_id, action, workers, .. } => {
                 write!(
                     f,
                     "task {task_id} of {action} was given up: {workers} workers failed with it"
                 )
             }
-            Event::TaskCancelled { task_id, by } => {
+            Event::TaskCancelled { task_id, by, .. } => {
                 write!(f, "task {task_id} was cancelled by an operator, {by}")
             }
-            Event::DeadLetterReplayed { task_id, by } => {
+            Event::DeadLetterReplayed { task_id, by, .. } => {
                 write!(f, "task {task_id} is done again: replayed by an operator, {by}")
             }
-            Event::DeadLetterDropped { task_id, by } => {
+            Event::DeadLetterDropped { task_id, by, .. } => {
                 write!(f, "the dead letter of task {task_id} was dropped by an operator, {by}")
             }
             Event::AgentDrained { agent_id, by, why } => {

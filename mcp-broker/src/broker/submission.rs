@@ -311,6 +311,7 @@ impl Core {
         if arm.is_some() {
             extras.get_or_insert_default().arm = arm;
         }
+        self.trace(now, spec, entering.name_hash, &mut extras);
         if is_durable {
             self.durable_enters(entering.payload.len());
         }

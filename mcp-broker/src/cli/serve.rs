@@ -1,13 +1,14 @@
 //! `mcp-broker serve`.
 
 use std::error::Error;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use mcp_broker::{Broker, Config, Layers, StartError};
+use mcp_broker::{Broker, Config, Layers, LogConfig, LogFormat, StartError};
+use mcp_telemetry::Format;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -57,17 +58,6 @@ pub(super) struct Serve {
     /// limits.max_tasks) take precedence over it; see "mcp-broker config --help"
     #[arg(verbatim_doc_comment, long, value_name = "FILE", env = "MCP_CONFIG")]
     config: Option<PathBuf>,
-
-    /// What is logged to stderr: error, warn, info, debug, trace, or by module:
-    /// "info,mcp_broker=debug"
-    #[arg(
-        verbatim_doc_comment,
-        long,
-        value_name = "FILTER",
-        env = "MCP_LOG",
-        default_value = "info,quinn_udp=error"
-    )]
-    log: String,
 }
 
 /// Why it does not run, and the exit code of that.
@@ -85,8 +75,8 @@ impl Serve {
     }
 
     fn run(self) -> Result<ExitCode, Failure> {
-        self.log()?;
         let (layers, config) = self.config()?;
+        log(&config.log)?;
         let mut runtime = match config.threads {
             1 => tokio::runtime::Builder::new_current_thread(),
             threads => {
@@ -106,18 +96,6 @@ impl Serve {
         exit
     }
 
-    fn log(&self) -> Result<(), Failure> {
-        let filter = EnvFilter::try_new(&self.log).map_err(|error| {
-            Failure(EXIT_USAGE, format!("--log {:?}: {error}", self.log).into())
-        })?;
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .init();
-        Ok(())
-    }
-
     /// What flags, variables and the file say.
     fn config(&self) -> Result<(Layers, Config), Failure> {
         let usage = |error: Box<dyn Error>| Failure(EXIT_USAGE, error);
@@ -135,6 +113,18 @@ impl Serve {
         }
         Ok((layers, config))
     }
+}
+
+fn log(config: &LogConfig) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&config.level).map_err(|error| {
+        Failure(EXIT_USAGE, format!("log.level (--log) {:?}: {error}", config.level).into())
+    })?;
+    let format = match config.format {
+        LogFormat::Json => Format::Json,
+        _ => Format::Text,
+    };
+    format.start("mcp-broker", filter);
+    Ok(())
 }
 
 async fn serve(layers: Layers) -> Result<ExitCode, Failure> {

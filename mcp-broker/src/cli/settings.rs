@@ -40,6 +40,16 @@ pub(super) struct Settings {
     /// Threads that serve connections [default: 1] [env: MCP_THREADS]
     #[arg(verbatim_doc_comment, long, value_name = "N")]
     threads: Option<u32>,
+
+    /// What is logged to stderr: error, warn, info, debug, trace, or by module:
+    /// "info,mcp_broker=debug" [default: info,quinn_udp=error] [env: MCP_LOG]
+    #[arg(verbatim_doc_comment, long, visible_alias = "log-level", value_name = "FILTER")]
+    log: Option<String>,
+
+    /// How: text, or json, an object a line with timestamp, level, service_name, and trace_id where
+    /// it is about a task [default: text] [env: MCP_LOG__FORMAT]
+    #[arg(verbatim_doc_comment, long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    log_format: Option<String>,
 }
 
 impl Settings {
@@ -71,6 +81,12 @@ impl Settings {
         }
         if let Some(threads) = self.threads {
             layers = layers.flag("--threads", "threads", i64::from(threads));
+        }
+        if let Some(filter) = &self.log {
+            layers = layers.flag("--log", "log.level", filter.clone());
+        }
+        if let Some(format) = &self.log_format {
+            layers = layers.flag("--log-format", "log.format", format.clone());
         }
         layers
     }

@@ -26,6 +26,7 @@ use super::reset::ResetKey;
 use super::running::{Broker, Running};
 use super::shared::{Outbox, Shared};
 use super::state_dir::{ADDRESS_FILE, Access, StateDir};
+use super::telemetry::Telemetry;
 use super::tls::{self, Tls};
 use super::{timer, unreachable};
 use crate::broker::{Core, Journal, Record, Restored};
@@ -173,13 +174,15 @@ impl Builder {
         let mut core = config.core(broker_id.clone(), epoch, seed);
         core.is_durable = journal.is_durable() || unwritable.is_some();
         let gauges = core.is_durable.then(|| Arc::new(Gauges::new(unwritable.is_none(), bytes)));
+        let telemetry = Telemetry::start(&config.telemetry, &broker_id)?;
+        core.tracing = telemetry.rules(&config.telemetry);
         if is_restart {
             core.restart_grace_ms = config.timing.restart_grace_ms;
         }
         let (audit, audit_thread) =
             Audit::start(config.audit.open()?).map_err(StartError::System)?;
         let (to_journal, entries) = journal::entries();
-        let shared = Arc::new(Shared::new(
+        let mut shared = Shared::new(
             Core::new(core),
             Clock::start(),
             to_journal,
@@ -191,7 +194,9 @@ impl Builder {
             ),
             audit,
             auth.clone(),
-        ));
+        );
+        shared.telemetry = telemetry;
+        let shared = Arc::new(shared);
         shared.hold(&mut Outbox::default(), |core, now| core.set_policy(now, policy));
         restore(&shared, records, unwritable);
         let journal =

@@ -55,11 +55,12 @@ impl Log {
         let Some(left_out) = line else { return };
         let left_out = (left_out > 0).then_some(left_out);
         let peer = peer.map(tracing::field::display);
+        let trace_id = event.trace_id().map(tracing::field::display);
         match event.level() {
-            Level::Debug => tracing::debug!(peer, left_out, "{event}"),
-            Level::Info => tracing::info!(peer, left_out, "{event}"),
-            Level::Warn => tracing::warn!(peer, left_out, "{event}"),
-            Level::Error => tracing::error!(peer, left_out, "{event}"),
+            Level::Debug => tracing::debug!(trace_id, peer, left_out, "{event}"),
+            Level::Info => tracing::info!(trace_id, peer, left_out, "{event}"),
+            Level::Warn => tracing::warn!(trace_id, peer, left_out, "{event}"),
+            Level::Error => tracing::error!(trace_id, peer, left_out, "{event}"),
         }
     }
 

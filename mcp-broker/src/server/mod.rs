@@ -28,6 +28,7 @@ mod shared;
 mod shutdown;
 mod slow;
 mod state_dir;
+mod telemetry;
 mod timer;
 mod tls;
 mod unreachable;
@@ -36,7 +37,8 @@ pub use admin::AdminAddr;
 pub use builder::Builder;
 pub use config::{
     AuditConfig, AuthConfig, ClientCertificates, Config, ConfigError, ConsoleConfig, DurableConfig,
-    Key, Layers, LimitsConfig, Loaded, Origin, Origins, Problem, TimingConfig, TlsConfig,
+    Key, Layers, LimitsConfig, Loaded, LogConfig, LogFormat, Origin, Origins, Problem,
+    TelemetryConfig, TimingConfig, TlsConfig,
 };
 pub use error::{StartError, TlsError};
 pub use journal::MemoryJournal;

@@ -6,7 +6,8 @@
 //!
 //! 1. while the lock is held, frames are pushed to the lanes of their destinations, so that the
 //!    core's order is the order on every wire (a CANCEL can't overtake its ROUTE);
-//! 2. after it is released, each touched lane is flushed once, events are logged, and acts recorded.
+//! 2. after it is released, each touched lane is flushed once, events are logged, acts recorded,
+//!    and traces told.
 //!
 //! **Order of locks: core → connection table → lane buffer, and sink → lane buffer; never back, and
 //! none across an await.** Nobody holds a sink, that is: writes to the network, while holding the
@@ -30,8 +31,9 @@ use super::log::Log;
 use super::outgoing::Outgoing;
 use super::refused::Refused;
 use super::reload;
+use super::telemetry::Telemetry;
 use super::unreachable::Addresses;
-use crate::broker::{Act, ConnectionId, Core, Event, Mono, Now, Output};
+use crate::broker::{Act, ConnectionId, Core, Event, Mono, Now, Output, TaskTrace};
 
 /// What all tasks of a broker share.
 pub(super) struct Shared {
@@ -52,6 +54,8 @@ pub(super) struct Shared {
     pub(super) auth: Arc<Auth>,
     pub(super) refused: Refused,
     pub(super) reloads: reload::Gauges,
+    /// Off, when nobody says otherwise.
+    pub(super) telemetry: Telemetry,
     log: Log,
 }
 
@@ -74,6 +78,7 @@ pub(super) struct Outbox {
     acts: Vec<(Act, Option<SocketAddr>)>,
     /// From where an operator acts who has no connection of the core's.
     operator: Option<SocketAddr>,
+    traces: Vec<TaskTrace>,
 }
 
 impl Shared {
@@ -101,6 +106,7 @@ impl Shared {
             auth,
             refused: Refused::default(),
             reloads: reload::Gauges::started(),
+            telemetry: Telemetry::default(),
             log: Log::default(),
         }
     }
@@ -133,6 +139,9 @@ impl Shared {
         }
         for (act, peer) in outbox.acts.drain(..) {
             self.audit.record(audit::Event::of_core(act, peer));
+        }
+        for task in outbox.traces.drain(..) {
+            self.telemetry.ended(&task);
         }
         result
     }
@@ -237,6 +246,7 @@ impl Shared {
                     outbox.acts.push((*act, peer));
                 }
             }
+            Output::Traced(task) => outbox.traces.push(*task),
             Output::Event(event) => {
                 if Log::takes(&event) {
                     let peer = match &event {

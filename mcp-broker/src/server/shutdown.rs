@@ -5,7 +5,7 @@
 //!    ones may finish within the drain time, then they fail and their workers are told;
 //! 3. what is queued for each peer is flushed, and its connection closed with SHUTTING_DOWN; until
 //!    then the admin listener says that the broker is draining;
-//! 4. the journal is synced, and the audit log written.
+//! 4. the journal is synced, the last spans are sent, and the audit log is written.
 //!
 //! Each step is bounded: the whole takes at most the drain time and a few seconds, or some more when
 //! a disk hangs.
@@ -79,6 +79,7 @@ pub(super) async fn run(running: &mut Running) {
             tracing::error!("the journal does not end");
         }
     }
+    shared.telemetry.flush().await;
     if let Some(audit) = running.audit.take() {
         let log = shared.audit.clone();
         log.record(audit::Event::new(audit::Kind::Broker, "stop"));

@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use mcp_broker::broker::{
     Act, ConnectionId, Core, CoreConfig, Disconnect, Event, Identity, Mono, Now, Output, Record,
+    TaskTrace,
 };
 use mcp_proto::{
     Ack, ActionName, AttemptId, Cancel, CancelReason, Deliver, EncodedTask, ErrorCode, ErrorInfo,
@@ -29,6 +30,7 @@ pub(crate) struct Fixture {
     outputs: VecDeque<Outgoing>,
     pub(crate) events: Vec<Event>,
     pub(crate) acts: Vec<Act>,
+    pub(crate) traces: Vec<TaskTrace>,
     pub(crate) records: Vec<(u64, Record)>,
     /// When each attempt was routed.
     pub(crate) routed: HashMap<AttemptId, Mono>,
@@ -51,6 +53,7 @@ impl Fixture {
             outputs: VecDeque::new(),
             events: Vec::new(),
             acts: Vec::new(),
+            traces: Vec::new(),
             records: Vec::new(),
             routed: HashMap::new(),
             transcript: None,
@@ -66,6 +69,7 @@ impl Fixture {
             match output {
                 Output::Event(event) => self.events.push(event),
                 Output::Audit(act) => self.acts.push(*act),
+                Output::Traced(trace) => self.traces.push(*trace),
                 Output::Journal { seq, record } => self.records.push((seq, record)),
                 Output::Send { to, message } => {
                     self.outputs.push_back(Outgoing::Frame(to, message.into()));
@@ -77,6 +81,7 @@ impl Fixture {
                         ttl_ms,
                         stream_window_bytes,
                         input_follows,
+                        span_id,
                     } = route;
                     let task = EncodedTask(Bytes::copy_from_slice(payload.task()));
                     let message = Message::Route(Route {
@@ -86,6 +91,7 @@ impl Fixture {
                         task,
                         stream_window_bytes,
                         input_follows,
+                        span_id,
                     });
                     let body = Bytes::copy_from_slice(payload.body());
                     self.routed.insert(attempt_id, self.now.mono);

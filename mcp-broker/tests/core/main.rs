@@ -36,6 +36,7 @@ mod shutdown;
 mod split;
 mod streams;
 mod tasks;
+mod traces;
 mod turns;
 mod uploads;
 mod usage;

@@ -4,11 +4,11 @@ use mcp_broker::broker::{ConnectionId, Disconnect, Event, Identity};
 use mcp_proto::limits::MAX_BODY_BYTES;
 use mcp_proto::{
     ActionName, CancelReason, Chunk, ErrorCode, Executed, Labels, Message, Outcome, Priority,
-    Retry, Send, Subject, Task,
+    Retry, Send, Subject, Task, TraceId,
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, client_hello, idempotent, task};
+use crate::fixture::{Fixture, client_hello, idempotent, task, task_id};
 use crate::operator::Operator;
 
 const LIST: &str = "mcp.admin.tasks.list";
@@ -171,6 +171,7 @@ fn a_task_that_waits_is_shown_with_what_it_asked_for() {
         "priority": "high", "age_ms": 2_000, "status_ms": 2_000, "ttl_left_ms": 58_000,
         "attempts": 0, "delivery": "fast", "idempotent": true, "required_labels": {"gpu": "a100"},
         "waiters": 1, "chunks": 0, "context_trace": trace,
+        "trace_id": TraceId::of_task(&task_id("t")).to_string(),
     });
     assert_eq!(shown, expected);
     assert!(!shown.to_string().contains("input"));

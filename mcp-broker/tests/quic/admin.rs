@@ -68,7 +68,7 @@ fn samples(text: &str) -> HashMap<String, f64> {
                 "UNIT" => assert!(name.ends_with(&format!("_{text}")), "{line}"),
                 _ => panic!("{line}"),
             }
-            assert!(name.starts_with("mcp_"), "{line}");
+            assert!(name.starts_with("mcp_") || name.starts_with("process_"), "{line}");
             continue;
         }
         let (series, value) = line.rsplit_once(' ').unwrap();

@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod browser;
 mod console;
+mod contrib;
 mod durable;
 mod hostile;
 mod journal;

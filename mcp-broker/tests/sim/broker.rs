@@ -383,6 +383,7 @@ impl Running {
                     task,
                     stream_window_bytes: route.stream_window_bytes,
                     input_follows: route.input_follows,
+                    span_id: route.span_id,
                 });
                 (to, Frame { message, body: Bytes::copy_from_slice(payload.body()) })
             }
@@ -420,7 +421,7 @@ impl Running {
                 }
                 return self.entries.push_back((seq, record));
             }
-            Output::Audit(_) => return,
+            Output::Audit(_) | Output::Traced(_) => return,
             Output::Event(event) => return happened(&event, world),
         };
         let link = to.0;

@@ -22,6 +22,7 @@ use mcp_proto::{ActionName, NodeId, SessionId, Task};
 use crate::connect::Endpoint;
 use crate::connection::{Dialer, Timeouts};
 use crate::error::{ConnectError, InvalidTask};
+use crate::record::Recorder;
 use crate::task::TaskBuilder;
 
 pub(crate) use acceptance::Acceptance;
@@ -56,7 +57,12 @@ impl Drop for Owner {
 impl Client {
     /// Settings for a client of the broker at `endpoint`.
     pub fn builder(endpoint: Endpoint) -> ClientBuilder {
-        ClientBuilder { endpoint, timeouts: Timeouts::default(), settings: Settings::default() }
+        ClientBuilder {
+            endpoint,
+            timeouts: Timeouts::default(),
+            settings: Settings::default(),
+            recorder: Recorder::default(),
+        }
     }
 
     /// A task for a worker that serves `action`: 1 to 128 of `[A-Za-z0-9._:/-]`.
@@ -139,6 +145,7 @@ pub struct ClientBuilder {
     endpoint: Endpoint,
     timeouts: Timeouts,
     settings: Settings,
+    recorder: Recorder,
 }
 
 impl ClientBuilder {
@@ -168,11 +175,21 @@ impl ClientBuilder {
         self
     }
 
+    /// Makes a span of each task that is sampled, from `send` to its end, and gives it to `exporter`. A
+    /// task with a [`traceparent`](TaskBuilder::traceparent) is sampled when that says so, and of the
+    /// others this share, 0 to 1; the broker and the workers that have it are told. What is not
+    /// sampled here can be by the broker.
+    #[cfg(feature = "otlp")]
+    pub fn telemetry(mut self, exporter: mcp_telemetry::Exporter, sample_ratio: f64) -> Self {
+        self.recorder = Recorder::new(exporter, sample_ratio);
+        self
+    }
+
     /// Connects. One attempt: tries each address of the host, and fails when none answers in time.
     /// Must be called within a tokio runtime with I/O and time, which the client then uses.
     pub async fn connect(self) -> Result<Client, ConnectError> {
         let dialer = Dialer::new(&self.endpoint)?;
-        let session = Session::open(dialer, self.settings, self.timeouts).await?;
+        let session = Session::open(dialer, self.settings, self.timeouts, self.recorder).await?;
         Ok(Client { owner: Arc::new(Owner { session }) })
     }
 }

@@ -27,6 +27,7 @@ use super::pending::{Ended, Pending, Submission, local_end};
 use super::settlements::Settlements;
 use crate::connection::{self, Control, Dialer, Link, Peer, Timeouts};
 use crate::error::{CallError, ConnectError};
+use crate::record::{Recorder, Sent};
 use crate::task::{Delivered, TaskEnd};
 
 /// With more than this waiting to be written, tasks wait before they are sent.
@@ -61,6 +62,7 @@ pub(crate) struct Session {
     control: Control,
     stopped: CancellationToken,
     runtime: Handle,
+    recorder: Recorder,
 }
 
 struct State {
@@ -98,6 +100,8 @@ pub(crate) struct Draft {
     pub(crate) incoming: Option<Arc<Incoming>>,
     /// What follows the body.
     pub(crate) source: Option<Box<Source>>,
+    /// Set when it is recorded.
+    pub(crate) sent: Option<Box<Sent>>,
 }
 
 /// A task that was submitted.
@@ -108,6 +112,8 @@ pub(crate) struct Ticket {
     pub(crate) acceptance: Option<Acceptance>,
     /// See [`Draft::settles`].
     pub(crate) settles: bool,
+    /// See [`Draft::sent`].
+    pub(crate) sent: Option<Box<Sent>>,
     /// What is to be fed.
     feed: Option<Box<Feed>>,
 }
@@ -125,6 +131,7 @@ impl Session {
         mut dialer: Dialer,
         settings: Settings,
         timeouts: Timeouts,
+        recorder: Recorder,
     ) -> Result<Arc<Self>, ConnectError> {
         let session = Arc::new(Self {
             settings,
@@ -146,11 +153,16 @@ impl Session {
             control: Control::default(),
             stopped: CancellationToken::new(),
             runtime: Handle::current(),
+            recorder,
         });
         let (connection, ack) = dialer.dial(session.hello(), timeouts.connect).await?;
         session.connected(&connection.link, &ack);
         tokio::spawn(connection::run(session.clone(), dialer, connection, timeouts));
         Ok(session)
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     pub(super) fn next_task_id(&self) -> Option<TaskId> {
@@ -286,7 +298,7 @@ impl Session {
                 Some(_) | None => {}
             }
             let Draft { id, task, body, ttl, delay, incoming, source, .. } = draft;
-            let Draft { is_idempotent, is_durable, settles, .. } = draft;
+            let Draft { is_idempotent, is_durable, settles, sent, .. } = draft;
             let not_before = (!delay.is_zero()).then(|| deadline - (ttl - delay));
             let (end, ended_at) = oneshot::channel();
             let outgoing = source.as_ref().map(|source| self.outgoing(&id, body.len(), source));
@@ -316,7 +328,7 @@ impl Session {
             if let Some(link) = link {
                 link.flush_soon();
             }
-            Ticket { id, end: ended_at, acceptance, settles, feed }
+            Ticket { id, end: ended_at, acceptance, settles, sent, feed }
         };
         self.tell(ended);
         Ok(Ok(ticket))

@@ -21,6 +21,7 @@ use super::{Reply, TaskHandle, TaskStream};
 use crate::client::{Client, Draft, Incoming};
 use crate::conversation::{self, Conversation};
 use crate::error::{CallError, InvalidTask};
+use crate::record;
 use crate::worker::Job;
 
 /// Time to live of a task that does not say, beyond its delay.
@@ -284,8 +285,7 @@ impl TaskBuilder {
             task.parent = Some(parent.id.clone());
             task.depth = parent.depth + 1;
             task.shadow |= parent.shadow;
-            task.traceparent = parent.traceparent.clone();
-            task.tracestate = parent.tracestate.clone();
+            record::follow(task, parent);
         })
     }
 
@@ -339,8 +339,12 @@ impl TaskBuilder {
         let Self { client, task, body, ttl, start, settles, input, input_bytes } = self;
         let delay = start.delay();
         let ttl = ttl.unwrap_or(DEFAULT_TTL.saturating_add(delay));
-        let draft = task.and_then(|task| draft(task, body, ttl, delay));
-        let draft = draft.map(|it| Draft { incoming, settles: it.settles && settles, ..it });
+        let mut sent = None;
+        let draft = task.and_then(|mut task| {
+            sent = client.session().recorder().sending(&mut task);
+            draft(task, body, ttl, delay)
+        });
+        let draft = draft.map(|it| Draft { incoming, settles: it.settles && settles, sent, ..it });
         match (draft, input) {
             (Ok(draft), Some(input)) => {
                 let max_body_bytes = client.session().max_body_bytes();
@@ -368,6 +372,7 @@ fn draft(task: Task, body: Bytes, ttl: Duration, delay: Duration) -> Result<Draf
         delay,
         incoming: None,
         source: None,
+        sent: None,
     })
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::{Delivered, TaskEnd};
 use crate::client::{Acceptance, Client, Ticket, Told, local_end};
 use crate::error::CallError;
+use crate::record::Sent;
 
 /// A task that was sent. A future of its end; dropped before that, it cancels the task, unless
 /// [`detach`](Self::detach)ed. Keeps the client's connection open.
@@ -27,6 +28,7 @@ pub struct TaskHandle {
     /// Of a durable task.
     acceptance: Option<Acceptance>,
     settles: bool,
+    sent: Option<Box<Sent>>,
 }
 
 enum End {
@@ -39,8 +41,8 @@ enum End {
 impl TaskHandle {
     pub(super) fn new(client: Client, mut ticket: Ticket) -> Self {
         client.session().feed(&mut ticket);
-        let Ticket { id, end, acceptance, settles, .. } = ticket;
-        Self { id, client, end: End::Awaited(end), acceptance, settles }
+        let Ticket { id, end, acceptance, settles, sent, .. } = ticket;
+        Self { id, client, end: End::Awaited(end), acceptance, settles, sent }
     }
 
     /// The task's id.
@@ -144,6 +146,9 @@ impl Future for TaskHandle {
         if this.settles && this.is_kept(&delivered.deliver) {
             this.client.session().settle(&this.id);
         }
+        if let Some(sent) = this.sent.take() {
+            sent.ended(Some(&delivered.deliver));
+        }
         Poll::Ready(delivered.into())
     }
 }
@@ -158,6 +163,9 @@ impl Drop for TaskHandle {
     fn drop(&mut self) {
         if let End::Awaited(_) = self.end {
             self.client.session().abandon(&self.id);
+        }
+        if let Some(sent) = self.sent.take() {
+            sent.ended(None);
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{Handler, Worker};
 use crate::connect::Endpoint;
 use crate::connection::{Dialer, Timeouts};
 use crate::error::ConnectError;
+use crate::record::Recorder;
 
 /// Settings of a [`Worker`].
 #[must_use = "start() connects and registers"]
@@ -28,6 +29,7 @@ pub struct WorkerBuilder {
     service_type: ByteString,
     handlers: HashMap<ActionName, Arc<dyn Handler>>,
     timeouts: Timeouts,
+    recorder: Recorder,
     /// What is wrong with the above, the first thing.
     problem: Option<ConnectError>,
 }
@@ -44,6 +46,7 @@ impl WorkerBuilder {
             service_type: ByteString::new(),
             handlers: HashMap::new(),
             timeouts: Timeouts::default(),
+            recorder: Recorder::default(),
             problem: None,
         }
     }
@@ -128,6 +131,14 @@ impl WorkerBuilder {
         self
     }
 
+    /// Makes a span of each attempt whose task is sampled, from the beginning of its handler to its end,
+    /// and gives it to `exporter`. Whether it is sampled was decided by its client, or by the broker.
+    #[cfg(feature = "otlp")]
+    pub fn telemetry(mut self, exporter: mcp_telemetry::Exporter) -> Self {
+        self.recorder = Recorder::new(exporter, 0.0);
+        self
+    }
+
     /// Connects and registers. One attempt: fails when the broker can't be reached or refuses.
     pub async fn start(mut self) -> Result<Worker, ConnectError> {
         if let Some(problem) = self.problem.take() {
@@ -152,7 +163,9 @@ impl WorkerBuilder {
             readiness: Readiness::Ready,
         };
         let dialer = Dialer::new(&self.endpoint)?;
-        let registration = Registration::open(dialer, hello, self.handlers, self.timeouts).await?;
+        let (handlers, timeouts) = (self.handlers, self.timeouts);
+        let registration =
+            Registration::open(dialer, hello, handlers, timeouts, self.recorder).await?;
         Ok(Worker { registration })
     }
 

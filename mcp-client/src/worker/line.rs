@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::attempts::{Emitted, Sign};
 use super::inlet::{Inlet, Told};
 use super::serve::Registration;
+use crate::record::Processing;
 
 /// Between a handler and its worker. One is made for every attempt.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ struct Shared {
     changed: Notify,
     /// Parts of the result, for a client that takes none.
     collected: Mutex<BytesMut>,
+    /// Set when it is recorded.
+    processing: Option<Box<Processing>>,
 }
 
 impl Line {
@@ -38,20 +41,21 @@ impl Line {
         id: AttemptId,
         is_streamed: bool,
         input_follows: Option<InputLength>,
+        processing: Option<Box<Processing>>,
     ) -> Self {
-        Self::of(Arc::downgrade(registration), id, is_streamed, input_follows)
+        Self::of(Arc::downgrade(registration), id, is_streamed, input_follows, processing)
     }
 
     /// One that leads nowhere.
     #[cfg(test)]
     pub(crate) fn dead() -> Self {
-        Self::of(Weak::new(), AttemptId(0), false, None)
+        Self::of(Weak::new(), AttemptId(0), false, None, None)
     }
 
     /// The same, of an attempt with more input.
     #[cfg(test)]
     pub(crate) fn dead_with_input(length: InputLength) -> Self {
-        Self::of(Weak::new(), AttemptId(0), false, Some(length))
+        Self::of(Weak::new(), AttemptId(0), false, Some(length), None)
     }
 
     /// More input comes in.
@@ -66,6 +70,7 @@ impl Line {
         id: AttemptId,
         is_streamed: bool,
         input_follows: Option<InputLength>,
+        processing: Option<Box<Processing>>,
     ) -> Self {
         Self(Arc::new(Shared {
             registration,
@@ -75,6 +80,7 @@ impl Line {
             is_over: AtomicBool::new(false),
             changed: Notify::new(),
             collected: Mutex::default(),
+            processing,
         }))
     }
 
@@ -98,6 +104,11 @@ impl Line {
     /// Where more of the input comes in, if more follows.
     pub(super) fn inlet(&self) -> Option<&Inlet> {
         self.0.inlet.as_deref()
+    }
+
+    /// What is recorded of it, if anything is.
+    pub(super) fn processing(&self) -> Option<&Processing> {
+        self.0.processing.as_deref()
     }
 
     /// Says what was read of the input.

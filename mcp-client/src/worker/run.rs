@@ -23,6 +23,7 @@ pub(super) async fn run(registration: Arc<Registration>, start: Start) {
     while let Some(Start { id, handler, job }) = next.take() {
         let report = Report { registration: &registration, id, is_done: false };
         let line = job.line.clone();
+        begins(&line);
         // The call itself may panic, too.
         let completion = work(async move { handler.call(job).await }, line).await;
         next = report.complete(completion);
@@ -41,6 +42,7 @@ pub(super) struct Begun {
 pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
     let Start { handler, job, .. } = start;
     let line = job.line.clone();
+    begins(&line);
     let first_poll = || {
         let mut future = handler.call(job);
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
@@ -52,9 +54,9 @@ pub(super) fn begin(start: Start) -> Result<Completion, Begun> {
         Ok(Ok(Ok(reply))) if is_to_spill(&line, &reply) => {
             Err(Begun { future: Box::pin(ready(Ok(reply))), line })
         }
-        Ok(Ok(result)) => Ok(completion(Ok(result), &line)),
         Ok(Err(future)) => Err(Begun { future, line }),
-        Err(panic) => Ok(completion(Err(panic), &line)),
+        Ok(Ok(result)) => Ok(recorded(completion(Ok(result), &line), &line)),
+        Err(panic) => Ok(recorded(completion(Err(panic), &line), &line)),
     }
 }
 
@@ -73,12 +75,31 @@ async fn work(
     line: Line,
 ) -> Completion {
     let handled = async { Ok(spill(&line, handling.await?).await?) };
-    tokio::select! {
+    let completion = tokio::select! {
         // First, so that a handler that is done, or that reacts to the end itself, is heard.
         biased;
         result = AssertUnwindSafe(handled).catch_unwind() => completion(result, &line),
         () = line.ended() => Completion::Stopped,
+    };
+    recorded(completion, &line)
+}
+
+fn begins(line: &Line) {
+    if let Some(processing) = line.processing() {
+        processing.begins();
     }
+}
+
+fn recorded(completion: Completion, line: &Line) -> Completion {
+    if let Some(processing) = line.processing() {
+        processing.ended(match &completion {
+            Completion::Reply(_) => None,
+            Completion::Failed(error) => Some(error.info().code.name()),
+            Completion::Panicked(_) => Some("panicked"),
+            Completion::Stopped => Some("stopped"),
+        });
+    }
+    completion
 }
 
 fn completion(

@@ -25,6 +25,7 @@ use super::stats::WorkerStats;
 use super::{WorkerExit, WorkerStatus};
 use crate::connection::{self, Control, Dialer, Link, Peer, Received, SDK, Stop, Timeouts};
 use crate::error::ConnectError;
+use crate::record::Recorder;
 
 /// After the end of a drain, handlers that can't be stopped and results that can't be delivered are
 /// waited for this long.
@@ -45,6 +46,7 @@ pub(super) struct Registration {
     state: Mutex<State>,
     control: Control,
     status: watch::Sender<WorkerStatus>,
+    recorder: Recorder,
 }
 
 struct State {
@@ -75,6 +77,7 @@ impl Registration {
         hello: WorkerHello,
         handlers: HashMap<ActionName, Arc<dyn Handler>>,
         timeouts: Timeouts,
+        recorder: Recorder,
     ) -> Result<Arc<Self>, ConnectError> {
         let attempts = Attempts::new(hello.slots, hello.prefetch);
         let (connection, ack) = dialer.dial(as_hello(hello.clone()), timeouts.connect).await?;
@@ -89,6 +92,7 @@ impl Registration {
             state: Mutex::new(State { attempts, link: None, node_id, drain: None }),
             control: Control::default(),
             status: watch::Sender::new(WorkerStatus::Connected),
+            recorder,
         });
         registration.connected(&connection.link, &ack);
         tokio::spawn(connection::run(registration.clone(), dialer, connection, timeouts));
@@ -320,11 +324,13 @@ impl Registration {
         match received {
             Received::Frame(Frame { message: Message::Route(route), body }) => {
                 let Route { attempt_id: id, attempt, ttl_ms, task, .. } = route;
-                let Route { stream_window_bytes, input_follows, .. } = route;
+                let Route { stream_window_bytes, input_follows, span_id, .. } = route;
                 let deadline = arrived_at + Duration::from_millis(ttl_ms);
-                let line = Line::new(self, id, stream_window_bytes > 0, input_follows);
                 let job = task.decode().map(|task| {
-                    let task = Box::new(task);
+                    let mut task = Box::new(task);
+                    let processing = self.recorder.arrived(&mut task, (id, attempt), span_id);
+                    let is_streamed = stream_window_bytes > 0;
+                    let line = Line::new(self, id, is_streamed, input_follows, processing);
                     Job { task, body, deadline, attempt, line }
                 });
                 let handler = job.as_ref().ok().and_then(|it| self.handlers.get(&it.task.action));

@@ -294,7 +294,15 @@ fn task(id: u64, action: &str) -> Task {
 fn route_of(id: u64, task: Task, ttl_ms: u64) -> Route {
     let attempt_id = AttemptId(id);
     let task = task.encode();
-    Route { attempt_id, attempt: 1, ttl_ms, task, stream_window_bytes: 0, input_follows: None }
+    Route {
+        attempt_id,
+        attempt: 1,
+        ttl_ms,
+        task,
+        stream_window_bytes: 0,
+        input_follows: None,
+        span_id: None,
+    }
 }
 
 pub fn deliver(

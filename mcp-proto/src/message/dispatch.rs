@@ -13,6 +13,7 @@ use crate::error::{ErrorInfo, InvalidMessage};
 use crate::generated as wire;
 use crate::id::{AttemptId, TaskId};
 use crate::limits::{MAX_HEADERS, MAX_RESULT_HEADER_BYTES, MAX_TTL_MS};
+use crate::trace_context::SpanId;
 use crate::wire::{Reader, WireError, Writer, part};
 
 wire_enum! {
@@ -183,6 +184,9 @@ pub struct Route {
     pub stream_window_bytes: u32,
     /// See [`Send::input_follows`].
     pub input_follows: Option<InputLength>,
+    /// The attempt's span, of a task whose broker records its trace: the parent of what its worker
+    /// records.
+    pub span_id: Option<SpanId>,
 }
 
 /// What a [`Route`] says besides the task.
@@ -198,12 +202,15 @@ pub struct RouteHead {
     pub stream_window_bytes: u32,
     /// See [`Send::input_follows`].
     pub input_follows: Option<InputLength>,
+    /// See [`Route::span_id`].
+    pub span_id: Option<SpanId>,
 }
 
 impl Route {
     pub(super) fn parse(frame: &Bytes, it: &[u8]) -> Result<Self, WireError> {
         let (mut attempt_id, mut attempt, mut ttl_ms, mut task) = (0, 0, 0, &[][..]);
         let (mut stream_window_bytes, mut follows, mut input_bytes) = (0, false, 0);
+        let mut span_id = None;
         let mut fields = Reader(it);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -214,17 +221,19 @@ impl Route {
                 5 => stream_window_bytes = field.uint()?.min(u32::MAX.into()) as u32,
                 6 => follows = field.uint()? != 0,
                 7 => input_bytes = field.uint()?,
+                8 => span_id = SpanId::new(field.fixed64()?),
                 _ => {}
             }
         }
         let (attempt_id, task) = (AttemptId(attempt_id), EncodedTask(part(frame, task)));
         let input_follows = InputLength::from_fields(follows, input_bytes);
-        Ok(Self { attempt_id, attempt, ttl_ms, task, stream_window_bytes, input_follows })
+        Ok(Self { attempt_id, attempt, ttl_ms, task, stream_window_bytes, input_follows, span_id })
     }
 
     pub(super) fn write(&self, to: &mut Writer<'_>) {
-        let Self { attempt_id, attempt, ttl_ms, stream_window_bytes, input_follows, .. } = *self;
-        RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes, input_follows }
+        let Self { attempt_id, attempt, ttl_ms, stream_window_bytes, .. } = *self;
+        let Self { input_follows, span_id, .. } = *self;
+        RouteHead { attempt_id, attempt, ttl_ms, stream_window_bytes, input_follows, span_id }
             .write(&self.task.0, to);
     }
 }
@@ -238,6 +247,9 @@ impl RouteHead {
         to.uint(5, self.stream_window_bytes.into());
         if let Some(length) = self.input_follows {
             length.write(6, to);
+        }
+        if let Some(span_id) = self.span_id {
+            to.fixed64(8, span_id.get());
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::id::{ActionName, ActionRef, TaskId};
 use crate::limits::{
     MAX_DEPTH, MAX_HEADERS, MAX_LABELS, MAX_RETRY_WAIT_MS, MAX_TASK_BYTES, MAX_TASK_ID_BYTES,
 };
+use crate::trace_context::{TraceContext, TraceId};
 use crate::wire::{Reader, WireError, Writer, part};
 
 /// The header that makes a task a shadow task when its value is `true`, in any case.
@@ -99,7 +100,7 @@ pub struct Task {
     pub parent: Option<TaskId>,
     /// 0 without a parent, at most 16.
     pub depth: u8,
-    /// W3C Trace Context.
+    /// W3C Trace Context. Without a valid one, its trace is [`TraceId::of_task`].
     pub traceparent: ByteString,
     /// W3C Trace Context.
     pub tracestate: ByteString,
@@ -167,6 +168,12 @@ impl Task {
             idempotent: head.idempotent,
             shadow: head.shadow,
         })
+    }
+
+    /// The trace that it belongs to: its `traceparent`'s, or [`TraceId::of_task`].
+    pub fn trace_id(&self) -> TraceId {
+        let given = TraceContext::parse(self.traceparent.as_bytes());
+        given.map_or_else(|| TraceId::of_task(&self.id), |given| given.trace_id)
     }
 
     /// Its wire form, as SEND and ROUTE carry it.
@@ -244,6 +251,8 @@ pub struct TaskHead<'a> {
     pub tenant: &'a [u8],
     /// See [`Task::affinity_key`]; UTF-8.
     pub affinity_key: &'a [u8],
+    /// See [`Task::traceparent`]; UTF-8.
+    pub traceparent: &'a [u8],
     /// What most tasks have nothing of.
     pub extras: Option<Box<TaskExtras>>,
 }
@@ -341,6 +350,7 @@ impl<'a> TaskHead<'a> {
             shadow,
             tenant: it.tenant,
             affinity_key: it.affinity_key,
+            traceparent: it.traceparent,
             extras: TaskExtras::from_fields(it, &at)?,
             id,
         })

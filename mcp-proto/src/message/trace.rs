@@ -10,6 +10,7 @@ use super::field::wire_enum;
 use super::{Explanation, Outcome};
 use crate::id::{ActionName, NodeId, TaskId};
 use crate::limits::{MAX_DEPTH, MAX_HOPS, MAX_TRACE_BYTES};
+use crate::trace_context::TraceId;
 use crate::wire::{Field, Reader, WireError, Writer, part};
 
 wire_enum! {
@@ -50,6 +51,10 @@ pub struct ContextTrace {
     /// [`MAX_HOPS`] hops and as many children in [`MAX_TRACE_BYTES`], those of its children
     /// included, which are nested at most [`MAX_DEPTH`] deep.
     pub truncated: bool,
+    /// The trace that its client sent it in, if it did; else it is [`TraceId::of_task`]. Not told of
+    /// children.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<TraceId>,
 }
 
 /// A task that was sent by a handler of another one, while that was in flight.
@@ -209,6 +214,7 @@ impl ContextTrace {
             3 | 6 => self.truncated = true,
             4 => self.truncated |= field.uint()? != 0,
             5 => self.queue_us = field.uint()?,
+            7 => self.trace_id = field.bytes()?.try_into().ok().and_then(TraceId::from_bytes),
             _ => {}
         }
         Ok(())
@@ -220,6 +226,9 @@ impl ContextTrace {
             self.write_own(self.hops_that_fit(&mut Room::default()), 0, to);
         } else {
             self.write_fit(&self.fit(&mut Room::default(), MAX_DEPTH), to);
+        }
+        if let Some(trace_id) = self.trace_id {
+            to.bytes(7, &trace_id.to_bytes());
         }
     }
 

@@ -3,7 +3,7 @@
 mod view;
 
 use mcp_proto::limits::MAX_TTL_MS;
-use mcp_proto::{ErrorCode, ErrorInfo, TaskId};
+use mcp_proto::{ErrorCode, ErrorInfo, TaskId, TraceId};
 use serde::{Deserialize, Serialize};
 
 use super::{Named, ambiguous, json, limit, list};
@@ -106,9 +106,10 @@ impl Core {
         if let Scope::Own { session, .. } = scope {
             self.check_replay(session, number)?;
         }
+        let trace_id = self.trace_of_dead_letter(&id, number);
         self.replay_dead_letter(now, number, ttl_ms)?;
-        let by = by.to_owned();
-        self.event(Event::DeadLetterReplayed { task_id: id.clone(), by });
+        let (task_id, by) = (id.clone(), by.to_owned());
+        self.event(Event::DeadLetterReplayed { task_id, trace_id, by });
         json(&Replayed { task_id: &id, replayed: true })
     }
 
@@ -121,9 +122,10 @@ impl Core {
         let Some(number) = self.find_dead_letter(scope, &id, named)? else {
             return json(&None::<Dropped<'_>>);
         };
+        let trace_id = self.trace_of_dead_letter(&id, number);
         let dropped = self.drop_dead_letter(number);
-        let by = by.to_owned();
-        self.event(Event::DeadLetterDropped { task_id: id.clone(), by });
+        let (task_id, by) = (id.clone(), by.to_owned());
+        self.event(Event::DeadLetterDropped { task_id, trace_id, by });
         json(&Dropped { task_id: &id, dropped })
     }
 
@@ -144,6 +146,12 @@ impl Core {
                 *self.sessions.identity_of(identity) == kept.name.identity
             }
         }
+    }
+
+    fn trace_of_dead_letter(&self, id: &TaskId, number: u64) -> TraceId {
+        let kept = self.durable.dead_letters.get(number);
+        let given = kept.and_then(|kept| kept.letter.deliver.trace.decode().trace_id);
+        given.unwrap_or_else(|| TraceId::of_task(id))
     }
 
     /// The number of a task's dead letter, of whatever identity.

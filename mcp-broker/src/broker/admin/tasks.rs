@@ -188,18 +188,23 @@ impl Core {
         named: &Named,
     ) -> Result<Vec<u8>, ErrorInfo> {
         let id = named.task_id()?;
+        let mut trace_id = None;
         let (cancelled, status) = match self.find_named(scope, &id, named)? {
             None => return json(&None::<Cancelled<'_>>),
             Some(Found::Ended(kept)) => (false, Status::ended(kept.outcome)),
             Some(Found::InFlight(key)) => {
+                trace_id = self.tasks.get(key).map(Task::trace_id);
                 let cause = if scope == Scope::All { BY_OPERATOR } else { BY_CLIENT };
                 let cancelled = self.cancel_task(now, key, cause);
                 let decided = self.tasks.get(key).map(Status::of);
                 (cancelled, decided.unwrap_or(Status::Cancelled))
             }
         };
-        if cancelled && scope == Scope::All {
-            self.event(Event::TaskCancelled { task_id: id.clone(), by: by.to_owned() });
+        if scope == Scope::All
+            && let Some(trace_id) = trace_id.filter(|_| cancelled)
+        {
+            let (task_id, by) = (id.clone(), by.to_owned());
+            self.event(Event::TaskCancelled { task_id, trace_id, by });
         }
         json(&Cancelled { task_id: &id, cancelled, status })
     }

@@ -70,7 +70,7 @@ impl Core {
         last: Option<Box<ErrorInfo>>,
     ) {
         let Some(task) = self.tasks.get(key) else { return };
-        let task_id = task.id.clone();
+        let (task_id, trace_id) = (task.id.clone(), task.trace_id());
         let (workers, message) = if self.is_poisoned(key) {
             let faults = task.faults();
             let message = format!(
@@ -86,7 +86,7 @@ impl Core {
             return;
         };
         self.stats.poisoned += 1;
-        self.event(Event::TaskPoisoned { task_id, action, workers });
+        self.event(Event::TaskPoisoned { task_id, trace_id, action, workers });
         let mut error = ErrorInfo::new(ErrorCode::Poisoned, message);
         error.node_id = node_id.clone();
         error.causes.extend(last.map(|it| Cause { code: it.code, message: it.message, node_id }));

@@ -1,17 +1,21 @@
 //! The metrics as text, in the OpenMetrics format, which Prometheus and most others read.
 
 mod experiments;
+mod process;
 
 use std::fmt;
 
+use mcp_telemetry::Exported;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode as encode_text;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
     NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+
+use process::Process;
 
 use super::super::audit;
 use super::super::auth;
@@ -29,14 +33,15 @@ const PREFIX: &str = "mcp";
 /// A gauge of an action, where it has one.
 type Gauge = fn(&ActionMetrics) -> Option<u64>;
 
-/// Writes the metrics, and those of the journal, of the audit log and of authentication where there are
-/// any.
+/// Writes the metrics, those of the journal, of the audit log, of authentication and of spans where there
+/// are any, and those of the process.
 pub(super) fn encode(
     metrics: Metrics,
     journal: Option<Figures>,
     audit: Option<audit::Figures>,
     auth: Option<auth::Figures>,
     server: ServerFigures,
+    exported: Option<Exported>,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(metrics));
@@ -50,8 +55,16 @@ pub(super) fn encode(
         registry.register_collector(Box::new(auth));
     }
     registry.register_collector(Box::new(server));
+    if let Some(exported) = exported {
+        registry.register_collector(Box::new(Spans(exported)));
+    }
+    // Named as for any process.
+    let mut process = Registry::default();
+    process.register_collector(Box::new(Process));
     let mut text = String::new();
-    encode_text(&mut text, &registry)?;
+    encode_registry(&mut text, &registry)?;
+    encode_registry(&mut text, &process)?;
+    encode_eof(&mut text)?;
     Ok(text)
 }
 
@@ -146,6 +159,19 @@ impl Collector for auth::Figures {
             .encode_gauge(&u64::from(self.is_offline))?;
         let help = "Identities that were let in, or stayed, because they were verified before";
         to.counter("auth_offline_admissions", help, self.offline_admissions)
+    }
+}
+
+#[derive(Debug)]
+struct Spans(Exported);
+
+impl Collector for Spans {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut to = Families(encoder);
+        let Exported { sent, lost } = self.0;
+        to.counter("spans_exported", "Spans that the collector took", sent)?;
+        let help = "Spans that were too many at once, or that the collector did not take";
+        to.counter("spans_lost", help, lost)
     }
 }
 

@@ -109,11 +109,12 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
     };
     let journal = shared.journal.as_ref().map(|it| it.figures());
     let audit = shared.audit.is_on().then(|| shared.audit.figures());
+    let exported = shared.telemetry.exported();
     let auth = shared.auth.figures();
     let server =
         ServerFigures { refused: shared.refused.counts(), reloads: shared.reloads.figures() };
     // Up to some milliseconds for many actions, in which the runtime has other things to do.
-    let encode = move || exposition::encode(metrics, journal, audit, auth, server);
+    let encode = move || exposition::encode(metrics, journal, audit, auth, server, exported);
     let text = tokio::task::spawn_blocking(encode).await;
     match text {
         Ok(Ok(body)) => (StatusCode::OK, [(CONTENT_TYPE, exposition::CONTENT_TYPE)], body),

@@ -17,6 +17,7 @@ impl Config {
         self.durable.check()?;
         self.tls.check()?;
         self.auth.check()?;
+        self.telemetry.check()?;
         self.scheduling
             .check()
             .map_err(|(key, problem)| wrong(format!("scheduling.{key}"), problem))?;
@@ -99,6 +100,14 @@ mod tests {
             (
                 "[actions.a]\nfallback = [{ action = 'a' }]",
                 "actions.\"a\".fallback names the action that it is for",
+            ),
+            (
+                "[telemetry]\notlp_endpoint = 'https://h:1'",
+                "telemetry.otlp_endpoint is not http://HOST:PORT",
+            ),
+            (
+                "[telemetry]\nsample_ratio = 1.5",
+                "telemetry.sample_ratio is 1.5; allowed are 0 to 1",
             ),
             ("[tls]\ncert_file = 'c'", "tls.key_file is missing"),
             ("[limits]\noutgoing_hard_bytes = 1", "limits.outgoing_hard_bytes is 1"),

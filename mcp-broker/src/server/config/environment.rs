@@ -11,7 +11,7 @@ const PREFIX: &str = "MCP_";
 const SEPARATOR: &str = "__";
 
 /// A variable by another name, as it was called first.
-const ALIASES: [(&str, &str); 1] = [("MCP_STATE", "state_dir")];
+const ALIASES: [(&str, &str); 2] = [("MCP_STATE", "state_dir"), ("MCP_LOG", "log.level")];
 
 /// Values by the paths of their keys, with the variables that have them, and what is wrong. Variables
 /// that are no key's are not ours: MCP is also the name of other things.

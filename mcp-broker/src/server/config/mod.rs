@@ -11,9 +11,11 @@ mod error;
 mod file;
 mod layers;
 mod limits;
+mod log;
 mod origin;
 mod schema;
 mod show;
+mod telemetry;
 mod timing;
 mod tls;
 
@@ -32,8 +34,10 @@ pub use durable::DurableConfig;
 pub use error::{ConfigError, Problem};
 pub use layers::{Layers, Loaded};
 pub use limits::LimitsConfig;
+pub use log::{LogConfig, LogFormat};
 pub use origin::{Origin, Origins};
 pub use schema::Key;
+pub use telemetry::TelemetryConfig;
 pub use timing::TimingConfig;
 pub use tls::TlsConfig;
 
@@ -97,6 +101,10 @@ pub struct Config {
     pub durable: DurableConfig,
     /// The audit log.
     pub audit: AuditConfig,
+    /// The log of the process `mcp-broker`.
+    pub log: LogConfig,
+    /// Spans of tasks, for OpenTelemetry.
+    pub telemetry: TelemetryConfig,
     /// How workers are chosen.
     pub scheduling: ActionRules,
     /// The rules of these actions. In a file, what one of them does not say is as in `scheduling`.
@@ -119,6 +127,8 @@ impl Default for Config {
             timing: TimingConfig::default(),
             durable: DurableConfig::default(),
             audit: AuditConfig::default(),
+            log: LogConfig::default(),
+            telemetry: TelemetryConfig::default(),
             scheduling: ActionRules::default(),
             actions: BTreeMap::new(),
         }

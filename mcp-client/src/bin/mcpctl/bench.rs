@@ -93,7 +93,7 @@ impl Bench {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
         let endpoint = global.endpoint()?;
         let [interrupted] = signals::tokens()?;
-        let client = connect::client(endpoint, &interrupted).await?;
+        let client = connect::recorded_client(global, endpoint, &interrupted).await?;
         let load = Load::new(&client, &self);
         load.run(&interrupted).await;
         let tally = load.tally();

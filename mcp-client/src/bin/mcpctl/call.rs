@@ -167,7 +167,7 @@ impl Call {
         let endpoint = global.endpoint()?;
         let input = self.input.open().await?;
         let [interrupted] = signals::tokens()?;
-        let client = connect::client(endpoint, &interrupted).await?;
+        let client = connect::recorded_client(global, endpoint, &interrupted).await?;
         let (worker, traced) = (self.worker(), self.trace.then(|| self.action.clone()));
         let (is_explained, is_durable) = (self.explain, self.durable);
         if self.detach {

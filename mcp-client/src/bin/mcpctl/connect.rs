@@ -2,20 +2,44 @@
 
 use std::future::Future;
 
-use mcp_client::{CallError, Client, Endpoint, TaskEnd};
+use mcp_client::{CallError, Client, ClientBuilder, Endpoint, TaskEnd};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Exit, Failure};
-use crate::global::cannot_connect;
+use crate::global::{Global, cannot_connect};
 use crate::report;
+
+/// The name of this program in logs and traces.
+pub(crate) const SERVICE_NAME: &str = "mcpctl";
 
 /// Connects, unless interrupted.
 pub(crate) async fn client(
     endpoint: Endpoint,
     interrupted: &CancellationToken,
 ) -> Result<Client, Failure> {
+    connect(Client::builder(endpoint.clone()), endpoint, interrupted).await
+}
+
+/// The same, of a client whose tasks are recorded as traces, if that is wanted.
+pub(crate) async fn recorded_client(
+    global: &Global,
+    endpoint: Endpoint,
+    interrupted: &CancellationToken,
+) -> Result<Client, Failure> {
+    let mut builder = Client::builder(endpoint.clone());
+    if let Some(exporter) = global.exporter(SERVICE_NAME) {
+        builder = builder.telemetry(exporter, global.sample_ratio);
+    }
+    connect(builder, endpoint, interrupted).await
+}
+
+async fn connect(
+    builder: ClientBuilder,
+    endpoint: Endpoint,
+    interrupted: &CancellationToken,
+) -> Result<Client, Failure> {
     tokio::select! {
-        client = Client::builder(endpoint.clone()).connect() => {
+        client = builder.connect() => {
             client.map_err(|error| cannot_connect(Some(&endpoint), &error))
         }
         () = interrupted.cancelled() => Err(Failure::cancelled()),

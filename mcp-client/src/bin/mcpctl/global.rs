@@ -2,9 +2,12 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
+use mcp_client::telemetry::{Exporter, Format, OtlpEndpoint};
 use mcp_client::{ConnectError, Endpoint};
+use tracing_subscriber::EnvFilter;
 
 use crate::exit::{Exit, Failure};
 
@@ -57,6 +60,51 @@ pub(crate) struct Global {
         display_order = 100
     )]
     pub(crate) output: Output,
+
+    /// Also write a log to stderr: error, warn, info, debug, trace, or by module [env: MCP_LOG]
+    #[arg(long, global = true, value_name = "FILTER", help_heading = "Telemetry")]
+    log: Option<String>,
+
+    /// How: text, or json, an object a line with timestamp, level, service_name, and trace_id where
+    /// it is about a task
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_parser = ["text", "json"],
+        help_heading = "Telemetry"
+    )]
+    log_format: Option<String>,
+
+    /// Collector that takes spans of tasks, OTLP over HTTP, such as http://127.0.0.1:4318
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        hide_env_values = true,
+        help_heading = "Telemetry"
+    )]
+    otlp_endpoint: Option<OtlpEndpoint>,
+
+    /// With --otlp-endpoint, the share of the tasks sent of which spans are made, 0 to 1
+    #[arg(
+        long,
+        global = true,
+        value_name = "SHARE",
+        default_value_t = 1.0,
+        value_parser = share,
+        help_heading = "Telemetry"
+    )]
+    pub(crate) sample_ratio: f64,
+
+    #[arg(skip)]
+    exporter: OnceLock<Exporter>,
+}
+
+fn share(text: &str) -> Result<f64, &'static str> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or("is not a number from 0 to 1")
 }
 
 /// What names a broker, in one place: the command line, or the environment.
@@ -81,6 +129,48 @@ enum Choice<'a> {
 }
 
 impl Global {
+    /// Writes the log of this program, if that is wanted. Whether it does.
+    pub(crate) fn start_log(&self, service_name: &'static str) -> Result<(), Failure> {
+        let variable = || env::var("MCP_LOG").ok().filter(|it| !it.is_empty());
+        let Some(filter) = self.log.clone().or_else(variable).or_else(|| {
+            let is_json = self.log_format.is_some();
+            is_json.then(|| "info,quinn_udp=error".to_owned())
+        }) else {
+            return Ok(());
+        };
+        let filter = EnvFilter::try_new(&filter)
+            .map_err(|error| Failure::usage(format_args!("--log {filter:?}: {error}")))?;
+        let format = if self.logs_json() { Format::Json } else { Format::Text };
+        format.start(service_name, filter);
+        Ok(())
+    }
+
+    /// Whether all that is told on the way is to be a line of JSON.
+    pub(crate) fn logs_json(&self) -> bool {
+        self.log_format.as_deref() == Some("json")
+    }
+
+    /// Where spans go, if they are wanted.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub(crate) fn exporter(&self, service_name: &'static str) -> Option<Exporter> {
+        let endpoint = self.otlp_endpoint.as_ref()?;
+        let resource = || {
+            let version = env!("CARGO_PKG_VERSION").into();
+            vec![("service.name", service_name.into()), ("service.version", version)]
+        };
+        let start = || Exporter::start(endpoint.clone(), resource());
+        Some(self.exporter.get_or_init(start).clone())
+    }
+
+    /// Waits until the spans are sent.
+    pub(crate) async fn flush(&self) {
+        if let Some(exporter) = self.exporter.get() {
+            exporter.flush().await;
+        }
+    }
+
     /// The broker that the options, or else the environment, or else the default state directory
     /// name.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {

@@ -73,7 +73,8 @@ enum Command {
 
 impl Cli {
     async fn run(self) -> Result<Exit, Failure> {
-        match self.command {
+        self.global.start_log(self.command.service_name())?;
+        let ended = match self.command {
             Command::Call(command) => command.run(&self.global).await,
             Command::Send(command) => command.run(&self.global).await,
             #[cfg(unix)]
@@ -84,6 +85,19 @@ impl Cli {
             Command::Dlq(command) => command.run(&self.global).await,
             Command::Explain(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
+        };
+        self.global.flush().await;
+        ended
+    }
+}
+
+impl Command {
+    /// By which name it is known in logs and traces.
+    fn service_name(&self) -> &'static str {
+        match self {
+            #[cfg(unix)]
+            Command::Worker(_) => worker::SERVICE_NAME,
+            _ => connect::SERVICE_NAME,
         }
     }
 }

@@ -129,7 +129,7 @@ impl Send {
         })?;
         let endpoint = global.endpoint()?;
         let [interrupted] = signals::tokens()?;
-        let client = connect::client(endpoint, &interrupted).await?;
+        let client = connect::recorded_client(global, endpoint, &interrupted).await?;
         let progress = Progress::new(lines.total_bytes);
         let mut tally = Tally::new();
 

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
+use mcp_client::telemetry::Exporter;
 use mcp_client::{ActionName, AgentId, Endpoint, Worker, WorkerExit, WorkerStatus};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -14,6 +15,9 @@ use crate::exit::{Exit, Failure};
 use crate::global::{Global, cannot_connect};
 use crate::{parse, signals};
 use backend::{Backend, BackendArgs};
+
+/// The name of this program in logs and traces.
+pub(crate) const SERVICE_NAME: &str = "mcp-worker";
 
 /// The option of a worker that gets shadow tasks, after others.
 pub(crate) const SHADOW_WORKER: &str = " --label shadow=true";
@@ -95,22 +99,24 @@ pub(crate) struct WorkerArgs {
 
 impl WorkerArgs {
     pub(crate) async fn run(self, global: &Global) -> Result<Exit, Failure> {
+        let notes = Notes { are_json: global.logs_json() };
+        let exporter = global.exporter(SERVICE_NAME);
         let backend = self.backend.backend()?;
         let endpoint = global.endpoint()?;
         let [drain, stop] = signals::tokens()?;
         let drain_timeout = self.drain_timeout;
         let about = self.about();
         let worker = tokio::select! {
-            worker = self.start(endpoint, backend) => worker?,
+            worker = self.start(endpoint, backend, exporter) => worker?,
             () = drain.cancelled() => return Err(Failure::cancelled()),
         };
-        note(&worker, format_args!("registered as {} ({about})", worker.node_id()));
+        notes.tell(&worker, format_args!("registered as {} ({about})", worker.node_id()));
 
         let exit = tokio::select! {
-            exit = closed(&worker) => exit,
+            exit = closed(&worker, &notes) => exit,
             () = drain.cancelled() => {
                 let running = worker.stats().running;
-                note(&worker, format_args!("drains: {running} running"));
+                notes.tell(&worker, format_args!("drains: {running} running"));
                 tokio::select! {
                     exit = worker.drain(drain_timeout) => exit,
                     () = stop.cancelled() => {
@@ -123,7 +129,7 @@ impl WorkerArgs {
         };
         match exit {
             WorkerExit::Drained => {
-                note(&worker, format_args!("drained"));
+                notes.tell(&worker, format_args!("drained"));
                 Ok(Exit::Ok)
             }
             WorkerExit::Replaced => Err(Failure::new(
@@ -149,12 +155,20 @@ impl WorkerArgs {
         format!("actions: {}, slots: {}", actions.join(", "), self.slots)
     }
 
-    async fn start(self, endpoint: Endpoint, backend: Backend) -> Result<Worker, Failure> {
+    async fn start(
+        self,
+        endpoint: Endpoint,
+        backend: Backend,
+        exporter: Option<Exporter>,
+    ) -> Result<Worker, Failure> {
         let mut builder = Worker::builder(endpoint.clone()).slots(self.slots);
         builder = match self.agent_id {
             Some(id) => builder.agent_id(id),
             None => builder.agent_id(new_agent_id(self.actions[0].as_str())),
         };
+        if let Some(exporter) = exporter {
+            builder = builder.telemetry(exporter);
+        }
         for (key, value) in self.label {
             builder = builder.label(key, value);
         }
@@ -172,17 +186,20 @@ fn new_agent_id(action: &str) -> String {
 }
 
 /// Tells when the connection breaks and when it is back, until the worker has stopped.
-async fn closed(worker: &Worker) -> WorkerExit {
+async fn closed(worker: &Worker, notes: &Notes) -> WorkerExit {
     let mut status = worker.status();
     while status.changed().await.is_ok() {
         // Not borrowed while it is told, which may block.
         let now = status.borrow_and_update().clone();
         match now {
             WorkerStatus::Connected => {
-                note(worker, format_args!("reconnected as {}", worker.node_id()));
+                notes.tell(worker, format_args!("reconnected as {}", worker.node_id()));
             }
             WorkerStatus::Disconnected => {
-                note(worker, format_args!("disconnected; tries again until the broker answers"));
+                notes.tell(
+                    worker,
+                    format_args!("disconnected; tries again until the broker answers"),
+                );
             }
             _ => break,
         }
@@ -190,9 +207,20 @@ async fn closed(worker: &Worker) -> WorkerExit {
     worker.closed().await
 }
 
-fn note(worker: &Worker, what: std::fmt::Arguments<'_>) {
-    // Nobody may be reading any more; the worker works on.
-    let _ = writeln!(io::stderr(), "worker {} {what}", worker.agent_id());
+/// What is told on the way.
+struct Notes {
+    are_json: bool,
+}
+
+impl Notes {
+    fn tell(&self, worker: &Worker, what: std::fmt::Arguments<'_>) {
+        let agent_id = worker.agent_id().as_str();
+        if self.are_json {
+            return tracing::info!(agent_id, "{what}");
+        }
+        // Nobody may be reading any more; the worker works on.
+        let _ = writeln!(io::stderr(), "worker {agent_id} {what}");
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use mcp_proto::limits::MAX_HOPS;
 use mcp_proto::{
     ActionName, AgentId, ContextTrace, Deliver, Delivery, ErrorCode, ErrorInfo, Executed, Frame,
-    FrameCodec, Incoming, Labels, Limits, Message, NodeId, Outcome, Priority, TaskId,
+    FrameCodec, Incoming, Labels, Limits, Message, NodeId, Outcome, Priority, TaskId, TraceId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +92,7 @@ pub(super) struct View<'a> {
     row: Row<'a>,
     #[serde(flatten)]
     asked: Option<Asked<'a>>,
+    trace_id: TraceId,
     chunks: u32,
     /// The step of the fallback chain that has it, or answered it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -185,6 +186,7 @@ impl Core {
                 waiters: task.waiters.len(),
                 hedge_agent_id: hedge_agent.map(|agent| &agent.id),
             }),
+            trace_id: task.trace_id(),
             chunks: self.streams.chunks(task.stream).0,
             fallback: task.detour().and_then(Detour::told),
             executed: None,
@@ -206,14 +208,17 @@ impl Core {
         kept: &'a Kept,
     ) -> Result<View<'a>, ErrorInfo> {
         let Deliver { executed, error, trace, chunks, fallback, .. } = told(kept)?;
+        let context_trace = trace.into_decoded();
+        let trace_id = context_trace.trace_id;
         Ok(View {
             row: self.row_of_ended(now, kept),
             asked: None,
+            trace_id: trace_id.unwrap_or_else(|| TraceId::of_task(&kept.task_id)),
             chunks,
             fallback,
             executed: Some(executed),
             error,
-            context_trace: trace.into_decoded(),
+            context_trace,
         })
     }
 

@@ -17,6 +17,9 @@ pub(super) fn text(info: &TaskInfo) -> String {
         let _ = writeln!(text, "{name:<9} {value}");
     };
     line("task", format!("{}, of {}", it.task_id, it.identity));
+    if let Some(trace_id) = info.trace_id {
+        line("trace", trace_id.to_string());
+    }
     line("action", format!("{}, priority {}", it.action, it.priority));
     let ended = match info.executed {
         Some(executed) => format!("{} ago, executed: {executed}", ms(it.status_ms)),
@@ -128,6 +131,7 @@ mod tests {
             required_labels: Some([("gpu".to_owned(), "a100".to_owned())].into()),
             waiters: Some(2),
             hedge_agent_id: Some("upper-2".try_into().unwrap()),
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736".parse().ok(),
             chunks: 5,
             fallback: None,
             executed: None,
@@ -136,6 +140,7 @@ mod tests {
         };
         let expected = "\
 task      t-1, of anonymous
+trace     4bf92f3577b34da6a3ce929d0e0e4736
 action    upper, priority high
 status    running for 250 ms
 age       3.00 s, 27.0 s left to live
@@ -162,6 +167,7 @@ attempts  2
             required_labels: None,
             waiters: None,
             hedge_agent_id: None,
+            trace_id: None,
             chunks: 0,
             fallback: Some("action:small".into()),
             executed: Some(Executed::Maybe),
