@@ -201,7 +201,7 @@ impl Core {
     /// Who asks.
     fn operator(&self, session: SessionKey) -> String {
         let operator = self.sessions.get(session);
-        operator.map_or_else(String::new, |it| self.sessions.identity_of(it.identity).to_string())
+        operator.map_or_else(String::new, |it| self.identities.get(it.identity).to_string())
     }
 }
 

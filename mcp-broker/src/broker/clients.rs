@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use mcp_proto::{Deliver, EncodedFrame, ErrorCode, SessionId, TaskId};
 
+use super::identities::IdentityKey;
 use super::peers::Refusal;
-use super::sessions::{ClientSession, IdentityKey, SessionKey};
+use super::sessions::{ClientSession, SessionKey};
 use super::{ConnectionId, Core, Event, Now, Output, Timer};
 
 impl Core {

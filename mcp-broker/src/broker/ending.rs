@@ -324,7 +324,7 @@ impl Core {
         let Task { identity, name_hash, fingerprint, received, stream, .. } = *task;
         let Task { priority, tenant, attempts, subqueue, pool: pool_key, .. } = *task;
         let durable = task.is_durable.then(|| task.payload.clone());
-        self.sessions.usage_mut(identity).end(task.payload.len());
+        self.identities.usage_mut(identity).end(task.payload.len());
         self.tasks.remove(key);
         let Some(pool) = self.pools.get_mut(pool_key) else { return };
         pool.tasks -= 1;

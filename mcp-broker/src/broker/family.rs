@@ -13,8 +13,9 @@ use mcp_proto::{
 };
 
 use super::ending::End;
+use super::identities::IdentityKey;
 use super::inflight::{Task, TaskKey, TaskState, Tasks};
-use super::sessions::{IdentityKey, SessionKey};
+use super::sessions::SessionKey;
 use super::{Core, Mono, Now};
 
 /// What ties a task to others, or to a connection. Most tasks have nothing of it.

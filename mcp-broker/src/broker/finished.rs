@@ -5,8 +5,8 @@ use hashbrown::HashTable;
 use mcp_proto::{ActionName, EncodedFrame, ErrorCode, NodeId, Outcome, Priority, TaskId};
 use std::collections::VecDeque;
 
+use super::identities::IdentityKey;
 use super::inflight::Name;
-use super::sessions::IdentityKey;
 use super::time::Mono;
 
 /// What a kept outcome costs besides its frame: about the size of its entry, and of its place in the
@@ -141,6 +141,10 @@ impl Finished {
         self.names.insert_unique(hash, place, |it| at(rings, *it).map_or(0, |it| it.name_hash));
     }
 
+    pub(super) fn identities(&self) -> impl Iterator<Item = IdentityKey> {
+        self.rings.iter().flat_map(|ring| &ring.kept).map(|kept| kept.identity)
+    }
+
     pub(super) fn find(&self, name: Name<'_>) -> Option<&Kept> {
         let is_it = |it: &Place| is_kept(&self.rings, *it, name.identity, name.id);
         at(&self.rings, *self.names.find(name.hash, is_it)?)
@@ -202,8 +206,8 @@ fn is_kept(rings: &[Ring; 2], place: Place, identity: IdentityKey, id: &TaskId) 
 mod tests {
     use mcp_proto::{Deliver, Executed};
 
+    use super::super::identities::Identities;
     use super::super::identity::Identity;
-    use super::super::sessions::Sessions;
     use super::*;
 
     fn hash(id: &str) -> u64 {
@@ -234,7 +238,7 @@ mod tests {
     }
 
     fn identity() -> IdentityKey {
-        Sessions::new(1).identity(&Identity::anonymous())
+        Identities::new(1).key_of(&Identity::anonymous())
     }
 
     fn find(it: &Finished, id: &str) -> Option<u64> {

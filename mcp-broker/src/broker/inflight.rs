@@ -43,11 +43,12 @@ use super::fallback::Detour;
 use super::family::Kin;
 use super::health::Faults;
 use super::hedging::Hedge;
+use super::identities::IdentityKey;
 use super::mirror::Mirrored;
 use super::pool::PoolKey;
 use super::queue::{Rank, Spot, Tenant};
 use super::registry::{AgentKey, Registry};
-use super::sessions::{IdentityKey, SessionKey};
+use super::sessions::SessionKey;
 use super::slab::{Key, Slab};
 use super::split::Assigned;
 use super::streams::StreamKey;
@@ -534,6 +535,10 @@ impl Tasks {
     pub(super) fn oldest(&self, of_pool: &Arrivals) -> Option<Mono> {
         let oldest = of_pool.oldest(&self.waiting).next()?;
         self.slab.at(oldest).map(|task| task.received)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Task> {
+        self.slab.iter().map(|(_, task)| task)
     }
 
     pub(super) fn keys(&self) -> Vec<TaskKey> {

@@ -13,10 +13,10 @@ use smallvec::SmallVec;
 
 use super::balancer::Ask;
 use super::family::{NOT_NEEDED, WITH_BROKER};
+use super::identities::Identities;
 use super::inflight::{Extras, Task, TaskKey, TaskState};
 use super::mirror::{Comparison, Half, Mirrored, Place};
 use super::pool::{Choice, PoolKey};
-use super::sessions::Sessions;
 use super::{Core, Now, shadow};
 
 /// A copy takes at most so long: one that hangs gives its place back.
@@ -95,7 +95,7 @@ impl Core {
 
     fn route_copy(&mut self, now: Now, original: TaskKey, action: ActionName, copied: Copied) {
         let Copied { pool: pool_key, subqueue, choice, task, encoded } = copied;
-        let identity = Sessions::BROKER;
+        let identity = Identities::BROKER;
         let name_hash = self.tasks.name(identity, &task.id).hash;
         let id = self.mirrors.issued;
         let Some(it) = self.tasks.get_mut(original) else { return };
@@ -112,7 +112,7 @@ impl Core {
         pool.tasks += 1;
         pool.subqueues[subqueue].tasks += 1;
         let tenant = pool.tenants.enter(now.mono, task.tenant.as_bytes());
-        self.sessions.usage_mut(identity).begin(payload.len());
+        self.identities.usage_mut(identity).begin(payload.len());
         let copy = self.tasks.insert(Task {
             id: task.id,
             identity,

@@ -42,6 +42,7 @@ mod hash;
 mod health;
 mod hedging;
 mod histogram;
+mod identities;
 mod identity;
 mod inflight;
 mod liveness;
@@ -124,6 +125,7 @@ use durable::{Durable, LedgerKey};
 use fallback::{Answers, Degraded};
 use finished::Finished;
 use health::Memory;
+use identities::Identities;
 use inflight::{Attempt, AttemptIds, AttemptKey, TaskKey, Tasks};
 use metrics::Measured;
 use mirror::Mirrors;
@@ -155,6 +157,7 @@ pub struct Core {
     attempts: Slab<Attempt>,
     attempt_ids: AttemptIds,
     sessions: Sessions,
+    identities: Identities,
     finished: Finished,
     answers: Answers,
     streams: Streams,
@@ -238,6 +241,7 @@ impl Core {
             attempts: Slab::default(),
             attempt_ids: AttemptIds::new(config.epoch),
             sessions: Sessions::new(seed()),
+            identities: Identities::new(seed()),
             finished: Finished::new(config.kept_results, config.kept_result_bytes),
             answers: Answers::new(config.cached_answers, config.cached_answer_bytes, seed()),
             streams: Streams::new(config.stream_bytes, config.kept_results),

@@ -8,8 +8,9 @@ use mcp_proto::{
 };
 
 use super::audit::Act;
+use super::identities::IdentityKey;
 use super::registry::AgentKey;
-use super::sessions::{IdentityKey, SessionKey};
+use super::sessions::SessionKey;
 use super::talk::Talk;
 use super::timers::TimerKey;
 use super::{ConnectionId, Core, Disconnect, Event, Identity, Now, Output, Timer};
@@ -34,9 +35,10 @@ pub(super) type Refusal = (ErrorCode, String);
 impl Core {
     /// A peer has connected; its identity is what the connection proved.
     pub fn handle_connected(&mut self, now: Now, id: ConnectionId, identity: Identity) {
+        self.forget_identities();
         let at = now.mono.plus_ms(self.config.hello_timeout_ms);
         let peer = Peer {
-            identity: self.sessions.identity(&identity),
+            identity: self.identities.key_of(&identity),
             session: Session::new(Side::Broker),
             talk: Talk::new(now.mono),
             hello_timer: Some(self.timers.set(at, Timer::Hello(id))),
@@ -314,7 +316,7 @@ impl Core {
         };
         let connected = Act::Connected {
             connection: id,
-            identity: self.sessions.identity_of(identity).clone(),
+            identity: self.identities.get(identity).clone(),
             is_client: roles.client,
             agent_id: agent.map(|agent| agent.id.clone()),
         };
@@ -392,7 +394,7 @@ impl Core {
         self.stats.peers_refused += 1;
         self.send_error(id, ErrorInfo::new(code, message.clone()));
         self.event(Event::PeerRefused { connection: id, code, message: message.clone() });
-        let identity = self.sessions.identity_of(identity).clone();
+        let identity = self.identities.get(identity).clone();
         self.audit(Act::Refused { connection: id, identity, code, message: message.clone() });
         self.outputs.push_back(Output::Close { connection: id, code: Some(code), message });
         self.handle_disconnected(now, id, Disconnect::Broken);

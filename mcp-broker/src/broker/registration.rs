@@ -8,10 +8,11 @@ use mcp_proto::{ActionName, AttemptId, ErrorCode, Readiness, WorkerHello};
 use super::balancer::Seat;
 use super::hash::fnv1a;
 use super::health::Health;
+use super::identities::IdentityKey;
 use super::peers::Refusal;
 use super::permissions::RoleNames;
 use super::registry::{Agent, AgentKey, Membership, Presence};
-use super::sessions::{IdentityKey, SessionKey};
+use super::sessions::SessionKey;
 use super::{ConnectionId, Core, Event, Mono, Now, shadow};
 
 impl Core {
@@ -299,7 +300,7 @@ impl Core {
             }
         }
         if let Some(agent) = self.registry.remove(key)
-            && self.sessions.is_proven(agent.identity)
+            && self.identities.is_proven(agent.identity)
         {
             self.owners.keep(now.mono, agent.id, agent.identity);
         }

@@ -21,11 +21,11 @@ use mcp_proto::{AgentId, InstanceId, Labels, NodeId, Readiness};
 
 use super::balancer::{Load, Member};
 use super::hash::fnv1a;
+use super::identities::IdentityKey;
 use super::inflight::AttemptKey;
 use super::output::ConnectionId;
 use super::permissions::RoleNames;
 use super::pool::PoolKey;
-use super::sessions::IdentityKey;
 use super::slab::{Key, Slab};
 use super::time::Mono;
 use super::timers::TimerKey;

@@ -6,23 +6,18 @@ use foldhash::fast::FixedState;
 use mcp_proto::{EncodedFrame, SessionId, TaskId};
 
 use super::config::CoreConfig;
-use super::identity::Identity;
+use super::identities::IdentityKey;
 use super::inflight::TaskKey;
 use super::output::ConnectionId;
 use super::permissions::{Granted, RoleNames};
 use super::slab::{Key, Slab};
 use super::timers::TimerKey;
-use super::usage::Usage;
 
 /// A session may hold so many times as many bytes as are free, so that those who never come back leave
 /// some to those who do.
 const SHARE: usize = 8;
 
 pub(super) type SessionKey = Key<ClientSession>;
-
-/// An identity, by number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct IdentityKey(u32);
 
 /// A client's session.
 #[derive(Debug)]
@@ -76,64 +71,17 @@ impl ClientSession {
 pub(super) struct Sessions {
     slab: Slab<ClientSession>,
     names: HashMap<SessionId, SessionKey, FixedState>,
-    identities: Vec<Identity>,
-    /// By the same numbers.
-    usage: Vec<Usage>,
-    identity_keys: HashMap<Identity, IdentityKey, FixedState>,
     /// Of outcomes that detached sessions hold.
     held_bytes: usize,
 }
 
 impl Sessions {
-    /// The broker's own, which no peer can have: that one of its name would have another number.
-    pub(super) const BROKER: IdentityKey = IdentityKey(0);
-
     pub(super) fn new(seed: u64) -> Self {
-        let hasher = FixedState::with_seed(seed);
         Self {
             slab: Slab::default(),
-            names: HashMap::with_hasher(hasher.clone()),
-            identities: vec![Identity::new("broker")],
-            usage: vec![Usage::default()],
-            identity_keys: HashMap::with_hasher(hasher),
+            names: HashMap::with_hasher(FixedState::with_seed(seed)),
             held_bytes: 0,
         }
-    }
-
-    /// The number of an identity. Identities are as many as somebody issued, and are never
-    /// forgotten.
-    pub(super) fn identity(&mut self, identity: &Identity) -> IdentityKey {
-        if let Some(key) = self.identity_keys.get(identity) {
-            return *key;
-        }
-        let key = IdentityKey(self.identities.len() as u32);
-        self.identities.push(identity.clone());
-        self.usage.push(Usage::default());
-        self.identity_keys.insert(identity.clone(), key);
-        key
-    }
-
-    pub(super) fn identity_of(&self, key: IdentityKey) -> &Identity {
-        &self.identities[key.0 as usize]
-    }
-
-    /// Whether it is somebody's: not the one that all share who proved none.
-    pub(super) fn is_proven(&self, key: IdentityKey) -> bool {
-        self.identity_of(key).as_str() != Identity::ANONYMOUS
-    }
-
-    /// What an identity has in flight.
-    pub(super) fn usage(&self, key: IdentityKey) -> Usage {
-        self.usage[key.0 as usize]
-    }
-
-    pub(super) fn usage_mut(&mut self, key: IdentityKey) -> &mut Usage {
-        &mut self.usage[key.0 as usize]
-    }
-
-    /// All identities that came here.
-    pub(super) fn identities(&self) -> impl Iterator<Item = (IdentityKey, &Identity)> {
-        (0..).map(IdentityKey).zip(&self.identities)
     }
 
     pub(super) fn find(&self, id: &SessionId) -> Option<SessionKey> {
@@ -213,6 +161,10 @@ impl Sessions {
 
     pub(super) fn get_mut(&mut self, key: SessionKey) -> Option<&mut ClientSession> {
         self.slab.get_mut(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &ClientSession> {
+        self.slab.iter().map(|(_, session)| session)
     }
 
     pub(super) fn keys(&self) -> Vec<SessionKey> {

@@ -18,9 +18,10 @@ use mcp_proto::TaskId;
 use mcp_proto::limits::{CHUNK_OVERHEAD_BYTES, MAX_STREAM_WINDOW_BYTES};
 
 use super::digest::Digest;
+use super::identities::IdentityKey;
 use super::inflight::{AttemptKey, Name};
 use super::output::ConnectionId;
-use super::sessions::{IdentityKey, SessionKey};
+use super::sessions::SessionKey;
 use super::slab::{Key, Slab};
 use super::time::Mono;
 

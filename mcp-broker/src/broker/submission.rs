@@ -11,8 +11,9 @@ use super::admission::{Admitted, Newcomer};
 use super::fallback::Seeker;
 use super::family::{BY_CLIENT, Kin};
 use super::hash::fnv1a;
+use super::identities::IdentityKey;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
-use super::sessions::{IdentityKey, SessionKey};
+use super::sessions::SessionKey;
 use super::streams::StreamKey;
 use super::uploads::Upload;
 use super::{ConnectionId, Core, Mono, Now, Output, shadow};
@@ -343,7 +344,7 @@ impl Core {
             extras,
             kin: entering.kin,
         };
-        self.sessions.usage_mut(task.identity).begin(task.payload.len());
+        self.identities.usage_mut(task.identity).begin(task.payload.len());
         let key = self.tasks.insert(task);
         if let Some(pool) = self.pools.get_mut(pool) {
             pool.tasks += 1;

@@ -3,7 +3,7 @@
 use mcp_proto::{ErrorCode, ErrorInfo};
 
 use super::Core;
-use super::sessions::IdentityKey;
+use super::identities::IdentityKey;
 
 /// When who has all that it may have is told to come again: by then something has ended, or nothing does.
 const RETRY_AFTER_MS: u64 = 1_000;
@@ -35,14 +35,14 @@ impl Core {
         identity: IdentityKey,
         bytes: usize,
     ) -> Result<(), ErrorInfo> {
-        let Usage { tasks, bytes: held } = self.sessions.usage(identity);
+        let Usage { tasks, bytes: held } = self.identities.usage(identity);
         let (max_tasks, max_bytes) =
             (self.config.max_identity_tasks, self.config.max_identity_bytes);
         let is_room = tasks < max_tasks && held.saturating_add(bytes) <= max_bytes;
-        if is_room || !self.sessions.is_proven(identity) {
+        if is_room || !self.identities.is_proven(identity) {
             return Ok(());
         }
-        let name = self.sessions.identity_of(identity);
+        let name = self.identities.get(identity);
         let message = format!(
             "{name} has {tasks} tasks of {held} bytes in flight; {max_tasks} tasks and {max_bytes} \
              bytes are allowed"

@@ -16,6 +16,7 @@ mod family;
 mod fixture;
 mod health;
 mod hedge;
+mod identities;
 mod interleavings;
 mod load;
 mod lost;

@@ -142,9 +142,7 @@ impl Core {
     fn is_in(&self, scope: Scope, kept: &Kept) -> bool {
         match scope {
             Scope::All => true,
-            Scope::Own { identity, .. } => {
-                *self.sessions.identity_of(identity) == kept.name.identity
-            }
+            Scope::Own { identity, .. } => *self.identities.get(identity) == kept.name.identity,
         }
     }
 

@@ -217,7 +217,7 @@ impl Core {
         named: &Named,
     ) -> Result<Option<Found<'_>>, ErrorInfo> {
         let mut found = Vec::new();
-        for (key, identity) in self.sessions.identities().filter(|(key, _)| scope.has(*key)) {
+        for (key, identity) in self.identities.iter().filter(|(key, _)| scope.has(*key)) {
             if named.identity.as_ref().is_some_and(|asked| asked != identity.as_str()) {
                 continue;
             }

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use hashbrown::HashTable;
 use mcp_proto::{EncodedFrame, Executed, TaskId};
 
+use crate::broker::identities::IdentityKey;
 use crate::broker::inflight::Name;
-use crate::broker::sessions::IdentityKey;
 use crate::broker::slab::{Key, Slab};
 use crate::broker::timers::TimerKey;
 
@@ -51,6 +51,10 @@ impl Ledger {
             entry.is_some_and(|it| it.identity == name.identity && it.task_id == *name.id)
         };
         self.names.find(name.hash, is_it).copied()
+    }
+
+    pub(in crate::broker) fn identities(&self) -> impl Iterator<Item = IdentityKey> {
+        self.slab.iter().map(|(_, entry)| entry.identity)
     }
 
     pub(in crate::broker) fn get(&self, key: LedgerKey) -> Option<&Entry> {

@@ -25,8 +25,9 @@ use mcp_proto::{
 
 use super::digest::Digest;
 use super::fallback::Detour;
+use super::identities::IdentityKey;
 use super::inflight::{Name, TaskKey};
-use super::sessions::{IdentityKey, SessionKey};
+use super::sessions::SessionKey;
 use super::{Core, Now, Timer};
 
 use dead_letters::{DeadLetters, Kept};
@@ -44,7 +45,7 @@ pub use rules::DurableRules;
 #[derive(Debug, Default)]
 pub(super) struct Durable {
     pub(super) journaling: Journaling,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     pub(super) dead_letters: DeadLetters,
     /// Durable tasks in flight.
     tasks: usize,
@@ -267,7 +268,7 @@ impl Core {
     }
 
     fn task_name(&self, identity: IdentityKey, task_id: TaskId) -> TaskName {
-        TaskName { identity: self.sessions.identity_of(identity).clone(), task_id }
+        TaskName { identity: self.identities.get(identity).clone(), task_id }
     }
 
     /// Keeps a durable task that ends so for operators, if it should not have ended so.
@@ -334,7 +335,7 @@ impl Core {
         };
         let (name, payload) = (kept.name.clone(), kept.letter.payload.clone());
         let ttl_ms = ttl_ms.unwrap_or(kept.letter.ttl_ms);
-        let identity = self.sessions.identity(&name.identity);
+        let identity = self.identities.key_of(&name.identity);
         if self.tasks.find(self.tasks.name(identity, &name.task_id)).is_some() {
             let message = format!("task {} is in flight", name.task_id);
             return Err(ErrorInfo::new(ErrorCode::InvalidTask, message));

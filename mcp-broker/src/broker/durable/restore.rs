@@ -112,7 +112,7 @@ impl Core {
         let mut spec = copy
             .head()
             .map_err(|invalid| ErrorInfo::new(ErrorCode::InvalidTask, invalid.to_string()))?;
-        let identity = self.sessions.identity(identity);
+        let identity = self.identities.key_of(identity);
         let name_hash = self.tasks.name(identity, &spec.id).hash;
         let fingerprint = self.tasks.fingerprint(spec.action.as_str(), payload.body(), None);
         if spec.shadow {
@@ -164,7 +164,7 @@ impl Core {
         }
         let frame = EncodedFrame::deliver(&deliver, body, &mut self.arena);
         let left_ms = left_ms(now, ended_wall_ms, self.config.durable.retention_ms);
-        let identity = self.sessions.identity(&name.identity);
+        let identity = self.identities.key_of(&name.identity);
         let name = self.tasks.name(identity, &name.task_id);
         self.enter_in_ledger(
             now,
@@ -179,7 +179,7 @@ impl Core {
     fn restore_settled(&mut self, now: Now, name: &TaskName, settled: &SettledTask) {
         let SettledTask { fingerprint, executed, settled_wall_ms } = *settled;
         let left_ms = left_ms(now, settled_wall_ms, self.config.durable.settled_retention_ms);
-        let identity = self.sessions.identity(&name.identity);
+        let identity = self.identities.key_of(&name.identity);
         let name = self.tasks.name(identity, &name.task_id);
         self.enter_in_ledger(now, name, fingerprint, executed, None, left_ms);
     }

@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use mcp_proto::{Deliver, ResultHeaders};
 
 use super::CachedBy;
-use crate::broker::sessions::IdentityKey;
+use crate::broker::identities::IdentityKey;
 use crate::broker::time::Mono;
 
 /// What an answer costs besides its texts: about its entry, and its place in the order.
@@ -89,6 +89,10 @@ impl Answers {
         while (self.kept.len() > max_entries || self.bytes > max_bytes) && self.forget_oldest() {}
     }
 
+    pub(in crate::broker) fn identities(&self) -> impl Iterator<Item = IdentityKey> {
+        self.kept.keys().map(|key| key.identity)
+    }
+
     /// None when there is nothing to tell the question by.
     pub(super) fn key(&self, question: Question<'_>, by: CachedBy) -> Option<AnswerKey> {
         let Question { identity, action, tenant, affinity_key, fingerprint } = question;
@@ -159,12 +163,12 @@ mod tests {
     use mcp_proto::{Executed, Outcome, TaskId};
 
     use super::*;
+    use crate::broker::identities::Identities;
     use crate::broker::identity::Identity;
-    use crate::broker::sessions::Sessions;
 
-    fn question(sessions: &mut Sessions, identity: &Identity) -> Question<'static> {
+    fn question(identities: &mut Identities, identity: &Identity) -> Question<'static> {
         Question {
-            identity: sessions.identity(identity),
+            identity: identities.key_of(identity),
             action: "work",
             tenant: b"t",
             affinity_key: b"k",
@@ -173,7 +177,7 @@ mod tests {
     }
 
     fn one() -> Question<'static> {
-        question(&mut Sessions::new(1), &Identity::anonymous())
+        question(&mut Identities::new(1), &Identity::anonymous())
     }
 
     fn keep(it: &mut Answers, of: u64, at: u64, bytes: usize) {
@@ -222,8 +226,8 @@ mod tests {
     #[test]
     fn questions_are_told_apart_by_identity_action_tenant_and_key() {
         let it = Answers::new(10, 1_000, 1);
-        let mut sessions = Sessions::new(1);
-        let mut of = |name: &str| question(&mut sessions, &Identity::new(name));
+        let mut identities = Identities::new(1);
+        let mut of = |name: &str| question(&mut identities, &Identity::new(name));
         let (a, b) = (of("a"), of("b"));
         for by in [CachedBy::Body, CachedBy::Affinity, CachedBy::Action] {
             assert_eq!(it.key(a, by), it.key(a, by));

@@ -90,7 +90,7 @@ impl Core {
             }
             Does::Place { at, payload } => {
                 if let Some(task) = self.tasks.get_mut(key) {
-                    let usage = self.sessions.usage_mut(task.identity);
+                    let usage = self.identities.usage_mut(task.identity);
                     usage.end(task.payload.len());
                     usage.begin(payload.len());
                     task.payload = payload;

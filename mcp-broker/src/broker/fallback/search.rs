@@ -11,8 +11,8 @@ use mcp_proto::{
 use super::answers::Question;
 use super::{CachedBy, FallbackStep};
 use crate::broker::admission::{Admitted, Newcomer};
+use crate::broker::identities::IdentityKey;
 use crate::broker::rules::ActionRules;
-use crate::broker::sessions::IdentityKey;
 use crate::broker::{Core, Mono, Now};
 
 /// A task that looks for a step.

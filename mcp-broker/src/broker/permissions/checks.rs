@@ -3,9 +3,10 @@
 use mcp_proto::{ErrorCode, ErrorInfo, TaskHead, WorkerHello};
 
 use super::{AccessPolicy, Granted, Permissions, RoleNames, Verdict, What};
+use crate::broker::identities::IdentityKey;
 use crate::broker::peers::Refusal;
 use crate::broker::registry::AgentKey;
-use crate::broker::sessions::{IdentityKey, SessionKey};
+use crate::broker::sessions::SessionKey;
 use crate::broker::{AdminFunction, ConnectionId, Core, Event, Identity, Now};
 
 /// Whether a function is for everybody, about what is their own; with the permission, about all.
@@ -56,7 +57,7 @@ impl Core {
         identity: &Identity,
         roles: RoleNames,
     ) {
-        let identity = self.sessions.identity(identity);
+        let identity = self.identities.key_of(identity);
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.identity = identity;
             self.arriving = Some(Arriving { connection: id, roles });
@@ -75,7 +76,7 @@ impl Core {
         self.policy.replace(policy);
         for key in self.sessions.keys() {
             let Some(session) = self.sessions.get(key) else { continue };
-            let identity = self.sessions.identity_of(session.identity);
+            let identity = self.identities.get(session.identity);
             let granted = self.policy.granted(identity.as_str(), &session.roles);
             if let Some(session) = self.sessions.get_mut(key) {
                 session.granted = granted;
@@ -83,7 +84,7 @@ impl Core {
         }
         for key in self.registry.keys() {
             let Some(agent) = self.registry.get(key) else { continue };
-            let identity = self.sessions.identity_of(agent.identity).clone();
+            let identity = self.identities.get(agent.identity).clone();
             let granted = self.policy.granted(identity.as_str(), &agent.roles);
             let pools = agent.serves.iter().filter_map(|it| self.pools.get(it.pool));
             let actions = pools.map(|pool| pool.action.as_bytes());
@@ -117,7 +118,7 @@ impl Core {
     ) -> (RoleNames, Granted) {
         let arriving = self.arriving.take().filter(|it| it.connection == connection);
         let roles = arriving.map(|it| it.roles).unwrap_or_default();
-        let granted = self.policy.granted(self.sessions.identity_of(identity).as_str(), &roles);
+        let granted = self.policy.granted(self.identities.get(identity).as_str(), &roles);
         (roles, granted)
     }
 
@@ -131,7 +132,7 @@ impl Core {
     ) -> Result<(), Refusal> {
         let agent_id = &hello.agent_id;
         let actions = hello.actions.iter().map(|action| action.as_bytes());
-        let name = self.sessions.identity_of(identity);
+        let name = self.identities.get(identity);
         self.check_serving(name, granted, agent_id.as_bytes(), actions)?;
         if self.registry.find(agent_id).is_none()
             && self.owners.of(now.mono, agent_id).is_some_and(|owner| owner != identity)
@@ -192,7 +193,7 @@ impl Core {
         } else {
             return Ok(());
         };
-        let identity = self.sessions.identity_of(session.identity);
+        let identity = self.identities.get(session.identity);
         let message = match missing {
             Some((what, name)) => self.missing(identity, granted, what, name),
             None => format!(
@@ -223,7 +224,7 @@ impl Core {
             }
             Verdict::NotAllowed | Verdict::Denied => {}
         }
-        let identity = self.sessions.identity_of(session.identity);
+        let identity = self.identities.get(session.identity);
         let message = self.missing(identity, granted, What::Admin, name);
         Err(self.denied(identity.clone(), message))
     }

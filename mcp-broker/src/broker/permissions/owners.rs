@@ -6,7 +6,7 @@ use foldhash::fast::FixedState;
 use mcp_proto::AgentId;
 
 use crate::broker::Mono;
-use crate::broker::sessions::IdentityKey;
+use crate::broker::identities::IdentityKey;
 
 /// A worker that is not back after a day has no claim to its name any more.
 const KEPT_MS: u64 = 24 * 60 * 60 * 1000;
@@ -43,6 +43,10 @@ impl Owners {
                 }
             }
         }
+    }
+
+    pub(in crate::broker) fn identities(&self) -> impl Iterator<Item = IdentityKey> {
+        self.names.values().map(|(owner, _)| *owner)
     }
 
     /// Who had it last.

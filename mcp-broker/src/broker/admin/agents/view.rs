@@ -163,7 +163,7 @@ impl Core {
             })
         };
         Registered {
-            identity: self.sessions.identity_of(agent.identity).as_str(),
+            identity: self.identities.get(agent.identity).as_str(),
             service_type: &agent.service_type,
             sdk: &agent.sdk,
             generation: agent.generation,

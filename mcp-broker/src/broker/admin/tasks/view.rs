@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::broker::fallback::Detour;
 use crate::broker::finished::Kept;
+use crate::broker::identities::IdentityKey;
 use crate::broker::inflight::{Task, TaskState};
-use crate::broker::sessions::IdentityKey;
 use crate::broker::{Core, Now};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,7 +223,7 @@ impl Core {
     }
 
     fn identity_name(&self, key: IdentityKey) -> &str {
-        self.sessions.identity_of(key).as_str()
+        self.identities.get(key).as_str()
     }
 }
 
