@@ -4,6 +4,7 @@ mod cert;
 mod config;
 mod files;
 mod journal;
+mod notify;
 mod serve;
 mod settings;
 mod token;

@@ -1,6 +1,7 @@
 //! `mcp-broker serve`.
 
 use std::error::Error;
+use std::future::ready;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use mcp_telemetry::Format;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use super::notify;
 use super::settings::Settings;
 use super::{EXIT_CANNOT_START, EXIT_USAGE};
 
@@ -139,30 +141,26 @@ async fn serve(layers: Layers) -> Result<ExitCode, Failure> {
         };
         Failure(code, error.into())
     })?;
-    announce(&format!("listening on {}", broker.local_addr()));
+    let mut places = format!("listening on {}", broker.local_addr());
+    announce(&places);
     if let Some(address) = broker.admin_addr() {
-        announce(&format!("admin on http://{address}"));
+        let admin = format!("admin on http://{address}");
+        announce(&admin);
+        places = format!("{places}, {admin}");
     }
+    notify::ready(&places).await;
 
-    loop {
-        tokio::select! {
-            _ = signals.next() => {
-                tracing::info!("stopping in order; a second signal stops at once");
-                break;
-            }
-            _ = reload.recv() => {
-                // The log has said how that went.
-                let _ = broker.reload().await;
-            }
-            () = broker.failed() => {
-                return Err(Failure(EXIT_CANNOT_START, "the broker's core has failed".into()));
-            }
-        }
+    tokio::select! {
+        stopped = until_told_to_stop(&broker, &places, &mut signals, &mut reload) => stopped?,
+        never = notify::watchdog(|| broker.alive()) => match never {},
     }
+    notify::stopping(broker.shutdown_limit()).await;
     let second = tokio::select! {
         biased;
         () = broker.shutdown() => None,
         number = signals.next() => Some(number),
+        // What is left has limits of its own.
+        never = notify::watchdog(|| ready(())) => match never {},
     };
     let Some(number) = second else {
         tracing::info!("stopped");
@@ -172,6 +170,32 @@ async fn serve(layers: Layers) -> Result<ExitCode, Failure> {
     // Connections were closed; their last packets are on their way out.
     tokio::time::sleep(LAST_PACKETS).await;
     Ok(ExitCode::from(128 + number))
+}
+
+/// Reloads whenever it is told to. Returns with the first signal to stop.
+async fn until_told_to_stop(
+    broker: &Broker,
+    places: &str,
+    signals: &mut Signals,
+    reload: &mut Signal,
+) -> Result<(), Failure> {
+    loop {
+        tokio::select! {
+            _ = signals.next() => {
+                tracing::info!("stopping in order; a second signal stops at once");
+                return Ok(());
+            }
+            _ = reload.recv() => {
+                notify::reloading().await;
+                // The log has said how that went.
+                let _ = broker.reload().await;
+                notify::ready(places).await;
+            }
+            () = broker.failed() => {
+                return Err(Failure(EXIT_CANNOT_START, "the broker's core has failed".into()));
+            }
+        }
+    }
 }
 
 /// Tells whoever waits for it that the broker is ready. Nobody has to listen.

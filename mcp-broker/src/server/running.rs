@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mcp_proto::ErrorCode;
 use tokio_util::sync::CancellationToken;
@@ -117,11 +118,23 @@ impl Broker {
         self.running.shared.failed.cancelled().await;
     }
 
+    /// Waits until the broker has been seen to live: its runtime ran its timer, and that had the core.
+    /// Does not return while either is stuck, or when the core has failed: a watchdog that is told of
+    /// each return starts it anew. A disk that hangs is not looked at. Cancel-safe.
+    pub async fn alive(&self) {
+        self.running.shared.turned().await;
+    }
+
+    /// The longest that [`Broker::shutdown`] takes, with the `timing` that holds now.
+    pub fn shutdown_limit(&self) -> Duration {
+        shutdown::limit(&self.running.reloader.config().timing)
+    }
+
     /// Stops in order: no new connections; GOAWAY to all; queued tasks are rejected, running ones
     /// may finish within the configured `timing.drain_ms` and fail after it; everything is flushed;
     /// connections are closed with SHUTTING_DOWN. The address is free when this returns.
     ///
-    /// Takes at most the drain time and a few seconds. When the returned future is dropped before
+    /// Takes at most [`Broker::shutdown_limit`]. When the returned future is dropped before
     /// it is done, the broker stops at once.
     pub async fn shutdown(mut self) {
         shutdown::run(&mut self.running).await;

@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     /// The core wants to be called earlier than the timer sleeps.
     pub(super) timer_moved: Notify,
+    /// The timer task has had the core.
+    pub(super) timer_turned: Notify,
     /// Cancelled when the broker is shutting down and every task has its outcome.
     pub(super) drained: CancellationToken,
     /// Cancelled when the core panicked: what it holds can't be trusted, and the broker ends.
@@ -98,6 +100,7 @@ impl Shared {
             addresses: Addresses::default(),
             clock,
             timer_moved: Notify::new(),
+            timer_turned: Notify::new(),
             drained: CancellationToken::new(),
             failed: CancellationToken::new(),
             journal,
@@ -170,6 +173,13 @@ impl Shared {
         let mut held = self.lock();
         held.timer_at = held.core.poll_timeout();
         held.timer_at
+    }
+
+    /// Has the timer task take the core once more, and waits for that. Cancel-safe.
+    pub(super) async fn turned(&self) {
+        let turned = self.timer_turned.notified();
+        self.timer_moved.notify_one();
+        turned.await;
     }
 
     /// Tells the core to shut down; `drained` is cancelled once it has.
@@ -303,7 +313,9 @@ impl Drop for FailOnPanic<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Barrier, mpsc};
     use std::thread;
+    use std::time::Duration;
 
     use mcp_proto::NodeId;
 
@@ -341,6 +353,31 @@ mod tests {
         assert!(shared.failed.is_cancelled());
         assert_eq!(shared.look(|_, _| ()), None);
         assert!(thread::scope(|scope| scope.spawn(|| shared.view(|_, _| ())).join().is_err()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_turns_while_nobody_keeps_the_core() {
+        let shared = Arc::new(shared());
+        let timer = tokio::spawn(super::super::timer::run(shared.clone()));
+        shared.turned().await;
+        shared.turned().await;
+
+        let (kept, keep) = (shared.clone(), Arc::new(Barrier::new(2)));
+        let (until, (has_it, it_has)) = (keep.clone(), mpsc::channel());
+        let stuck = thread::spawn(move || {
+            kept.hold(&mut Outbox::default(), |_, _| {
+                has_it.send(()).unwrap();
+                until.wait();
+            });
+        });
+        it_has.recv().unwrap();
+        // However long it is waited for.
+        let waited = tokio::time::timeout(Duration::from_millis(50), shared.turned()).await;
+        assert!(waited.is_err());
+        keep.wait();
+        shared.turned().await;
+        stuck.join().unwrap();
+        timer.abort();
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //!    then the admin listener says that the broker is draining;
 //! 4. the journal is synced, the last spans are sent, and the audit log is written.
 //!
-//! Each step is bounded: the whole takes at most the drain time and a few seconds, or some more when
-//! a disk hangs.
+//! Each step is bounded, so the whole is ([`limit`]): the drain time and a few seconds, or some more
+//! when a disk or a collector hangs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use mcp_proto::ErrorCode;
 use tokio::time::{sleep, timeout};
 
 use super::audit;
+use super::config::TimingConfig;
 use super::connections::Link;
 use super::listener;
 use super::running::Running;
@@ -33,8 +34,17 @@ const JOURNAL_LIMIT: Duration = Duration::from_secs(10);
 /// For the last records of the audit log.
 const AUDIT_LIMIT: Duration = Duration::from_secs(5);
 
+/// For the last spans: nobody waits long for a collector that does not answer.
+const TELEMETRY_LIMIT: Duration = Duration::from_secs(3);
+
 /// What peers are told when their connection is closed.
 pub(super) const REASON: &str = "the broker is shutting down; connect again later";
+
+/// The longest that [`run`] takes.
+pub(super) fn limit(timing: &TimingConfig) -> Duration {
+    let asked_for = Duration::from_millis(timing.drain_ms + timing.close_flush_ms);
+    asked_for + 2 * SLACK + CLOSE_LIMIT + JOURNAL_LIMIT + TELEMETRY_LIMIT + AUDIT_LIMIT
+}
 
 pub(super) async fn run(running: &mut Running) {
     let Some(endpoint) = running.endpoint.clone() else {
@@ -79,7 +89,9 @@ pub(super) async fn run(running: &mut Running) {
             tracing::error!("the journal does not end");
         }
     }
-    shared.telemetry.flush().await;
+    if timeout(TELEMETRY_LIMIT, shared.telemetry.flush()).await.is_err() {
+        tracing::debug!("the last spans are lost");
+    }
     if let Some(audit) = running.audit.take() {
         let log = shared.audit.clone();
         log.record(audit::Event::new(audit::Kind::Broker, "stop"));

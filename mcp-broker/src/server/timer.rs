@@ -10,6 +10,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut outbox = Outbox::default();
     loop {
         let next = shared.arm_timer();
+        shared.timer_turned.notify_waiters();
         let sleep = async {
             match next {
                 Some(at) => tokio::time::sleep(shared.clock.until(at)).await,

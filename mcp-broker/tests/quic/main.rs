@@ -21,3 +21,4 @@ mod round_trip;
 mod shutdown;
 mod slow;
 mod support;
+mod systemd;

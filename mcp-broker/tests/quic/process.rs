@@ -85,7 +85,7 @@ impl Served {
         line.strip_prefix("admin on http://").unwrap().parse().unwrap()
     }
 
-    async fn signal(&self, signal: &str) {
+    pub(crate) async fn signal(&self, signal: &str) {
         let id = self.child.id().unwrap().to_string();
         let sent = Command::new("kill").args([signal, &id]).status().await.unwrap();
         assert!(sent.success());
@@ -96,7 +96,7 @@ impl Served {
         self.ended().await
     }
 
-    async fn ended(mut self) -> Option<i32> {
+    pub(crate) async fn ended(mut self) -> Option<i32> {
         let status = within("the end", self.child.wait()).await.unwrap();
         assert_eq!(self.stdout.next_line().await.unwrap(), None, "stdout has nothing else");
         status.code()
@@ -158,7 +158,12 @@ async fn the_admin_listener_is_told_on_a_line_of_its_own() {
 
 /// A broker with a task that runs, after the first signal.
 async fn stopping(state: &Path) -> (Served, RawPeer, RawPeer, mcp_proto::Route) {
-    let broker = Served::start(state).await;
+    stop_with_a_task(Served::start(state).await).await
+}
+
+pub(crate) async fn stop_with_a_task(
+    broker: Served,
+) -> (Served, RawPeer, RawPeer, mcp_proto::Route) {
     let mut worker = RawPeer::worker(&broker, "w", "slow", 1).await;
     let mut client = RawPeer::client(&broker).await;
     client.send(send("t-1", "slow"), "").await;
