@@ -3,6 +3,7 @@
 mod cert;
 mod config;
 mod files;
+mod health;
 mod journal;
 mod notify;
 mod serve;
@@ -34,6 +35,7 @@ enum Command {
     /// Run the broker until it is told to stop
     Serve(serve::Serve),
     Config(config::Config),
+    Health(health::Health),
     Journal(journal::Journal),
     Cert(cert::Cert),
     Token(token::Token),
@@ -43,6 +45,7 @@ pub(crate) fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(serve) => serve.main(),
         Command::Config(config) => config.main(),
+        Command::Health(health) => files::report(health.run()),
         Command::Journal(journal) => journal.main(),
         Command::Cert(cert) => files::report(cert.run()),
         Command::Token(token) => files::report(token.run()),

@@ -43,6 +43,9 @@ Signals:
   TERM, INT   stop in order: running tasks may finish within timing.drain_ms (10 s), every peer is
               told, then exit 0. A second one stops at once.
 
+Under systemd, as Type=notify, it says when it is ready, reloads and stops, and, with WatchdogSec,
+that its core lives: contrib/systemd, docs/operations.md.
+
 Exit codes:
   0    stopped as told
   1    cannot start, or failed; the reason is on stderr

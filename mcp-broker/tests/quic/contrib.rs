@@ -1,9 +1,14 @@
-//! The alert rules and the dashboard in `contrib/` against what a broker really tells.
+//! What is in `contrib/` against a broker: alert rules, the dashboard, configurations.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use mcp_broker::auth::{Purpose, SigningKey, create_private, issue_private};
+use mcp_broker::{Broker, Layers};
 use tokio::io::AsyncWriteExt;
 
 use crate::admin::get;
@@ -95,6 +100,54 @@ async fn the_process_is_told_by_the_usual_names() {
     );
     assert!(value("process_threads") >= 1.0 && value("process_cpu_seconds_total") >= 0.0);
     assert!(value("process_start_time_seconds") > 1.6e9);
+}
+
+/// Those of the image and of Kubernetes, with places of this test's.
+#[tokio::test]
+async fn a_broker_starts_with_the_configurations() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let day = Duration::from_secs(24 * 60 * 60);
+    let authority = create_private(day).unwrap();
+    let names = ["mcp-broker.mcp.svc".to_owned()];
+    let issued = issue_private(&authority.key_pem, Purpose::Server, &names, day).unwrap();
+    let keys = SigningKey::generate().unwrap().public_json();
+    let image = contrib("docker/broker.toml");
+    let kubernetes = contrib("kubernetes/broker.toml");
+    let policy = contrib("kubernetes/policy.toml").to_str().unwrap().to_owned();
+    for (path, of_kubernetes) in [
+        (image, vec![]),
+        (
+            kubernetes,
+            vec![
+                ("auth.client_ca_file", file("ca.crt", &authority.cert_pem)),
+                ("auth.token_keys", file("keys.json", &keys)),
+                ("auth.policy_file", policy),
+            ],
+        ),
+    ] {
+        let mut layers = Layers::new().file(&path);
+        for (key, value) in [
+            ("listen", "127.0.0.1:0".to_owned()),
+            ("admin", "127.0.0.1:0".to_owned()),
+            ("state_dir", dir.path().join("state").to_str().unwrap().to_owned()),
+            ("tls.cert_file", file("tls.crt", &issued.cert_pem)),
+            ("tls.key_file", file("tls.key", &issued.key_pem)),
+        ] {
+            layers = layers.flag("this test", key, value);
+        }
+        for (key, value) in of_kubernetes {
+            layers = layers.flag("this test", key, value);
+        }
+        let broker = Broker::builder().layers(layers).start().await.unwrap();
+        assert_eq!(get(broker.admin_addr().unwrap(), "/readyz").await.status, 200);
+        broker.shutdown().await;
+    }
 }
 
 /// Prometheus' own opinion, where it is installed: `.ci/run` sees to that.

@@ -156,6 +156,38 @@ async fn the_admin_listener_is_told_on_a_line_of_its_own() {
     assert_eq!(broker.stop("-TERM").await, Some(0));
 }
 
+#[tokio::test]
+async fn its_health_is_asked_for_by_the_same_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("broker.toml");
+    let health = async |more: &[&str]| {
+        let asked = [&["health", "--config", file.to_str().unwrap()], more].concat();
+        run(&asked).await
+    };
+    std::fs::write(&file, "").unwrap();
+    let (code, stderr) = health(&[]).await;
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("--admin 9447"), "{stderr}");
+
+    let state = dir.path().join("state");
+    let mut broker = Served::start_at("127.0.0.1:0", &state, &["--admin", ":0"]).await;
+    // As who listens on all addresses has it.
+    let admin = format!("0.0.0.0:{}", broker.admin().await.port());
+    std::fs::write(&file, format!("admin = \"{admin}\"\nconsole.metrics_public = true")).unwrap();
+    for more in [&[][..], &["--live"], &["--durable"]] {
+        assert_eq!(health(more).await, (Some(0), String::new()));
+    }
+    // Its task keeps it from ending.
+    let (broker, _client, mut worker, route) = stop_with_a_task(broker).await;
+    let (code, stderr) = health(&[]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("draining"), "{stderr}");
+    assert_eq!(health(&["--live"]).await.0, Some(0));
+    worker.send(result(&route), "").await;
+    assert_eq!(broker.ended().await, Some(0));
+    assert_eq!(health(&["--live"]).await.0, Some(1));
+}
+
 /// A broker with a task that runs, after the first signal.
 async fn stopping(state: &Path) -> (Served, RawPeer, RawPeer, mcp_proto::Route) {
     stop_with_a_task(Served::start(state).await).await

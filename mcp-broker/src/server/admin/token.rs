@@ -1,10 +1,10 @@
 //! The token that operators give.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
+use mcp_proto::secret;
 use ring::digest::{Digest, SHA256, digest};
 
 use crate::server::error::StartError;
@@ -24,19 +24,7 @@ impl Token {
     }
 
     fn read(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = metadata.permissions().mode() & 0o777;
-            if mode & 0o077 != 0 {
-                let problem = format!("others may read it (mode {mode:o}): chmod 600");
-                return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
-            }
-        }
-        let mut text = String::new();
-        file.take(MAX_BYTES as u64 + 2).read_to_string(&mut text)?;
+        let text = secret::read(path).map_err(io::Error::other)?;
         Self::parse(text.trim_ascii())
             .ok_or_else(|| {
                 format!("it must hold {MIN_BYTES} to {MAX_BYTES} visible ASCII characters")
@@ -87,8 +75,8 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             Token::from_file(&path)
         };
-        let error = mode(0o640).unwrap_err().to_string();
-        assert!(error.contains("mode 640") && error.contains("chmod 600"), "{error}");
+        let error = mode(0o604).unwrap_err().to_string();
+        assert!(error.contains("mode 0604") && error.contains("chmod 600"), "{error}");
         assert!(mode(0o600).unwrap().is("0123456789abcdef"));
         std::fs::write(&path, "short").unwrap();
         assert!(mode(0o600).unwrap_err().to_string().contains("16 to 4096"));
