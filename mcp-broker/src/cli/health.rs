@@ -11,6 +11,7 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::HOST;
 use hyper_util::rt::TokioIo;
+use mcp_broker::AdminAddr;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -24,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 const EXAMPLES: &str = "\
-It asks the admin listener of the broker that would run with the same file, variables and flags.
+The admin listener is that of the broker that would run with the same file and variables.
 
 Examples:
   mcp-broker health --admin 9447              is it ready? /readyz
@@ -52,13 +53,14 @@ pub(super) struct Health {
     #[arg(long, value_name = "FILE", env = "MCP_CONFIG")]
     config: Option<PathBuf>,
 
-    #[command(flatten)]
-    settings: Settings,
+    /// Address of the admin listener, when the configuration doesn't say it
+    #[arg(long, value_name = "[ADDRESS:]PORT")]
+    admin: Option<AdminAddr>,
 }
 
 impl Health {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let loaded = self.settings.layers(self.config).load();
+        let loaded = Settings::admin_at(self.admin).layers(self.config).load();
         let config = loaded.map_err(|error| Failure::usage(error.to_string()))?.config;
         let Some(admin) = config.admin else {
             return Err(Failure::usage("there is no admin listener to ask: give --admin 9447"));

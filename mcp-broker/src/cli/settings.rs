@@ -7,7 +7,7 @@ use clap::Args;
 use mcp_broker::{AdminAddr, Layers, default_state_dir};
 
 /// What flags say of the configuration.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct Settings {
     /// Make a local certificate authority and certificate in the state directory, so that
     /// programs on this machine need no other setting. For development
@@ -53,6 +53,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// No other flag than this.
+    pub(super) fn admin_at(admin: Option<AdminAddr>) -> Self {
+        Self { admin, ..Self::default() }
+    }
+
     /// With a file, and this process's environment.
     pub(super) fn layers(&self, file: Option<PathBuf>) -> Layers {
         // What is no text is no key's value either.
