@@ -1,7 +1,6 @@
 //! Options that all commands share: which broker, and how to print.
 
 use std::env;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use clap::ValueEnum;
@@ -9,7 +8,11 @@ use mcp_client::telemetry::{Exporter, Format, OtlpEndpoint};
 use mcp_client::{ConnectError, Endpoint};
 use tracing_subscriber::EnvFilter;
 
+use crate::contexts::{self, ContextName, Contexts};
 use crate::exit::{Exit, Failure};
+use crate::settings::{self, Chosen, Level, Origin, Settings};
+
+const CONTEXT_VARIABLE: &str = "MCPCTL_CONTEXT";
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,34 +23,12 @@ pub(crate) enum Output {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Global {
-    /// State directory of a local broker: tells its address and certificate [env: MCP_STATE]
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Broker")]
-    state: Option<PathBuf>,
-
-    /// Address of the broker [env: MCP_BROKER]
-    #[arg(long, global = true, value_name = "HOST:PORT", help_heading = "Broker")]
-    broker: Option<String>,
-
-    /// PEM file with the certificate authority to trust [env: MCP_CA]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Broker")]
-    ca: Option<PathBuf>,
-
-    /// Name in the broker's certificate, if that is not its address
+    /// Use this broker of those that `mcpctl context` keeps [env: MCPCTL_CONTEXT; else the current]
     #[arg(long, global = true, value_name = "NAME", help_heading = "Broker")]
-    server_name: Option<String>,
+    pub(crate) context: Option<ContextName>,
 
-    /// File with the token that proves who you are, mode 0600 [env: MCP_TOKEN_FILE; or the token
-    /// itself: MCP_TOKEN]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Broker")]
-    token_file: Option<PathBuf>,
-
-    /// PEM file with the certificate that proves who you are [env: MCP_CERT]
-    #[arg(long, global = true, value_name = "FILE", requires = "key", help_heading = "Broker")]
-    cert: Option<PathBuf>,
-
-    /// PEM file with its private key, mode 0600 [env: MCP_KEY]
-    #[arg(long, global = true, value_name = "FILE", requires = "cert", help_heading = "Broker")]
-    key: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
 
     /// How to print results: for people, or for scripts
     #[arg(
@@ -107,25 +88,19 @@ fn share(text: &str) -> Result<f64, &'static str> {
     share.ok_or("is not a number from 0 to 1")
 }
 
-/// What names a broker, in one place: the command line, or the environment.
-#[derive(Debug, Clone, Default)]
-struct Source {
-    state: Option<PathBuf>,
-    broker: Option<String>,
-    ca: Option<PathBuf>,
+/// Which context was chosen, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selected {
+    pub(crate) name: ContextName,
+    pub(crate) by: SelectedBy,
 }
 
-/// Where each part of an endpoint comes from.
-#[derive(Debug, PartialEq, Eq)]
-enum Choice<'a> {
-    /// Everything from a state directory.
-    State(&'a Path),
-    /// An address, with the authority of a state directory. Its certificate is for "localhost".
-    AddressAndState(&'a str, &'a Path),
-    /// An address, with an authority from a file.
-    AddressAndCa(&'a str, &'a Path),
-    /// The address of a state directory, with another authority.
-    StateAndCa(&'a Path, &'a Path),
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SelectedBy {
+    Flag,
+    Variable,
+    /// It is the current one.
+    File,
 }
 
 impl Global {
@@ -171,82 +146,63 @@ impl Global {
         }
     }
 
-    /// The broker that the options, or else the environment, or else the default state directory
-    /// name.
+    /// The broker that the options, or else the environment, or else a context, or else the default
+    /// state directory name.
     pub(crate) fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let flags =
-            Source { state: self.state.clone(), broker: self.broker.clone(), ca: self.ca.clone() };
-        let path = |name| env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
-        let environment = Source {
-            state: path("MCP_STATE"),
-            broker: env::var("MCP_BROKER").ok().filter(|it| !it.is_empty()),
-            ca: path("MCP_CA"),
-        };
-        let default = default_state_dir();
-        let choice = choose(&flags, &environment, default.as_deref()).map_err(Failure::usage)?;
-        let endpoint = match choice {
-            Choice::State(dir) => Endpoint::from_state_dir(dir),
-            Choice::AddressAndState(address, dir) => {
-                Endpoint::new(address).server_name("localhost").ca_file(dir.join("ca.pem"))
-            }
-            Choice::AddressAndCa(address, ca) => Endpoint::new(address).ca_file(ca),
-            Choice::StateAndCa(dir, ca) => {
-                Endpoint::from_state_dir(dir).and_then(|endpoint| endpoint.ca_file(ca))
-            }
-        };
-        let endpoint = endpoint.and_then(Endpoint::credentials_from_env);
-        let mut endpoint = endpoint.map_err(|error| cannot_connect(None, &error))?;
-        if let Some(path) = &self.token_file {
-            endpoint = endpoint.token_file(path);
-        }
-        if let (Some(cert), Some(key)) = (&self.cert, &self.key) {
-            endpoint = endpoint.certificate_files(cert, key);
-        }
-        Ok(match &self.server_name {
-            Some(name) => endpoint.server_name(name),
-            None => endpoint,
-        })
+        self.chosen()?.endpoint().map_err(|error| cannot_connect(None, &error))
     }
-}
 
-/// The command line wins over the environment, and at each of them an address or authority of its
-/// own over a state directory's.
-fn choose<'a>(
-    flags: &'a Source,
-    environment: &'a Source,
-    default: Option<&'a Path>,
-) -> Result<Choice<'a>, &'static str> {
-    let levels = [flags, environment];
-    let ca = levels.iter().find_map(|level| match (&level.ca, &level.state) {
-        (Some(ca), _) => Some((ca.as_path(), true)),
-        (None, Some(dir)) => Some((dir.as_path(), false)),
-        (None, None) => None,
-    });
-    let Some(level) = levels.iter().find(|level| level.broker.is_some() || level.state.is_some())
-    else {
-        return match (default, ca) {
-            (Some(dir), Some((ca, true))) => Ok(Choice::StateAndCa(dir, ca)),
-            (Some(dir), _) => Ok(Choice::State(dir)),
-            (None, _) => Err("which broker? say --state DIR, or --broker HOST:PORT and --ca FILE"),
-        };
-    };
-    match (&level.broker, &level.state, ca) {
-        (Some(address), _, Some((ca, true))) => Ok(Choice::AddressAndCa(address, ca)),
-        (Some(address), _, Some((dir, false))) => Ok(Choice::AddressAndState(address, dir)),
-        (Some(_), _, None) => Err("which certificate authority does the broker have? say --ca \
-                                   FILE, or --state DIR if it was started with --dev"),
-        (None, Some(dir), Some((ca, true))) => Ok(Choice::StateAndCa(dir, ca)),
-        (None, Some(dir), _) => Ok(Choice::State(dir)),
-        (None, None, _) => unreachable!("a level with neither is not chosen"),
+    /// What names it, and where each part of that comes from.
+    pub(crate) fn chosen(&self) -> Result<Chosen, Failure> {
+        let token = env::var("MCP_TOKEN").ok().filter(|it| !it.is_empty());
+        settings::choose(&self.levels()?, token).map_err(Failure::usage)
     }
-}
 
-/// Where `mcp-broker serve --dev` keeps its state when it isn't told.
-fn default_state_dir() -> Option<PathBuf> {
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let state =
-        absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
-    Some(state.join("mcp-broker"))
+    /// The places that settings come from, what counts most first. A context that is asked for on the
+    /// command line counts like the rest of that. Any other is left out when a broker is named
+    /// otherwise: its credentials are not for that.
+    fn levels(&self) -> Result<Vec<Level>, Failure> {
+        let flags = Level { origin: Origin::Flag, settings: self.settings.clone() };
+        let environment =
+            Level { origin: Origin::Variable, settings: Settings::from_env(|it| env::var_os(it)) };
+        if environment.settings.has_half_a_certificate() {
+            return Err(Failure::usage("MCP_CERT and MCP_KEY: one is set without the other"));
+        }
+        let names_broker = flags.settings.names_broker() || environment.settings.names_broker();
+        let context = match &self.context {
+            None if names_broker => None,
+            _ => self.context()?,
+        };
+        let mut levels = vec![flags, environment];
+        if let Some((Selected { name, by }, settings)) = context {
+            let at = if by == SelectedBy::Flag { 1 } else { 2 };
+            levels.insert(at, Level { origin: Origin::Context(name), settings });
+        }
+        let state = settings::default_state_dir();
+        let settings = Settings { state, ..Settings::default() };
+        levels.push(Level { origin: Origin::Default, settings });
+        Ok(levels)
+    }
+
+    /// The context that is chosen, if one is, and what it says.
+    pub(crate) fn context(&self) -> Result<Option<(Selected, Settings)>, Failure> {
+        let variable = env::var(CONTEXT_VARIABLE).ok().filter(|it| !it.is_empty());
+        let (name, by) = match (&self.context, variable) {
+            (Some(name), _) => (Some(name.clone()), SelectedBy::Flag),
+            (None, Some(text)) => {
+                let wrong = |problem| {
+                    Failure::usage(format_args!("{CONTEXT_VARIABLE}: {text:?} {problem}"))
+                };
+                (Some(text.parse().map_err(wrong)?), SelectedBy::Variable)
+            }
+            (None, None) if contexts::file().is_none() => return Ok(None),
+            (None, None) => (None, SelectedBy::File),
+        };
+        let contexts = Contexts::load()?;
+        let Some(name) = name.or_else(|| contexts.current().cloned()) else { return Ok(None) };
+        let settings = contexts.get(&name)?.clone();
+        Ok(Some((Selected { name, by }, settings)))
+    }
 }
 
 /// Says why there is no connection, and what to do about it.
@@ -287,45 +243,6 @@ pub(crate) fn cannot_connect(to: Option<&Endpoint>, error: &ConnectError) -> Fai
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn source(state: &str, broker: &str, ca: &str) -> Source {
-        let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Source {
-            state: some(state).map(Into::into),
-            broker: some(broker),
-            ca: some(ca).map(Into::into),
-        }
-    }
-
-    #[test]
-    fn the_command_line_wins_over_the_environment_and_both_over_the_default() {
-        let none = source("", "", "");
-        let environment = source("e", "e:1", "e.pem");
-        let default = Some(Path::new("d"));
-        let chosen = |flags: &Source, environment: &Source| {
-            choose(flags, environment, default).map(|choice| format!("{choice:?}")).unwrap()
-        };
-        assert_eq!(chosen(&none, &none), r#"State("d")"#);
-        assert_eq!(chosen(&none, &source("e", "", "")), r#"State("e")"#);
-        assert_eq!(chosen(&none, &environment), r#"AddressAndCa("e:1", "e.pem")"#);
-        assert_eq!(chosen(&source("f", "", ""), &environment), r#"State("f")"#);
-        assert_eq!(chosen(&source("f", "", "f.pem"), &environment), r#"StateAndCa("f", "f.pem")"#);
-        assert_eq!(chosen(&source("", "f:1", ""), &environment), r#"AddressAndCa("f:1", "e.pem")"#);
-        // A proxy in front of a broker whose state directory is known.
-        assert_eq!(
-            chosen(&source("", "f:1", ""), &source("e", "", "")),
-            r#"AddressAndState("f:1", "e")"#
-        );
-    }
-
-    #[test]
-    fn an_address_without_an_authority_is_asked_for_one() {
-        let (none, address) = (source("", "", ""), source("", "f:1", ""));
-        let error = choose(&address, &none, Some(Path::new("d"))).unwrap_err();
-        assert!(error.contains("--ca FILE"));
-        let error = choose(&none, &none, None).unwrap_err();
-        assert!(error.contains("--state DIR"));
-    }
 
     #[test]
     fn a_missing_state_directory_says_how_to_start_a_broker() {

@@ -7,6 +7,8 @@ mod agents;
 mod bench;
 mod call;
 mod connect;
+mod context;
+mod contexts;
 mod dlq;
 mod exit;
 mod explain;
@@ -16,6 +18,7 @@ mod outcomes;
 mod parse;
 mod report;
 mod send;
+mod settings;
 mod signals;
 mod table;
 mod tasks;
@@ -37,9 +40,11 @@ Try it, in three terminals:
   mcpctl --state D worker --action upper --exec tr a-z A-Z
   mcpctl --state D call upper --data hello
 
-Which broker: --state, or --broker with --ca; else MCP_STATE, MCP_BROKER and MCP_CA; else the one
-that `mcp-broker serve --dev` runs on this machine. Who you are, where the broker asks: --token-file,
-or --cert and --key; else MCP_TOKEN_FILE, MCP_TOKEN, MCP_CERT and MCP_KEY.";
+Which broker: --state, or --broker with --ca, or --context; else MCP_STATE, MCP_BROKER and MCP_CA; else
+MCPCTL_CONTEXT, or the current one of `mcpctl context`; else the one that `mcp-broker serve --dev` runs
+on this machine. Who you are, where the broker asks: --token-file, or --cert and --key; else
+MCP_TOKEN_FILE, MCP_TOKEN, MCP_CERT and MCP_KEY; else the context's. `mcpctl context show` says what
+counts.";
 
 /// Send tasks to worker agents through an MCP (Model Communication Protocol) broker, or be one
 #[derive(Debug, Parser)]
@@ -69,6 +74,7 @@ enum Command {
     Dlq(dlq::Dlq),
     Explain(explain::Explain),
     Bench(bench::Bench),
+    Context(context::ContextArgs),
 }
 
 impl Cli {
@@ -85,6 +91,7 @@ impl Cli {
             Command::Dlq(command) => command.run(&self.global).await,
             Command::Explain(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
+            Command::Context(command) => command.run(&self.global),
         };
         self.global.flush().await;
         ended
