@@ -10,6 +10,9 @@ use mcp_proto::DEFAULT_PORT;
 use crate::credentials::{CertificateFiles, Credentials, TokenFrom};
 use crate::error::ConnectError;
 
+/// Most addresses of a host that are tried.
+const MAX_ADDRESSES: usize = 8;
+
 /// Where a broker is, and how to trust it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
@@ -112,6 +115,16 @@ impl Endpoint {
         &self.address
     }
 
+    /// The addresses that a connection would try now: at most 8, in the order that the
+    /// system's resolver gives them.
+    ///
+    /// # Errors
+    /// [`ConnectError::Address`] and [`ConnectError::UnknownHost`]. How long the resolver takes is the
+    /// system's choice; dropping the future waits no longer.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        self.target()?.resolve().await
+    }
+
     pub(crate) fn credentials(&self) -> &Credentials {
         &self.credentials
     }
@@ -148,6 +161,22 @@ pub(crate) struct Target {
     pub(crate) port: u16,
     /// What the certificate must be for.
     pub(crate) server_name: String,
+}
+
+impl Target {
+    pub(crate) async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let addresses: Vec<_> =
+            found.map_err(|error| self.unknown(error))?.take(MAX_ADDRESSES).collect();
+        if addresses.is_empty() {
+            return Err(self.unknown("it has no address"));
+        }
+        Ok(addresses)
+    }
+
+    pub(crate) fn unknown(&self, problem: impl ToString) -> ConnectError {
+        ConnectError::UnknownHost { host: self.host.clone(), problem: problem.to_string() }
+    }
 }
 
 fn split(address: &str) -> Result<(String, u16), &'static str> {

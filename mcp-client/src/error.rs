@@ -91,6 +91,8 @@ pub enum ConnectError {
     Tls {
         /// The broker.
         address: SocketAddr,
+        /// What kind of failure it is.
+        cause: TlsCause,
         /// What is wrong and what to do.
         problem: String,
     },
@@ -127,6 +129,24 @@ pub enum ConnectError {
         /// What is wrong with it, to be read after its name.
         problem: String,
     },
+}
+
+/// Why TLS failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsCause {
+    /// None of the authorities to trust has signed the broker's certificate.
+    UnknownAuthority,
+    /// The broker's certificate is for other names.
+    WrongName,
+    /// The broker's certificate has expired, by the clock here.
+    Expired,
+    /// The broker's certificate is not valid yet, by the clock here.
+    NotYetValid,
+    /// The broker refuses the certificate of this side, or asks for one.
+    Credentials,
+    /// Any other.
+    Other,
 }
 
 impl ConnectError {

@@ -78,7 +78,7 @@ pub use client::{Client, ClientBuilder, Fetched};
 pub use connect::Endpoint;
 pub use conversation::Conversation;
 pub use dead_letters::{DeadLetterFilter, DeadLetterInfo, DeadLetterList, DeadLetterSummary};
-pub use error::{CallError, ConnectError, InvalidTask, PartsError};
+pub use error::{CallError, ConnectError, InvalidTask, PartsError, TlsCause};
 pub use overview::Overview;
 pub use pool::{Pool, PoolConfig, PoolError, PooledClient};
 pub use task::{Reply, StreamEvent, TaskBuilder, TaskEnd, TaskHandle, TaskStream};

@@ -6,8 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use mcp_client::{Client, ConnectError, Endpoint, ErrorCode, ErrorInfo};
-use mcp_proto::Message;
+use mcp_client::{Client, ConnectError, Endpoint, ErrorCode, ErrorInfo, TlsCause};
+use mcp_proto::{ALPN, Message};
 use support::{Authority, FakeBroker, ack, close_code, soon};
 
 async fn connect_error(endpoint: Endpoint) -> ConnectError {
@@ -26,6 +26,13 @@ async fn handshake_error(broker: &FakeBroker, endpoint: Endpoint) -> ConnectErro
     tokio::select! {
         error = connect_error(endpoint) => error,
         () = shake_hands => unreachable!(),
+    }
+}
+
+fn tls_cause(error: &ConnectError) -> TlsCause {
+    match error {
+        ConnectError::Tls { cause, .. } => *cause,
+        error => panic!("{error:?}"),
     }
 }
 
@@ -97,7 +104,7 @@ async fn a_foreign_authority_is_refused() {
         .server_name("localhost")
         .ca_pem(&Authority::new("localhost").ca_pem);
     let error = handshake_error(&broker, endpoint).await;
-    assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
+    assert_eq!(tls_cause(&error), TlsCause::UnknownAuthority);
     assert!(error.to_string().contains("ca.pem"), "{error}");
     assert!(!error.is_transient());
 }
@@ -107,8 +114,21 @@ async fn a_certificate_for_another_name_is_refused() {
     let broker = FakeBroker::start();
     let endpoint = broker.endpoint().server_name("elsewhere.example");
     let error = handshake_error(&broker, endpoint).await;
-    assert!(matches!(error, ConnectError::Tls { .. }), "{error:?}");
+    assert_eq!(tls_cause(&error), TlsCause::WrongName);
     assert!(error.to_string().contains("server_name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_valid_now_is_refused_with_which_of_both_it_is() {
+    for (years, cause, said) in [
+        ([1975, 1976], TlsCause::Expired, "has expired"),
+        ([4000, 4001], TlsCause::NotYetValid, "not valid yet"),
+    ] {
+        let broker = FakeBroker::start_with(&Authority::valid("localhost", years), ALPN, 0);
+        let error = handshake_error(&broker, broker.endpoint()).await;
+        assert_eq!(tls_cause(&error), cause);
+        assert!(error.to_string().contains(said), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod broker_restarts;
 mod clients_cut_off;
 mod command_line;
 mod configuration;
+mod contexts;
 mod durable;
 mod proxy;
 mod retries;

@@ -199,3 +199,30 @@ async fn a_workers_token_is_not_its_programs_business() {
     let seen = String::from_utf8(output.stdout).unwrap();
     assert!(seen.contains("MCP_TASK_ID=") && !seen.contains("MCP_TOKEN="), "{seen}");
 }
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_missing_of_a_proof() {
+    let (broker, dir) = made(CONFIG).await;
+    issue(dir.path(), "shop", "1h").await;
+    let told = async |arguments: &str| {
+        let output = mcpctl(&broker, dir.path(), &format!("{arguments} doctor"), &[]).await;
+        (code(&output), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = told("").await;
+    assert_eq!(code, Some(5));
+    assert!(text.contains("failed   authentication  UNAUTHENTICATED"), "{text}");
+    assert!(text.contains("to do: prove who you are") && text.contains("skipped  clock"), "{text}");
+    fs::write(dir.path().join("old.token"), "a.b.c").unwrap();
+    fs::set_permissions(dir.path().join("old.token"), Permissions::from_mode(0o600)).unwrap();
+    let (code, text) = told("--token-file old.token").await;
+    assert_eq!(code, Some(5));
+    assert!(text.contains("failed   authentication"), "{text}");
+    for proof in [
+        "--token-file shop.token",
+        "--cert spiffe_example.org_gpu.pem --key spiffe_example.org_gpu.key",
+    ] {
+        let (code, text) = told(proof).await;
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("ok       clock           within the validity"), "{text}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod cert;
+mod completions;
 mod config;
 mod files;
 mod health;
@@ -12,7 +13,7 @@ mod token;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Exit codes. 2 is also clap's for wrong usage.
 const EXIT_CANNOT_START: u8 = 1;
@@ -39,6 +40,7 @@ enum Command {
     Journal(journal::Journal),
     Cert(cert::Cert),
     Token(token::Token),
+    Completions(completions::Completions),
 }
 
 pub(crate) fn main() -> ExitCode {
@@ -49,5 +51,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Journal(journal) => journal.main(),
         Command::Cert(cert) => files::report(cert.run()),
         Command::Token(token) => files::report(token.run()),
+        Command::Completions(completions) => completions.main(&mut Cli::command()),
     }
 }

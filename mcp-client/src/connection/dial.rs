@@ -19,9 +19,6 @@ use super::{Connection, End, tls};
 use crate::connect::{Endpoint, Target};
 use crate::error::ConnectError;
 
-/// Most addresses of a host that are tried.
-const MAX_ADDRESSES: usize = 8;
-
 /// The next address is tried when the one before has not answered for this long.
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -67,7 +64,9 @@ impl Dialer {
             self.config = tls::quic_config(&self.endpoint)?;
         }
         let deadline = Instant::now() + timeout;
-        let addresses = self.resolve(deadline).await?;
+        let addresses = tokio::time::timeout_at(deadline, self.target.resolve())
+            .await
+            .map_err(|_| self.target.unknown("no answer in time"))??;
         let quic = self.race(&addresses, deadline, timeout).await?;
         let address = quic.remote_address();
         let reports = self.slot(address).as_ref().map(|it| it.reports.clone()).unwrap_or_default();
@@ -78,21 +77,6 @@ impl Dialer {
                 Err(ConnectError::Broken { address, problem })
             }
         }
-    }
-
-    async fn resolve(&self, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
-        let Target { host, port, .. } = &self.target;
-        let unknown = |problem: String| ConnectError::UnknownHost { host: host.clone(), problem };
-        let lookup = tokio::net::lookup_host((host.as_str(), *port));
-        let found = tokio::time::timeout_at(deadline, lookup)
-            .await
-            .map_err(|_| unknown("no answer in time".to_owned()))?
-            .map_err(|error| unknown(error.to_string()))?;
-        let addresses: Vec<_> = found.take(MAX_ADDRESSES).collect();
-        if addresses.is_empty() {
-            return Err(unknown("it has no address".to_owned()));
-        }
-        Ok(addresses)
     }
 
     /// Tries the addresses, each a little after the one before; the first to answer is taken.

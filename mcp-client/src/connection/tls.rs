@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::connect::{Ca, Endpoint};
 use crate::credentials;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, TlsCause};
 
 /// Before a round trip has been measured. Short, so that the first packets are repeated soon (after
 /// three times this, then doubling): a broker that is just starting is found quickly.
@@ -83,22 +83,38 @@ pub(super) fn handshake_error(
     if alert == NO_APPLICATION_PROTOCOL {
         return refusal(address, code);
     }
-    let what_to_do = if reason.contains("UnknownIssuer") || reason.contains("BadSignature") {
-        "its certificate is not signed by the authority that was given: use this broker's own \
-         ca.pem"
-            .to_owned()
-    } else if reason.contains("NotValidForName") || reason.contains("not valid for name") {
-        format!(
-            "its certificate is not for {server_name:?}: connect by a name that it is for, or set \
-             Endpoint::server_name"
-        )
-    } else if reason.contains("Expired") || reason.contains("NotValidYet") {
-        "its certificate is not valid at this time: check the clock here, or renew the certificate"
-            .to_owned()
-    } else {
-        format!("check the broker's certificate and the authority that was given (alert {alert})")
+    let (cause, what_to_do) = match alert {
+        UNKNOWN_CA | DECRYPT_ERROR => (
+            TlsCause::UnknownAuthority,
+            "its certificate is not signed by the authority that was given: use this broker's own \
+             ca.pem"
+                .to_owned(),
+        ),
+        // rustls says in words only which of the two it is.
+        CERTIFICATE_EXPIRED if reason.contains("not valid yet") => (
+            TlsCause::NotYetValid,
+            "its certificate is not valid yet: check the clock here, and the broker's".to_owned(),
+        ),
+        CERTIFICATE_EXPIRED => (
+            TlsCause::Expired,
+            "its certificate has expired: have it renewed, or check the clock here".to_owned(),
+        ),
+        BAD_CERTIFICATE if reason.contains("not valid for name") => (
+            TlsCause::WrongName,
+            format!(
+                "its certificate is not for {server_name:?}: connect by a name that it is for, or \
+                 set Endpoint::server_name"
+            ),
+        ),
+        _ => (
+            TlsCause::Other,
+            format!(
+                "check the broker's certificate and the authority that was given (alert {alert})"
+            ),
+        ),
     };
-    Some(ConnectError::Tls { address, problem: format!("{what_to_do} [{reason}]") })
+    let problem = format!("{what_to_do} [{reason}]");
+    Some(ConnectError::Tls { address, cause, problem })
 }
 
 /// What it means that the broker ended a handshake, by the QUIC error that it closed with.
@@ -126,5 +142,12 @@ pub(super) fn refusal(address: SocketAddr, code: u64) -> Option<ConnectError> {
         }
         _ => format!("the broker ended the handshake (alert {alert}); its log says why"),
     };
-    Some(ConnectError::Tls { address, problem })
+    let cause = match alert {
+        BAD_CERTIFICATE..=CERTIFICATE_UNKNOWN
+        | UNKNOWN_CA
+        | DECRYPT_ERROR
+        | CERTIFICATE_REQUIRED => TlsCause::Credentials,
+        _ => TlsCause::Other,
+    };
+    Some(ConnectError::Tls { address, cause, problem })
 }

@@ -33,14 +33,21 @@ pub struct Authority {
 
 impl Authority {
     pub fn new(name: &str) -> Self {
+        Self::valid(name, [1975, 4096])
+    }
+
+    /// With a certificate that is valid from the beginning of one year to that of another.
+    pub fn valid(name: &str, [from, to]: [i32; 2]) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let ca_pem = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
         let key = KeyPair::generate().unwrap();
-        let certificate =
-            CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer);
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        let certificate = params.signed_by(&key, &issuer);
         Self {
             ca_pem,
             chain: vec![certificate.unwrap().into()],

@@ -6,10 +6,12 @@ mod actions;
 mod agents;
 mod bench;
 mod call;
+mod completions;
 mod connect;
 mod context;
 mod contexts;
 mod dlq;
+mod doctor;
 mod exit;
 mod explain;
 mod global;
@@ -29,7 +31,7 @@ mod worker;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use exit::{Exit, Failure};
 use global::Global;
@@ -74,7 +76,9 @@ enum Command {
     Dlq(dlq::Dlq),
     Explain(explain::Explain),
     Bench(bench::Bench),
+    Doctor(doctor::Doctor),
     Context(context::ContextArgs),
+    Completions(completions::Completions),
 }
 
 impl Cli {
@@ -91,7 +95,9 @@ impl Cli {
             Command::Dlq(command) => command.run(&self.global).await,
             Command::Explain(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
+            Command::Doctor(command) => command.run(&self.global).await,
             Command::Context(command) => command.run(&self.global),
+            Command::Completions(command) => command.run(&mut Cli::command()),
         };
         self.global.flush().await;
         ended
@@ -131,8 +137,6 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -218,6 +222,13 @@ mod tests {
             ("actions reset", "<ACTION>"),
             ("explain", "<ACTION>"),
             ("explain up --label gpu", "gpu"),
+            ("context use", "NAME"),
+            ("context use a --none", "--none"),
+            ("context set", "<NAME>"),
+            ("context set a/b --state D", "A-Za-z0-9"),
+            ("--context -x agents ls", "--context"),
+            ("completions", "<SHELL>"),
+            ("completions tcsh", "bash, elvish, fish"),
             ("bench up --rate 0", "0"),
             ("bench up --secs 0", "0"),
             ("bench up --payload 65537", "65537"),
@@ -235,10 +246,12 @@ mod tests {
         let actions = ["actions ls ", "actions show ", "actions set ", "actions reset "];
         let degrade = ["actions degrade ", "actions restore "];
         let agents = ["agents ls ", "agents show ", "agents drain ", "agents resume "];
-        let others = ["", "call ", "send ", "worker ", "explain ", "bench "];
-        for command in
-            tasks.into_iter().chain(dlq).chain(actions).chain(degrade).chain(agents).chain(others)
-        {
+        let context =
+            ["context ls ", "context show ", "context set ", "context use ", "context rm "];
+        let others =
+            ["", "call ", "send ", "worker ", "explain ", "bench ", "doctor ", "completions "];
+        let all = [&tasks[..], &dlq, &actions, &degrade, &agents, &context, &others].concat();
+        for command in all {
             let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();
             assert!(help.contains("Exit status:\n    0  "), "{command}");
         }
