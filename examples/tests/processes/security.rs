@@ -217,10 +217,8 @@ async fn the_doctor_finds_what_is_missing_of_a_proof() {
     let (code, text) = told("--token-file old.token").await;
     assert_eq!(code, Some(5));
     assert!(text.contains("failed   authentication"), "{text}");
-    for proof in [
-        "--token-file shop.token",
-        "--cert spiffe_example.org_gpu.pem --key spiffe_example.org_gpu.key",
-    ] {
+    for proof in ["--token-file shop.token", "--cert example.org-gpu.pem --key example.org-gpu.key"]
+    {
         let (code, text) = told(proof).await;
         assert_eq!(code, Some(0), "{text}");
         assert!(text.contains("ok       clock           within the validity"), "{text}");

@@ -30,7 +30,10 @@ impl Completions {
         // It can't fail in a vector, as it would when nobody reads stdout any more.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, command, name, &mut script);
-        match io::stdout().write_all(&script) {
+        // clap_complete's script for bash names the states of a program with a hyphen in two ways, so
+        // that nothing after a subcommand is completed (clap-rs/clap#6421).
+        let script = String::from_utf8_lossy(&script).replace("mcp__subcmd__broker", "mcp__broker");
+        match io::stdout().write_all(script.as_bytes()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::from(EXIT_CANNOT_START),
         }
