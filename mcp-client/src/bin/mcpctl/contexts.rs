@@ -81,7 +81,7 @@ pub(crate) struct Contexts {
 }
 
 impl Contexts {
-    /// Those of the [file]; none when it is not there.
+    /// Those of the [`file()`]; none when it is not there.
     pub(crate) fn load() -> Result<Self, Failure> {
         let path = file().ok_or_else(|| {
             Failure::usage(format_args!("where are contexts kept? set {FILE_VARIABLE}, or HOME"))

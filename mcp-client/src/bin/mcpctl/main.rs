@@ -226,7 +226,7 @@ mod tests {
             ("context use a --none", "--none"),
             ("context set", "<NAME>"),
             ("context set a/b --state D", "A-Za-z0-9"),
-            ("--context -x agents ls", "--context"),
+            ("--context a/b agents ls", "--context"),
             ("completions", "<SHELL>"),
             ("completions tcsh", "bash, elvish, fish"),
             ("bench up --rate 0", "0"),
