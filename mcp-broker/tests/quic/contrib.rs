@@ -22,7 +22,11 @@ fn contrib(path: &str) -> PathBuf {
 async fn metrics() -> String {
     let state = tempfile::tempdir().unwrap();
     let path = state.path().to_owned();
+    let keys = path.join("token-keys.json");
+    std::fs::write(&keys, SigningKey::generate().unwrap().public_json()).unwrap();
     let broker = broker(move |config| {
+        config.auth.token_keys = Some(keys);
+        config.auth.allow_anonymous = true;
         config.admin = Some("0".parse().unwrap());
         config.state_dir = Some(path.clone());
         config.audit.file = Some(path.join("audit.log"));
