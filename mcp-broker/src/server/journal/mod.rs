@@ -1,6 +1,5 @@
 //! Drives a [`Journal`]: appends what the core emits and syncs it on a thread of its own, off the
-//! core's lock; a task of the runtime tells the core how far that got, while the thread goes on with
-//! what has gathered.
+//! core's lock, then tells the core how far that got.
 //!
 //! One sync covers whatever gathered while the last one ran; there is no timer.
 
@@ -14,8 +13,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-
-use tokio::sync::watch;
 
 use super::clock::Clock;
 use super::shared::{Outbox, Shared};
@@ -33,70 +30,47 @@ pub(super) fn entries() -> (Sender<Entry>, Receiver<Entry>) {
     channel()
 }
 
-/// How far the thread got.
-#[derive(Debug, Default)]
-struct Progress {
-    /// The number of the last record that is on disk.
-    synced: u64,
-    /// Why none are written any more.
-    failed: Option<String>,
-}
-
-/// Starts the thread, and the task that tells the core. They end when the sending side of `entries` is
-/// dropped, after the last sync. Must be called within a runtime.
+/// Starts the thread. It ends when the sending side of `entries` is dropped, after the last sync.
 pub(super) fn spawn(
     journal: Box<dyn Journal>,
     entries: Receiver<Entry>,
     gauges: Option<Arc<Gauges>>,
     shared: &Arc<Shared>,
 ) -> io::Result<JoinHandle<()>> {
-    let (progress, seen) = watch::channel(Progress::default());
-    let mut keeper = Keeper { journal, gauges, clock: Clock::start(), progress };
-    let thread = thread::Builder::new().name("mcp-journal".to_owned()).spawn(move || {
+    let shared = Arc::downgrade(shared);
+    let mut keeper = Keeper { journal, gauges, clock: Clock::start() };
+    thread::Builder::new().name("mcp-journal".to_owned()).spawn(move || {
         slice::shorten();
-        keeper.run(&entries);
-    })?;
-    tokio::spawn(tell(seen, Arc::downgrade(shared)));
-    Ok(thread)
-}
-
-/// Not the thread itself: while it would, the disk would have nothing to do.
-async fn tell(mut seen: watch::Receiver<Progress>, shared: Weak<Shared>) {
-    let mut outbox = Outbox::default();
-    while seen.changed().await.is_ok() {
-        let (synced, failed) = {
-            let progress = seen.borrow_and_update();
-            (progress.synced, progress.failed.clone())
-        };
-        let Some(shared) = shared.upgrade() else { return };
-        shared.hold(&mut outbox, |core, now| core.journal_synced(now, synced));
-        if let Some(why) = failed {
-            shared.hold(&mut outbox, |core, now| core.journal_failed(now, &why));
-        }
-    }
+        keeper.run(&entries, &shared);
+    })
 }
 
 struct Keeper {
     journal: Box<dyn Journal>,
     gauges: Option<Arc<Gauges>>,
     clock: Clock,
-    progress: watch::Sender<Progress>,
 }
 
 impl Keeper {
-    fn run(&mut self, entries: &Receiver<Entry>) {
+    fn run(&mut self, entries: &Receiver<Entry>, shared: &Weak<Shared>) {
+        let mut outbox = Outbox::default();
         while let Ok(first) = entries.recv() {
             let kept = self.guarded(|it| it.keep(first, entries));
-            let done = kept.and_then(|synced| {
-                self.progress.send_modify(|it| it.synced = synced);
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
+            let done = kept.and_then(|up_to| {
+                shared.hold(&mut outbox, |core, now| core.journal_synced(now, up_to));
                 self.guarded(|it| it.journal.tidy())
             });
             if let Err(error) = done {
                 // What a failed write or sync left on disk is anyone's guess: it is not used again.
-                self.progress.send_modify(|it| it.failed = Some(error.to_string()));
+                let why = error.to_string();
+                shared.hold(&mut outbox, |core, now| core.journal_failed(now, &why));
                 if let Some(gauges) = &self.gauges {
                     gauges.failed();
                 }
+                drop(shared);
                 while entries.recv().is_ok() {}
                 return;
             }
