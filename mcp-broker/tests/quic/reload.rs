@@ -6,7 +6,7 @@ use mcp_broker::{Broker, Config, StartError, Tls};
 use mcp_proto::ErrorCode;
 use serde_json::Value;
 
-use crate::admin::{get, metrics};
+use crate::admin::{ask, get, metrics};
 use crate::support::{Dialled, Flow, How, RawPeer, broker, dial, send, unique};
 
 fn config(change: impl FnOnce(&mut Config)) -> Config {
@@ -106,6 +106,10 @@ async fn what_is_wrong_changes_nothing_and_is_told() {
     assert_eq!(ready["ready"], true);
     let told = ready["config_refused"].as_str().unwrap();
     assert!(told.starts_with("cannot write the audit log "), "{told}");
+    // It has a path in it, and the probe answers everybody.
+    let elsewhere = ask(admin, b"GET /readyz HTTP/1.0\r\nHost: broker.example\r\n\r\n").await;
+    let expected = r#"{"config_refused":"the broker's log says why","ready":true}"#;
+    assert_eq!((elsewhere.status, elsewhere.body.trim_end()), (200, expected));
     let seen = metrics(admin).await;
     assert_eq!(seen["mcp_config_reloads_total{outcome=\"refused\"}"], 2.0);
     assert_eq!(seen["mcp_config_last_reload_successful"], 0.0);

@@ -46,6 +46,13 @@ impl Access {
         Self { rules, audit }
     }
 
+    /// Whether whoever asks may know more than that something is wrong: an operator, or a program on this
+    /// machine.
+    pub(super) fn tells_why(&self, headers: &HeaderMap, peer: Option<IpAddr>) -> bool {
+        let is_here = peer.is_some_and(|ip| ip.to_canonical().is_loopback());
+        self.rules.check(headers).is_ok() || is_here && check_host(headers).is_ok()
+    }
+
     async fn or_refuse(
         &self,
         checked: Result<(), Refusal>,
@@ -225,6 +232,30 @@ mod tests {
         assert_eq!(status(rules.check(&headers(&[]))), 403);
         let rules = Rules { is_remote: true, ..rules };
         assert_eq!(status(rules.check(&headers(&[(HOST, "localhost")]))), 403);
+    }
+
+    #[test]
+    fn why_something_is_wrong_is_told_here_and_to_operators() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "0123456789abcdef").unwrap();
+        let token = Token::from_file(file.path()).unwrap();
+        let rules = Rules { token: Some(token), is_remote: true, metrics_public: false };
+        let access = Access::new(rules, Audit::start(None).unwrap().0);
+        let tells = |of: &[_], peer: &str| access.tells_why(&headers(of), peer.parse().ok());
+        let (localhost, elsewhere) = ((HOST, "localhost:9447"), (HOST, "broker.example"));
+        let bearer = |token| (AUTHORIZATION, token);
+        for here in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            assert!(tells(std::slice::from_ref(&localhost), here), "{here}");
+            // As a page of another site would ask, by a name that leads here.
+            assert!(!tells(std::slice::from_ref(&elsewhere), here), "{here}");
+        }
+        for there in ["10.0.0.1", "::ffff:10.0.0.1", ""] {
+            assert!(!tells(std::slice::from_ref(&localhost), there), "{there}");
+            let wrong = bearer("Bearer fedcba9876543210");
+            assert!(!tells(&[localhost.clone(), wrong], there), "{there}");
+            let right = bearer("Bearer 0123456789abcdef");
+            assert!(tells(&[elsewhere.clone(), right], there), "{there}");
+        }
     }
 
     #[test]

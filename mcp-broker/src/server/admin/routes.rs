@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{Request, State};
-use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde_json::json;
 
 use super::super::shared::Shared;
@@ -21,6 +21,9 @@ use super::live::{self, Live};
 
 /// What can be required of a broker that is ready.
 const DURABLE: &str = "require=durable";
+
+/// In place of a reason.
+const NOT_TOLD: &str = "the broker's log says why";
 
 type Answer = (StatusCode, [(HeaderName, &'static str); 1], String);
 
@@ -34,18 +37,20 @@ pub(super) fn router(shared: Arc<Shared>, access: Access) -> Router {
         .with_state(shared.clone())
         .merge(live)
         .layer(middleware::from_fn_with_state(access.clone(), access::operators));
+    let ready =
+        Router::new().route("/readyz", get(readyz)).with_state((shared.clone(), access.clone()));
     let metrics = Router::new()
         .route("/metrics", get(metrics))
         .layer(middleware::from_fn_with_state(access.clone(), access::scrapers));
     let console = console::router().layer(middleware::from_fn_with_state(access, access::visitors));
     Router::new()
         .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
         .merge(metrics)
         .merge(console)
         .fallback(unknown)
         .layer(middleware::from_fn(refuse_body))
         .with_state(shared)
+        .merge(ready)
         .merge(api)
         .layer(middleware::map_response(secure))
 }
@@ -67,33 +72,41 @@ async fn livez(State(shared): State<Arc<Shared>>) -> Answer {
 }
 
 /// Whether the broker takes connections and tasks. One that refuses durable tasks is ready for all
-/// others, and says so; with `require=durable` it is not.
-async fn readyz(State(shared): State<Arc<Shared>>, uri: Uri) -> Answer {
+/// others, and says so; with `require=durable` it is not. Why something is not well is for operators and
+/// this machine: it has paths and addresses in it.
+async fn readyz(
+    State((shared, access)): State<(Arc<Shared>, Arc<Access>)>,
+    peer: Option<Extension<api::From>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Answer {
     let asked: Vec<_> = uri.query().into_iter().flat_map(|query| query.split('&')).collect();
     if let Some(unknown) = asked.iter().find(|it| !matches!(**it, "" | DURABLE)) {
         let problem = format!("there is no ?{unknown}; there is ?{DURABLE}\n");
         return text(StatusCode::BAD_REQUEST, problem);
     }
+    let is_told = access.tells_why(&headers, peer.map(|Extension(api::From(peer))| peer.ip()));
+    let told = |why: String| if is_told { why } else { NOT_TOLD.to_owned() };
     let is_required = asked.contains(&DURABLE);
     let looked = shared.look(|core, _| (core.is_shutting_down(), core.why_not_durable()));
     let not_ready = |reason| json!({ "ready": false, "reason": reason });
     let (is_ready, mut body) = match looked {
         None => (false, not_ready("failed".to_owned())),
         Some((true, _)) => (false, not_ready("draining".to_owned())),
-        Some((false, Some(why))) if is_required => (false, not_ready(why)),
+        Some((false, Some(why))) if is_required => (false, not_ready(told(why))),
         // Where there was not to be a journal, there is nothing to tell.
         Some((false, Some(why))) if shared.journal.is_some() => {
-            (true, json!({ "ready": true, "durable": false, "reason": why }))
+            (true, json!({ "ready": true, "durable": false, "reason": told(why) }))
         }
         Some((false, _)) => (true, json!({ "ready": true })),
     };
     // Those who were verified before are let in, so it is ready.
     if let Some(why) = shared.auth.outage() {
-        body["authentication"] = json!({ "offline": true, "reason": why });
+        body["authentication"] = json!({ "offline": true, "reason": told(why) });
     }
     let reloads = shared.reloads.figures();
     if let Some(error) = reloads.error {
-        body["config_refused"] = error.into();
+        body["config_refused"] = told(error).into();
     }
     if !reloads.needs_restart.is_empty() {
         body["needs_restart"] = reloads.needs_restart.into();
