@@ -13,6 +13,6 @@ pub mod span;
 #[cfg(feature = "otlp")]
 pub use export::{Exported, Exporter, InvalidEndpoint, OtlpEndpoint};
 #[cfg(feature = "log")]
-pub use log::{Format, JsonLines};
+pub use log::{Format, JsonLines, Level};
 #[cfg(feature = "otlp")]
 pub use span::{Kind, Span, Value};

@@ -9,10 +9,10 @@ use serde::ser::{SerializeMap, Serializer};
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, reload};
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,12 +29,43 @@ impl Format {
     ///
     /// # Panics
     /// When something else takes it already.
-    pub fn start(self, service_name: &'static str, filter: EnvFilter) {
+    pub fn start(self, service_name: &'static str, filter: EnvFilter) -> Level {
         let to = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
         match self {
-            Format::Text => to.with_ansi(io::stderr().is_terminal()).init(),
-            Format::Json => to.event_format(JsonLines::new(service_name)).init(),
+            Format::Text => {
+                let to = to.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
+                let level = Level::of(to.reload_handle());
+                to.init();
+                level
+            }
+            Format::Json => {
+                let to = to.event_format(JsonLines::new(service_name)).with_filter_reloading();
+                let level = Level::of(to.reload_handle());
+                to.init();
+                level
+            }
         }
+    }
+}
+
+/// What is logged of a process whose log was [started](Format::start).
+pub struct Level(Box<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl Level {
+    fn of<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> Self {
+        // Only a log that is there no more can't be changed.
+        Self(Box::new(move |filter| drop(handle.reload(filter))))
+    }
+
+    /// Something else from now on.
+    pub fn set(&self, filter: EnvFilter) {
+        (self.0)(filter);
+    }
+}
+
+impl Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Level")
     }
 }
 

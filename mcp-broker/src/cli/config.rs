@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use mcp_broker::{Config as Configuration, Loaded};
 
+use super::log;
 use super::settings::Settings;
 use super::{EXIT_CANNOT_START, EXIT_USAGE};
 
@@ -76,7 +77,11 @@ impl Config {
 }
 
 impl Which {
-    fn load(&self) -> Result<Loaded, mcp_broker::ConfigError> {
-        self.settings.layers(self.file.clone()).load()
+    fn load(&self) -> Result<Loaded, String> {
+        let loaded = self.settings.layers(self.file.clone()).load();
+        let loaded = loaded.map_err(|error| error.to_string())?;
+        let level = log::filter(&loaded.config.log.level);
+        level.map_err(|problem| format!("log.level {problem}"))?;
+        Ok(loaded)
     }
 }

@@ -6,6 +6,7 @@ mod config;
 mod files;
 mod health;
 mod journal;
+mod log;
 mod notify;
 mod serve;
 mod settings;

@@ -5,14 +5,15 @@ use std::future::ready;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use mcp_broker::{Broker, Config, Layers, LogConfig, LogFormat, StartError};
-use mcp_telemetry::Format;
+use mcp_broker::{Broker, Config, Layers, StartError};
+use mcp_telemetry::Level;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
+use super::log;
 use super::notify;
 use super::settings::Settings;
 use super::{EXIT_CANNOT_START, EXIT_USAGE};
@@ -81,7 +82,9 @@ impl Serve {
 
     fn run(self) -> Result<ExitCode, Failure> {
         let (layers, config) = self.config()?;
-        log(&config.log)?;
+        let level = log::start(&config.log).map_err(|problem| {
+            Failure(EXIT_USAGE, format!("log.level (--log) {problem}").into())
+        })?;
         let mut runtime = match config.threads {
             1 => tokio::runtime::Builder::new_current_thread(),
             threads => {
@@ -95,7 +98,7 @@ impl Serve {
             .enable_all()
             .build()
             .map_err(|error| Failure(EXIT_CANNOT_START, error.into()))?;
-        let exit = runtime.block_on(serve(layers));
+        let exit = runtime.block_on(serve(layers, level));
         // Nothing is left but what a second signal gave up on.
         runtime.shutdown_background();
         exit
@@ -120,24 +123,16 @@ impl Serve {
     }
 }
 
-fn log(config: &LogConfig) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&config.level).map_err(|error| {
-        Failure(EXIT_USAGE, format!("log.level (--log) {:?}: {error}", config.level).into())
-    })?;
-    let format = match config.format {
-        LogFormat::Json => Format::Json,
-        _ => Format::Text,
-    };
-    format.start("mcp-broker", filter);
-    Ok(())
-}
-
-async fn serve(layers: Layers) -> Result<ExitCode, Failure> {
+async fn serve(layers: Layers, level: Arc<Level>) -> Result<ExitCode, Failure> {
     let failed = |error: std::io::Error| Failure(EXIT_CANNOT_START, error.into());
     // Before the start, so that a signal is never missed.
     let mut signals = Signals::new().map_err(failed)?;
     let mut reload = signal(SignalKind::hangup()).map_err(failed)?;
-    let broker = Broker::builder().layers(layers).start().await.map_err(|error| {
+    let builder = Broker::builder().layers(layers).log_level(move |directives| {
+        let (level, filter) = (level.clone(), log::filter(directives)?);
+        Ok(move || level.set(filter))
+    });
+    let broker = builder.start().await.map_err(|error| {
         let code = match error {
             StartError::Config(_) | StartError::BrokerId { .. } => EXIT_USAGE,
             _ => EXIT_CANNOT_START,

@@ -21,7 +21,10 @@ use super::journal::{self, Gauges, MemoryJournal, Opened};
 use super::listener::{self, Crypto, Entrance, Listener, Transport};
 use super::outgoing::Outgoing;
 use super::random::random;
-use super::reload::{self, AuditFile, Certificate, Part, PolicyFile, Reloader, Seen, State};
+use super::reload::{
+    self, Apply, AuditFile, Certificate, LogLevel, Part, PolicyFile, PrepareLevel, Reloader, Seen,
+    State,
+};
 use super::reset::ResetKey;
 use super::running::{Broker, Running};
 use super::shared::{Outbox, Shared};
@@ -45,6 +48,7 @@ pub struct Builder {
     state_dir: Option<PathBuf>,
     tls: Option<Tls>,
     journal: Option<Box<dyn Journal>>,
+    log_level: Option<PrepareLevel>,
 }
 
 impl Builder {
@@ -59,6 +63,7 @@ impl Builder {
             state_dir: None,
             tls: None,
             journal: None,
+            log_level: None,
         }
     }
 
@@ -109,6 +114,19 @@ impl Builder {
         self
     }
 
+    /// What puts another `log.level` in force when the configuration is loaded again: it is given the
+    /// level and changes nothing, but returns what does, and can't fail, or what is wrong with the level.
+    /// Default: nothing does.
+    pub fn log_level<P, S>(mut self, prepare: P) -> Self
+    where
+        P: Fn(&str) -> Result<S, String> + Send + Sync + 'static,
+        S: FnOnce() + Send + 'static,
+    {
+        let prepare = move |level: &str| prepare(level).map(|set| Box::new(set) as Apply);
+        self.log_level = Some(Box::new(prepare));
+        self
+    }
+
     /// Starts the broker on the current tokio runtime, whose I/O and time must be enabled. It
     /// accepts connections when this returns, and what its journal kept goes on.
     ///
@@ -118,7 +136,7 @@ impl Builder {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(self) -> Result<Broker, StartError> {
-        let Self { config, layers, listen, admin, state_dir, tls, journal } = self;
+        let Self { config, layers, listen, admin, state_dir, tls, journal, log_level } = self;
         let overrides = move |config: &mut Config| {
             config.listen = listen.unwrap_or(config.listen);
             config.admin = admin.map(AdminAddr::from).or(config.admin);
@@ -203,11 +221,14 @@ impl Builder {
             journal::spawn(journal, entries, gauges, &shared).map_err(StartError::System)?;
         let certificate =
             Certificate::new(endpoint.clone(), fixed_tls, &config, auth.clone(), crypto);
-        let parts: Vec<Box<dyn Part>> = vec![
+        let mut parts: Vec<Box<dyn Part>> = vec![
             Box::new(certificate),
             Box::new(AuditFile(shared.audit.clone())),
             Box::new(PolicyFile(shared.clone())),
         ];
+        if let Some(prepare) = log_level {
+            parts.push(Box::new(LogLevel(prepare)));
+        }
         let entrance = Entrance::new(&config);
         let reloader = Arc::new(Reloader {
             shared: shared.clone(),

@@ -251,6 +251,51 @@ async fn an_address_in_use_is_told() {
 }
 
 #[tokio::test]
+async fn its_log_follows_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("broker.toml");
+    // Replaced whole, since the broker may look at it at any time.
+    let level = |level: &str| {
+        let new = dir.path().join("new.toml");
+        std::fs::write(&new, format!("log.level = {level:?}")).unwrap();
+        std::fs::rename(new, &file).unwrap();
+    };
+    level("error");
+    let state = dir.path().join("state");
+    let mut serve = command(&["serve", "--dev", "--listen=127.0.0.1:0"]);
+    serve.arg("--state").arg(&state).arg("--config").arg(&file);
+    let mut child = serve.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    within("the first line", stdout.next_line()).await.unwrap().unwrap();
+    let pid = child.id().unwrap().to_string();
+    let hup = async || {
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success())
+    };
+
+    // The first line that there is, so it was silent before, and not any more before it said so.
+    level("info");
+    hup().await;
+    let line = within("a line", stderr.next_line()).await.unwrap().unwrap();
+    assert!(line.contains("reloaded") && line.contains("log.level"), "{line}");
+
+    level("a=b=c");
+    let line = loop {
+        hup().await;
+        let line = within("a line", stderr.next_line()).await.unwrap().unwrap();
+        if !line.contains(" INFO ") {
+            break line;
+        }
+    };
+    assert!(line.contains("nothing has changed: log.level is \"a=b=c\""), "{line}");
+
+    let check = ["config", "check", file.to_str().unwrap()];
+    let (code, stderr) = run(&check).await;
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("log.level is \"a=b=c\""), "{stderr}");
+}
+
+#[tokio::test]
 async fn wrong_usage_and_configuration_are_2_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("broker.toml");

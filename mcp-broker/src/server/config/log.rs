@@ -14,7 +14,6 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or by module, as in
     /// `info,mcp_broker=debug`. Default: `info,quinn_udp=error`.
-    #[schemars(extend("x-restart" = true))]
     pub level: String,
 }
 

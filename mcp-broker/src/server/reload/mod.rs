@@ -7,6 +7,7 @@
 mod certificate;
 mod difference;
 mod gauges;
+mod level;
 mod logs;
 mod policy;
 mod watch;
@@ -26,6 +27,7 @@ use difference::Difference;
 
 pub(super) use certificate::Certificate;
 pub(super) use gauges::{Figures, Gauges};
+pub(super) use level::{LogLevel, PrepareLevel};
 pub(super) use logs::AuditFile;
 pub(super) use policy::PolicyFile;
 pub(super) use watch::{Seen, run as watch};
@@ -42,7 +44,7 @@ pub(super) trait Part: Send + Sync {
 }
 
 /// Puts in force what was prepared.
-pub(super) type Apply = Box<dyn FnOnce() + Send>;
+pub(in crate::server) type Apply = Box<dyn FnOnce() + Send>;
 
 /// What a reload came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
