@@ -191,6 +191,7 @@ impl CoreLoop {
                 | Output::Journal { .. }
                 | Output::Event(_)
                 | Output::Audit(_)
+                | Output::Orders
                 | Output::Traced(_) => {}
             }
         }

@@ -234,7 +234,8 @@ impl Client {
 
     /// Keeps an action's tasks from its workers: those that come and those that wait take the
     /// action's fallback chain, and are rejected(DEGRADED) where nothing in it answers. What runs goes
-    /// on. Until [`restore_action`](Self::restore_action), or until the broker is started again.
+    /// on. Until [`restore_action`](Self::restore_action), also when a broker with a state directory is
+    /// started again.
     ///
     /// `why`, at most 1024 bytes, is told to operators, and to clients whose tasks are refused.
     pub async fn degrade_action(

@@ -253,8 +253,8 @@ impl Client {
     }
 
     /// Keeps new tasks from an agent: what it has goes on. It holds for its name, whichever process or
-    /// connection it comes with, until it is [resumed](Self::resume_agent) or the broker is started
-    /// again. None when the broker does not know the agent.
+    /// connection it comes with, until it is [resumed](Self::resume_agent), also when a broker with a
+    /// state directory is started again. None when the broker does not know the agent.
     ///
     /// # Errors
     /// As of [`agents`](Self::agents); LIMIT_EXCEEDED when 10,000 agents are drained.

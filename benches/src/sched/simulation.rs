@@ -247,6 +247,7 @@ impl<'a> Simulation<'a> {
                 | Output::Journal { .. }
                 | Output::Event(_)
                 | Output::Audit(_)
+                | Output::Orders
                 | Output::Traced(_) => {}
             }
         }

@@ -106,7 +106,7 @@ impl Driver {
                     assert!(!event.to_string().is_empty());
                     continue;
                 }
-                Output::Audit(_) | Output::Traced(_) => continue,
+                Output::Audit(_) | Output::Orders | Output::Traced(_) => continue,
                 Output::Journal { seq, record } => return Some(Said::Journal(seq, record)),
                 Output::Close { connection, .. } => {
                     assert!(self.sessions.remove(&connection).is_some(), "closed twice");

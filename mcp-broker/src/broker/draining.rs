@@ -1,16 +1,16 @@
 //! Workers that an operator keeps new tasks from. What they have goes on; what waits for them alone
 //! goes elsewhere. It holds for the agent's name, whichever process or connection it comes with, until
-//! an operator ends it or the broker is started again.
+//! an operator ends it ([`Orders`](super::Orders)).
 
 use mcp_proto::{AgentId, ErrorCode, ErrorInfo};
 
 use super::{Core, Event, Now};
 
 /// Agents that are drained at one time: more than a fleet has that is replaced agent by agent.
-const MAX_DRAINED: usize = 10_000;
+pub(super) const MAX_DRAINED: usize = 10_000;
 
 /// Who keeps new tasks from an agent, and why.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Drained {
     /// The operator's identity.
     pub by: String,
@@ -44,6 +44,7 @@ impl Core {
         self.drained.insert(agent_id.clone(), drained);
         self.event(Event::AgentDrained { agent_id: agent_id.clone(), by, why });
         self.set_drained(now, agent_id, true);
+        self.orders_changed();
         Ok(true)
     }
 
@@ -54,6 +55,7 @@ impl Core {
         }
         self.event(Event::AgentUndrained { agent_id: agent_id.clone(), by: by.to_owned() });
         self.set_drained(now, agent_id, false);
+        self.orders_changed();
         true
     }
 

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use answers::Answers;
 pub(super) use detour::Detour;
-pub(super) use operator::Degraded;
+pub use operator::Degraded;
+pub(super) use operator::MAX_DEGRADED;
 pub(super) use search::{Seeker, is_want_of_worker};
 
 /// Steps of one chain: more than there are kinds of them.

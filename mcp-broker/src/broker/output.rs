@@ -81,6 +81,8 @@ pub enum Output {
     Event(Event),
     /// Something to note in an audit log.
     Audit(Box<Act>),
+    /// What operators have said is another now: [`orders`](super::Core::orders).
+    Orders,
     /// A task ended that is recorded.
     Traced(Box<TaskTrace>),
 }

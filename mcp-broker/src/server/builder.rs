@@ -19,6 +19,7 @@ use super::epoch::Epoch;
 use super::error::StartError;
 use super::journal::{self, Gauges, MemoryJournal, Opened};
 use super::listener::{self, Crypto, Entrance, Listener, Transport};
+use super::orders;
 use super::outgoing::Outgoing;
 use super::random::random;
 use super::reload::{
@@ -150,7 +151,7 @@ impl Builder {
         config.check()?;
 
         let state = match state_dir.as_ref().or(config.state_dir.as_ref()) {
-            Some(path) => Some(StateDir::open(path)?),
+            Some(path) => Some(Arc::new(StateDir::open(path)?)),
             None => None,
         };
         let fixed_tls = tls.clone();
@@ -160,9 +161,9 @@ impl Builder {
         let policy = auth::policy(&config.auth)?;
         let auth = Arc::new(Auth::start(&config.auth).await?);
         let host = host_name(config.listen.ip());
-        let tls = tls::server_tls(&tls, state.as_ref(), host, auth.certificates())?;
+        let tls = tls::server_tls(&tls, state.as_deref(), host, auth.certificates())?;
         let crypto = Crypto::new(tls.config)?;
-        let reset_key = ResetKey::open(state.as_ref())?;
+        let reset_key = ResetKey::open(state.as_deref())?;
         let drivers = TaskTracker::new();
         let (endpoint, reports) = listener::bind(
             config.listen,
@@ -185,10 +186,10 @@ impl Builder {
 
         // After the addresses are ours: a start that fails there uses up no epoch.
         let seed = u64::from_ne_bytes(random()?);
-        let broker_id = broker_id(config.broker_id.as_deref(), state.as_ref(), seed)?;
+        let broker_id = broker_id(config.broker_id.as_deref(), state.as_deref(), seed)?;
         let Opened { journal, records, unwritable, bytes } =
-            open_journal(journal, &config, state.as_ref()).await?;
-        let Epoch { epoch, is_restart } = Epoch::next(state.as_ref())?;
+            open_journal(journal, &config, state.as_deref()).await?;
+        let Epoch { epoch, is_restart } = Epoch::next(state.as_deref())?;
         let mut core = config.core(broker_id.clone(), epoch, seed);
         core.is_durable = journal.is_durable() || unwritable.is_some();
         let gauges = core.is_durable.then(|| Arc::new(Gauges::new(unwritable.is_none(), bytes)));
@@ -216,6 +217,8 @@ impl Builder {
         shared.telemetry = telemetry;
         let shared = Arc::new(shared);
         shared.hold(&mut Outbox::default(), |core, now| core.set_policy(now, policy));
+        let orders = state.as_deref().map(orders::read).transpose()?.unwrap_or_default();
+        shared.hold(&mut Outbox::default(), |core, _| core.restore_orders(orders.clone()));
         restore(&shared, records, unwritable);
         let journal =
             journal::spawn(journal, entries, gauges, &shared).map_err(StartError::System)?;
@@ -253,6 +256,10 @@ impl Builder {
             state,
         };
         spawn_tasks(&running, endpoint, entrance);
+        if let Some(state) = &running.state {
+            let (shared, stop) = (running.shared.clone(), running.stop.clone());
+            running.tasks.spawn(orders::run(shared, state.clone(), orders, stop));
+        }
         if !auth.is_on() && !local_addr.ip().is_loopback() {
             tracing::warn!(
                 address = %local_addr,

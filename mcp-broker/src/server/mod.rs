@@ -16,6 +16,7 @@ mod frames;
 mod journal;
 mod listener;
 mod log;
+mod orders;
 mod outgoing;
 mod places;
 mod random;

@@ -46,7 +46,7 @@ pub(super) struct Running {
     pub(super) journal: Option<JoinHandle<()>>,
     pub(super) audit: Option<JoinHandle<()>>,
     pub(super) reloader: Arc<Reloader>,
-    pub(super) state: Option<StateDir>,
+    pub(super) state: Option<Arc<StateDir>>,
 }
 
 impl Broker {

@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) timer_moved: Notify,
     /// The timer task has had the core.
     pub(super) timer_turned: Notify,
+    /// What operators have said is another now.
+    pub(super) orders_changed: Notify,
     /// Cancelled when the broker is shutting down and every task has its outcome.
     pub(super) drained: CancellationToken,
     /// Cancelled when the core panicked: what it holds can't be trusted, and the broker ends.
@@ -101,6 +103,7 @@ impl Shared {
             clock,
             timer_moved: Notify::new(),
             timer_turned: Notify::new(),
+            orders_changed: Notify::new(),
             drained: CancellationToken::new(),
             failed: CancellationToken::new(),
             journal,
@@ -256,6 +259,7 @@ impl Shared {
                     outbox.acts.push((*act, peer));
                 }
             }
+            Output::Orders => self.orders_changed.notify_one(),
             Output::Traced(task) => outbox.traces.push(*task),
             Output::Event(event) => {
                 if Log::takes(&event) {

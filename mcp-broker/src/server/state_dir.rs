@@ -79,6 +79,15 @@ impl StateDir {
         }
     }
 
+    /// Gives a file that can't be used another name, which is returned, so that somebody can look at it.
+    pub(crate) fn set_aside(&self, name: &str) -> PathBuf {
+        let path = self.file(&format!("{name}.unreadable"));
+        if let Err(error) = fs::rename(self.file(name), &path) {
+            tracing::debug!(%error, file = name, "cannot move a file of the state directory");
+        }
+        path
+    }
+
     fn try_replace(&self, name: &str, text: &str, access: Access) -> io::Result<()> {
         let new = self.file(&format!("{name}.new"));
         // A left-over of a crash may have the wrong mode.

@@ -225,6 +225,28 @@ fn an_agent_stays_drained_whoever_comes_with_its_name() {
 }
 
 #[test]
+fn what_operators_said_holds_in_another_core() {
+    let mut it = Fixture::new();
+    let operator = Operator::new(&mut it);
+    it.worker("w", 1);
+    operator.drain(&mut it, "w");
+    operator.answer(&mut it, "mcp.admin.actions.degrade", &json!({"action": "pay"}));
+    let orders = it.core.orders();
+    assert_eq!((orders.drained.len(), orders.degraded.len()), (1, 1));
+
+    let mut next = Fixture::new();
+    next.core.restore_orders(orders.clone());
+    assert_eq!(next.core.orders(), orders);
+    let (client, operator) = (next.client(), Operator::new(&mut next));
+    let worker = next.worker("w", 1);
+    next.send(client, "t");
+    next.expect_nothing();
+    assert_eq!(operator.resume(&mut next, "w")["changed"], true);
+    next.expect_route(worker);
+    assert!(next.core.orders().drained.is_empty());
+}
+
+#[test]
 fn what_waits_for_nobody_but_a_drained_agent_goes_elsewhere() {
     let mut it = Fixture::new();
     let (client, operator) = (it.client(), Operator::new(&mut it));

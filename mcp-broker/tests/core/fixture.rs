@@ -68,6 +68,7 @@ impl Fixture {
             }
             match output {
                 Output::Event(event) => self.events.push(event),
+                Output::Orders => {}
                 Output::Audit(act) => self.acts.push(*act),
                 Output::Traced(trace) => self.traces.push(*trace),
                 Output::Journal { seq, record } => self.records.push((seq, record)),

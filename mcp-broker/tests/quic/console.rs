@@ -35,12 +35,12 @@ async fn request(address: SocketAddr, line: &str, headers: &[&str], body: &str) 
     ask(address, text.as_bytes()).await
 }
 
-async fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
+pub(crate) async fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
     let headers = ["Host: localhost", "Content-Type: application/json"];
     request(address, &format!("POST /api/v1/{path}"), &headers, &body.to_string()).await
 }
 
-async fn look(address: SocketAddr, path: &str) -> Value {
+pub(crate) async fn look(address: SocketAddr, path: &str) -> Value {
     let answer = get(address, &format!("/api/v1/{path}")).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     serde_json::from_str(&answer.body).unwrap()

@@ -14,6 +14,7 @@ mod hostile;
 mod journal;
 mod limits;
 mod order;
+mod orders;
 mod overload;
 mod process;
 mod reload;

@@ -421,7 +421,7 @@ impl Running {
                 }
                 return self.entries.push_back((seq, record));
             }
-            Output::Audit(_) | Output::Traced(_) => return,
+            Output::Audit(_) | Output::Orders | Output::Traced(_) => return,
             Output::Event(event) => return happened(&event, world),
         };
         let link = to.0;

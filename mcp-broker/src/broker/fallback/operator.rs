@@ -6,7 +6,7 @@ use crate::broker::pool::PoolKey;
 use crate::broker::{Core, Event, Now, Timer};
 
 /// Actions that are degraded at one time. Nobody has so many for a reason.
-const MAX_DEGRADED: usize = 1_000;
+pub(in crate::broker) const MAX_DEGRADED: usize = 1_000;
 
 /// Tasks that are sent on at once when their action is degraded while they wait: about a millisecond of
 /// the core. The others follow, a millisecond apart.
@@ -16,12 +16,14 @@ const SENT_ON_AT_ONCE: usize = 1_000;
 const RETRY_AFTER_MS: u64 = 10_000;
 
 /// Who keeps an action from its workers, and why.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(in crate::broker) struct Degraded {
-    pub(in crate::broker) by: String,
-    pub(in crate::broker) why: String,
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Degraded {
+    /// The operator's identity.
+    pub by: String,
+    /// What the operator said; may be empty.
+    pub why: String,
     /// Since when, ms since 1970.
-    pub(in crate::broker) since_wall_ms: u64,
+    pub since_wall_ms: u64,
 }
 
 impl Core {
@@ -53,6 +55,7 @@ impl Core {
             }
             self.send_on(now, key);
         }
+        self.orders_changed();
         Ok(true)
     }
 
@@ -66,6 +69,7 @@ impl Core {
             pool.set_degraded(false);
         }
         self.event(Event::ActionRestored { action: action.clone(), by });
+        self.orders_changed();
         true
     }
 

@@ -23,7 +23,8 @@ Examples:
 ///
 /// Those that come, and those that wait, take the action's fallback chain: an earlier answer, another
 /// action, or a default, as its rules say. Where nothing in it answers, they are rejected with
-/// DEGRADED. What runs goes on. It holds until `actions restore`, or until the broker is started again.
+/// DEGRADED. What runs goes on. It holds until `actions restore`: also when a broker
+/// with a state directory is started again.
 ///
 /// With `-o json`, a line of {action, changed, degraded: {by, why, since_wall_ms}} for each.
 #[derive(Debug, Args)]

@@ -24,7 +24,8 @@ Examples:
 /// Keep new tasks from agents
 ///
 /// What they have goes on, and `agents show` says how much that is. It holds for the agent's name,
-/// whichever process comes with it, until `agents resume`, or until the broker is started again. An agent
+/// whichever process comes with it, until `agents resume`: also when a broker with a state directory is
+/// started again. The worker itself is not told. An agent
 /// that the broker does not know is an error: the exit status is then 1, after all others.
 ///
 /// With `-o json`, a line of {agent_id, changed, drained: {by, why, since_wall_ms}, held} for each.
