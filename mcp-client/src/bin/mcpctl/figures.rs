@@ -25,6 +25,17 @@ pub(crate) fn age(ms: u64) -> String {
     }
 }
 
+/// The same in 7 columns: `4.20 s`, `3m12s`, `2h05m`, `3d04h`.
+pub(crate) fn short_age(ms: u64) -> String {
+    let s = ms / 1_000;
+    match s {
+        ..60 => age(ms),
+        ..3_600 => format!("{}m{:02}s", s / 60, s % 60),
+        ..86_400 => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
+        _ => format!("{}d{:02}h", s / 86_400, s / 3_600 % 24),
+    }
+}
+
 /// A duration, µs; a dash when there is none.
 pub(crate) fn time(us: Option<u64>) -> String {
     us.map_or("-".to_owned(), |us| latency::show(Duration::from_micros(us)))
@@ -56,8 +67,10 @@ mod tests {
     #[test]
     fn numbers_have_as_many_digits_as_say_something() {
         assert_eq!([0.0, 0.05, 1.25, 99.96, 1234.4].map(rate), ["0", "0.05", "1.2", "100", "1234"]);
-        let ages = [250, 4_200, 192_000, 7_500_000, 273_600_000];
+        let ages: [u64; 5] = [250, 4_200, 192_000, 7_500_000, 273_600_000];
         assert_eq!(ages.map(age), ["250 ms", "4.20 s", "3 min 12 s", "2 h 5 min", "3 d 4 h"]);
+        let short = ["250 ms", "4.20 s", "3m12s", "2h05m", "3d04h"];
+        assert_eq!(ages.map(short_age), short);
         let sizes = [0, 1023, 1024, 12_700_000, 1 << 40, u64::MAX];
         let expected = ["0 B", "1023 B", "1.0 KiB", "12 MiB", "1.0 TiB", "16777216 TiB"];
         assert_eq!(sizes.map(bytes), expected);

@@ -27,6 +27,7 @@ mod signals;
 mod status;
 mod table;
 mod tasks;
+mod top;
 mod trace;
 #[cfg(unix)]
 mod worker;
@@ -80,6 +81,7 @@ enum Command {
     Explain(explain::Explain),
     Bench(bench::Bench),
     Status(status::Status),
+    Top(top::Top),
     Doctor(doctor::Doctor),
     Context(context::ContextArgs),
     Completions(completions::Completions),
@@ -100,6 +102,7 @@ impl Cli {
             Command::Explain(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
             Command::Status(command) => command.run(&self.global).await,
+            Command::Top(command) => command.run(&self.global).await,
             Command::Doctor(command) => command.run(&self.global).await,
             Command::Context(command) => command.run(&self.global),
             Command::Completions(command) => command.run(&mut Cli::command()),
@@ -233,6 +236,7 @@ mod tests {
             ("context set a/b --state D", "A-Za-z0-9"),
             ("--context a/b agents ls", "--context"),
             ("status --require journal", "durable"),
+            ("top --interval 1ms", "200ms to 1h"),
             ("completions", "<SHELL>"),
             ("completions tcsh", "bash, elvish, fish"),
             ("bench up --rate 0", "0"),

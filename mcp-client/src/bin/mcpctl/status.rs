@@ -95,7 +95,7 @@ pub(crate) fn text(it: &Overview, address: &str, not_ready: Option<&str>) -> Str
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<8} {value}\n"));
     let up = age(it.uptime_ms);
-    line("broker", format!("{} at {address}, up {up}, epoch {}", it.broker_id, it.epoch));
+    line("broker", format!("{} at {address}, up {up}", it.broker_id));
     line("ready", not_ready.map_or("yes".to_owned(), |why| format!("no: {why}")));
     line("tasks", tasks(it));
     line("rates", rates(&it.rates.s10));
@@ -212,7 +212,7 @@ mod tests {
         it.actions[0].oldest_ms = Some(4_200);
         it.dead_letters = 1;
         let expected = "\
-broker   broker-1 at b:1, up 3 min 12 s, epoch 3
+broker   broker-1 at b:1, up 3 min 12 s
 ready    yes
 tasks    12 waiting (3.4 KiB, the oldest for 4.20 s), 1 delayed, 5 running
 rates    120/s taken; 118/s ok, 1.2/s error, 0/s cancelled, 0.04/s rejected
