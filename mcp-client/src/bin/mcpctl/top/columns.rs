@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 use mcp_client::AgentInfo;
 use mcp_client::overview::{ActionOverview, Rates};
 
+use ratatui::layout::Constraint;
+
 use crate::attention;
 use crate::figures::{rate, short_age, time};
 
@@ -100,6 +102,25 @@ pub(super) fn fitting<T>(columns: Columns<T>, sorted: usize, width: u16) -> Vec<
     kept
 }
 
+/// How wide they are: names as wide as the longest, if there is room for it, and the rest is the last
+/// column's.
+pub(super) fn widths<T>(
+    columns: Columns<T>,
+    fitting: &[usize],
+    longest_name: usize,
+    width: u16,
+) -> Vec<Constraint> {
+    let others: u16 = fitting.iter().map(|at| columns[*at].width + 1).sum();
+    let room = width.saturating_sub(others.saturating_sub(1)).max(NAME_WIDTH);
+    let name = u16::try_from(longest_name).unwrap_or(u16::MAX).clamp(NAME_WIDTH, room);
+    let of = |(index, at): (usize, &usize)| match columns[*at].width {
+        0 => Constraint::Length(name),
+        _ if index + 1 == fitting.len() && !columns[*at].is_number() => Constraint::Fill(1),
+        width => Constraint::Length(width),
+    };
+    fitting.iter().enumerate().map(of).collect()
+}
+
 fn by(a: &ActionOverview, b: &ActionOverview, of: fn(&Rates) -> f64) -> Ordering {
     of(&a.rates.s10).total_cmp(&of(&b.rates.s10))
 }
@@ -155,5 +176,18 @@ mod tests {
         assert!(titles(10, 80).contains(&"READY"));
         assert_eq!(titles(OLDEST, 10), ["ACTION", "WAIT", "OLDEST"]);
         assert_eq!(titles(0, 0), ["ACTION", "WAIT"]);
+    }
+
+    #[test]
+    fn names_have_what_they_need_and_the_last_column_has_the_rest() {
+        use Constraint::{Fill, Length};
+        let of = |longest, width| {
+            let fitting = fitting(AGENTS, 0, width);
+            widths(AGENTS, &fitting, longest, width)
+        };
+        assert_eq!((of(3, 80)[0], of(100, 80)[0]), (Length(14), Length(15)));
+        assert_eq!((of(100, 90)[0], of(20, 90)[0]), (Length(25), Length(20)));
+        assert_eq!(of(20, 90).last(), Some(&Fill(1)));
+        assert_eq!(of(3, 10), [Length(14), Fill(1)]);
     }
 }

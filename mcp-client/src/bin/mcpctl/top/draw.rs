@@ -190,10 +190,8 @@ impl<T> Listing<T> {
             let cells = fitting.iter().map(|at| cell(*at, (columns[*at].cell)(it)));
             Row::new(cells).style(style(it))
         });
-        let widths = fitting.iter().map(|at| match columns[*at].width {
-            0 => Constraint::Fill(1),
-            width => Constraint::Length(width),
-        });
+        let names = rows.iter().map(|it| (columns[0].cell)(it).chars().count()).max();
+        let widths = columns::widths(columns, &fitting, names.unwrap_or(0), area.width);
         let table = Table::new(shown, widths).header(Row::new(header)).block(block);
         frame.render_widget(table, area);
         looked

@@ -33,10 +33,10 @@ agents  4 ready, 1 standby; 5 of 12 slots in use
 durable 3 in flight, 10 kept outcomes, 12 KiB; 0 dead letters
 ! review: 7 tasks wait and no worker is ready; the oldest for 3 min 12 s
  Actions 3 of 3 ────────────────────────────────────────────────────────────────
-ACTION               WAIT  OLDEST RUN/SLOTS   IN/S   OK/S  ERR/S     P50     P99
-review                  7   3m12s       2/8    120    118    1.2 1.50 ms 75.0 ms
-lower                   0       -       2/8    120    118    1.2 1.50 ms 75.0 ms
-upper                   0       -       2/8    120    118    1.2 1.50 ms 75.0 ms
+ACTION            WAIT  OLDEST RUN/SLOTS   IN/S   OK/S  ERR/S     P50     P99
+review               7   3m12s       2/8    120    118    1.2 1.50 ms 75.0 ms
+lower                0       -       2/8    120    118    1.2 1.50 ms 75.0 ms
+upper                0       -       2/8    120    118    1.2 1.50 ms 75.0 ms
 ";
     let lines = drawn(&mut view(), 80, 24);
     assert_eq!(lines[..11].join("\n"), expected.trim_matches('\n'));
