@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt;
+use mcp_client::{AgentInfo, Overview};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{self, Exit, Failure};
@@ -40,7 +42,8 @@ Keys:
 /// actions, and, where there is room or after Tab, its agents. It is asked each second. WAIT is tasks that
 /// wait for a worker, OLDEST how long the first of them has, IN/S, OK/S, ERR/S and REJ/S tasks a second over
 /// 10 s, P50 and P99 from SEND to outcome in the last minute. Without a terminal, or with --once, all of it
-/// is printed once. With `-o json`, {overview, agents} is.
+/// is printed once. With `-o json`, {overview, agents} is, with agents null
+/// where it may not be asked for them.
 ///
 /// When the broker is lost it says so, shows what was last, and goes on when the broker is back.
 #[derive(Debug, Args)]
@@ -53,6 +56,13 @@ pub(crate) struct Top {
     /// How often the broker is asked, 200ms to 1h
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse::interval)]
     interval: Duration,
+}
+
+#[derive(Debug, Serialize)]
+struct Once<'a> {
+    overview: &'a Overview,
+    /// None when it may not be asked for them.
+    agents: Option<&'a [AgentInfo]>,
 }
 
 impl Top {
@@ -78,9 +88,9 @@ impl Top {
 fn print(it: &Snapshot, address: &str, output: Output) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     if output == Output::Json {
-        let agents = it.agents.as_ref().map(|it| &it.agents).unwrap_or(const { &Vec::new() });
-        let both = serde_json::json!({ "overview": it.overview, "agents": agents });
-        writeln!(stdout, "{}", report::pretty(&both)?)?;
+        let agents = it.agents.as_ref().ok().map(|it| &it.agents[..]);
+        let once = Once { overview: &it.overview, agents };
+        writeln!(stdout, "{}", report::pretty(&once)?)?;
         return Ok(stdout.flush()?);
     }
     stdout.write_all(status::text(&it.overview, address, None).as_bytes())?;
