@@ -31,7 +31,8 @@ async fn a_status_says_how_the_broker_is_and_what_needs_a_look() {
     until("the worker is lost", || async { told().await["overview"]["agents"]["lost"] == 1 }).await;
     let told = told().await;
     assert_eq!((&told["ready"], &told["reason"]), (&true.into(), &().into()));
-    let about: Vec<_> = told["attention"].as_array().unwrap().iter().map(|it| &it["about"]).collect();
+    let about: Vec<_> =
+        told["attention"].as_array().unwrap().iter().map(|it| &it["about"]).collect();
     assert_eq!(about, ["work", "lost"]);
     assert_eq!(told["attention"][0]["run"], "mcpctl actions show work");
 

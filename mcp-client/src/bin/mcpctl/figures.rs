@@ -19,8 +19,8 @@ pub(crate) fn age(ms: u64) -> String {
     let s = ms / 1_000;
     match s {
         ..60 => latency::show(Duration::from_millis(ms)),
-        ..3_600 => format!("{} min {} s", s / 60, s % 60),
-        ..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
         _ => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
     }
 }
@@ -30,8 +30,8 @@ pub(crate) fn short_age(ms: u64) -> String {
     let s = ms / 1_000;
     match s {
         ..60 => age(ms),
-        ..3_600 => format!("{}m{:02}s", s / 60, s % 60),
-        ..86_400 => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
+        60..3_600 => format!("{}m{:02}s", s / 60, s % 60),
+        3_600..86_400 => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
         _ => format!("{}d{:02}h", s / 86_400, s / 3_600 % 24),
     }
 }
