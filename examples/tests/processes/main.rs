@@ -11,6 +11,7 @@ mod command_line;
 mod configuration;
 mod contexts;
 mod durable;
+mod operators;
 mod proxy;
 mod retries;
 mod rolling_restart;

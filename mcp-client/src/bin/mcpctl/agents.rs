@@ -19,6 +19,10 @@ Examples:
   mcpctl agents show upper-1
   mcpctl agents show n-1f3a5c7e9b0d -o json | jq .holds";
 
+pub(crate) use ls::table;
+#[cfg(test)]
+pub(crate) use ls::tests;
+
 /// Look at the worker agents, and keep new tasks from one
 #[derive(Debug, Args)]
 pub(crate) struct Agents {

@@ -9,7 +9,7 @@ use mcp_proto::Outcome;
 pub(crate) const HELP: &str = "\
 Exit status:
     0  ok
-    1  the task failed
+    1  the task failed; status: the broker is not ready; doctor: a clock is wrong
     2  wrong arguments or input
     3  the task expired
     4  the task was rejected; also: no worker for it

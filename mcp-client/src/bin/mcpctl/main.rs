@@ -4,6 +4,7 @@
 
 mod actions;
 mod agents;
+mod attention;
 mod bench;
 mod call;
 mod completions;
@@ -14,6 +15,7 @@ mod dlq;
 mod doctor;
 mod exit;
 mod explain;
+mod figures;
 mod global;
 mod latency;
 mod outcomes;
@@ -22,8 +24,10 @@ mod report;
 mod send;
 mod settings;
 mod signals;
+mod status;
 mod table;
 mod tasks;
+mod top;
 mod trace;
 #[cfg(unix)]
 mod worker;
@@ -76,6 +80,8 @@ enum Command {
     Dlq(dlq::Dlq),
     Explain(explain::Explain),
     Bench(bench::Bench),
+    Status(status::Status),
+    Top(top::Top),
     Doctor(doctor::Doctor),
     Context(context::ContextArgs),
     Completions(completions::Completions),
@@ -95,6 +101,8 @@ impl Cli {
             Command::Dlq(command) => command.run(&self.global).await,
             Command::Explain(command) => command.run(&self.global).await,
             Command::Bench(command) => command.run(&self.global).await,
+            Command::Status(command) => command.run(&self.global).await,
+            Command::Top(command) => command.run(&self.global).await,
             Command::Doctor(command) => command.run(&self.global).await,
             Command::Context(command) => command.run(&self.global),
             Command::Completions(command) => command.run(&mut Cli::command()),
@@ -227,6 +235,8 @@ mod tests {
             ("context set", "<NAME>"),
             ("context set a/b --state D", "A-Za-z0-9"),
             ("--context a/b agents ls", "--context"),
+            ("status --require journal", "durable"),
+            ("top --interval 1ms", "200ms to 1h"),
             ("completions", "<SHELL>"),
             ("completions tcsh", "bash, elvish, fish"),
             ("bench up --rate 0", "0"),
@@ -248,8 +258,17 @@ mod tests {
         let agents = ["agents ls ", "agents show ", "agents drain ", "agents resume "];
         let context =
             ["context ls ", "context show ", "context set ", "context use ", "context rm "];
-        let others =
-            ["", "call ", "send ", "worker ", "explain ", "bench ", "doctor ", "completions "];
+        let others = [
+            "",
+            "call ",
+            "send ",
+            "worker ",
+            "explain ",
+            "bench ",
+            "status ",
+            "doctor ",
+            "completions ",
+        ];
         let all = [&tasks[..], &dlq, &actions, &degrade, &agents, &context, &others].concat();
         for command in all {
             let help = parse(&format!("mcpctl {command}--help")).unwrap_err().to_string();

@@ -38,6 +38,13 @@ pub(crate) fn attempt_timeout(text: &str) -> Result<Duration, String> {
     within(duration(text)?, max).ok_or("is out of range; 1ms to 1h are allowed".to_owned())
 }
 
+/// How often something is asked for: a duration from 200 ms to an hour.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let allowed = Duration::from_millis(200)..=Duration::from_secs(3_600);
+    let interval = Some(duration(text)?).filter(|it| allowed.contains(it));
+    interval.ok_or("is out of range; 200ms to 1h are allowed".to_owned())
+}
+
 fn within(duration: Duration, max: Duration) -> Option<Duration> {
     (Duration::from_millis(1)..=max).contains(&duration).then_some(duration)
 }

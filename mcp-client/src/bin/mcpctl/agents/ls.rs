@@ -116,7 +116,7 @@ fn note(list: &AgentList) -> Option<String> {
     }
 }
 
-fn table(agents: &[AgentInfo]) -> String {
+pub(crate) fn table(agents: &[AgentInfo]) -> String {
     let header = ["NODE", "AGENT", "STATE", "HEALTH", "SLOTS", "SEEN", "ACTIONS", "LABELS"];
     let row = |agent: &AgentInfo| {
         let labels: Vec<_> =
@@ -149,7 +149,7 @@ pub(super) fn slots(agent: &AgentInfo) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use mcp_client::agents::Drained;
 
     use super::*;

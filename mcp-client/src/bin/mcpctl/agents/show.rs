@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
-use mcp_client::TaskSummary;
 use mcp_client::agents::{AgentAction, AgentDetails};
+use mcp_client::{AgentInfo, TaskSummary};
 
 use super::ls;
+use crate::figures::age;
 use crate::latency;
 use crate::tasks::ms;
 
@@ -21,8 +22,7 @@ pub(super) fn text(it: &AgentDetails) -> String {
         let _ = writeln!(text, "{name:<9} {value}");
     };
     line("agent", format!("{}, node {}", agent.agent_id, agent.node_id));
-    let readiness = format!("{}, it is {} and {}", agent.state, agent.presence, agent.readiness);
-    line("state", readiness);
+    line("state", state(agent));
     if let Some(drained) = &agent.drained {
         line("drained", drained.to_string());
     }
@@ -31,14 +31,15 @@ pub(super) fn text(it: &AgentDetails) -> String {
         line("identity", identity.clone());
     }
     if let (Some(sdk), Some(service_type)) = (&it.sdk, &it.service_type) {
-        line("software", format!("{sdk}, {service_type}"));
+        let parts: Vec<_> = [sdk, service_type].into_iter().filter(|it| !it.is_empty()).collect();
+        line("software", parts.into_iter().cloned().collect::<Vec<_>>().join(", "));
     }
     if let Some(since_ms) = it.registered_ms {
         let connected = match it.connected_ms {
-            Some(since_ms) => format!("connected for {}", ms(since_ms)),
+            Some(since_ms) => format!("connected for {}", age(since_ms)),
             None => "its connection broke".to_owned(),
         };
-        line("since", format!("registered for {}, {connected}", ms(since_ms)));
+        line("since", format!("registered for {}, {connected}", age(since_ms)));
     }
     if let Some(seen_ms) = agent.last_seen_ms {
         line("seen", format!("{} ago", ms(seen_ms)));
@@ -66,6 +67,14 @@ pub(super) fn text(it: &AgentDetails) -> String {
     }
     text.truncate(text.trim_end().len());
     text
+}
+
+/// In a word, and what it is made of where that says more.
+fn state(it: &AgentInfo) -> String {
+    match it.readiness == it.state {
+        true => format!("{} ({})", it.state, it.presence),
+        false => format!("{} ({}, {})", it.state, it.presence, it.readiness),
+    }
 }
 
 fn action(it: &AgentAction) -> String {
@@ -109,7 +118,7 @@ mod tests {
         let text = text(&serde_json::from_str(json).unwrap());
         for expected in [
             "agent     upper-1, node n-1",
-            "state     ejected, it is online and ready",
+            "state     ejected (online, ready)",
             "drained   by ann: new disk",
             "slots     1/4 in use",
             "action    upper: breaker open for 9.00 s, 1.50 ms a task, 25.0 % ok",
