@@ -224,3 +224,23 @@ async fn the_doctor_finds_what_is_missing_of_a_proof() {
         assert!(text.contains("ok       clock           within the validity"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn the_doctor_finds_what_is_wrong_with_a_certificate() {
+    let config = "tls = { cert_file = 'pki/localhost.pem', key_file = 'pki/localhost.key' }
+        auth = { client_ca_file = 'pki/ca.pem', client_certificates = 'required' }
+    ";
+    let (broker, dir) = made(config).await;
+    let script = "mcp-broker cert ca other
+        mcp-broker cert issue --ca other --client --name stranger --out .";
+    assert_eq!(code(&run(dir.path(), script, &[]).await), Some(0));
+    for (proof, seen) in [
+        ("", "asks for a certificate, and none was given"),
+        ("--cert stranger.pem --key stranger.key", "does not know the authority"),
+    ] {
+        let output = mcpctl(&broker, dir.path(), &format!("{proof} doctor"), &[]).await;
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("failed   authentication  the broker"), "{text}");
+        assert!(text.contains(seen) && text.contains("to do: give a certificate"), "{text}");
+    }
+}

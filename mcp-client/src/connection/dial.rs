@@ -70,7 +70,8 @@ impl Dialer {
         let quic = self.race(&addresses, deadline, timeout).await?;
         let address = quic.remote_address();
         let reports = self.slot(address).as_ref().map(|it| it.reports.clone()).unwrap_or_default();
-        match tokio::time::timeout_at(deadline, open(quic, hello, reports)).await {
+        let name = &self.target.server_name;
+        match tokio::time::timeout_at(deadline, open(quic, name, hello, reports)).await {
             Ok(result) => result,
             Err(_) => {
                 let problem = format!("no answer to HELLO within {timeout:?}");
@@ -233,15 +234,14 @@ fn refused(info: ErrorInfo) -> ConnectError {
 /// Opens the lane and a session on it.
 async fn open(
     quic: quinn::Connection,
+    server_name: &str,
     hello: Hello,
     reports: Reports,
 ) -> Result<(Connection, Box<Ack>), ConnectError> {
     let address = quic.remote_address();
     let roles = hello.roles();
-    let (send, recv) = quic
-        .open_bi()
-        .await
-        .map_err(|error| ConnectError::Broken { address, problem: error.to_string() })?;
+    let (send, recv) =
+        quic.open_bi().await.map_err(|error| refusal(address, server_name, &error))?;
     let mut connection = Connection::new(quic, send, recv, reports);
     connection.link.lane.push(&Message::Hello(Box::new(hello)), &Bytes::new());
     connection.link.flush_soon();

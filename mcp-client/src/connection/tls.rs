@@ -129,7 +129,7 @@ pub(super) fn refusal(address: SocketAddr, code: u64) -> Option<ConnectError> {
         CERTIFICATE_REQUIRED => "the broker asks for a certificate, and none was given: set \
                                  Endpoint::certificate_files (--cert and --key)"
             .to_owned(),
-        UNKNOWN_CA => {
+        UNKNOWN_CA | DECRYPT_ERROR => {
             "the broker does not know the authority of the certificate that was given: have \
                        one issued by an authority of its client_ca_file"
                 .to_owned()
@@ -137,7 +137,7 @@ pub(super) fn refusal(address: SocketAddr, code: u64) -> Option<ConnectError> {
         CERTIFICATE_EXPIRED => {
             "the certificate that was given has expired, or is not valid yet: renew it".to_owned()
         }
-        BAD_CERTIFICATE..=CERTIFICATE_UNKNOWN | DECRYPT_ERROR => {
+        BAD_CERTIFICATE..=CERTIFICATE_UNKNOWN => {
             format!("the broker refuses the certificate that was given (alert {alert})")
         }
         _ => format!("the broker ended the handshake (alert {alert}); its log says why"),

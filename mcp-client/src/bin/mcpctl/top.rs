@@ -130,7 +130,11 @@ async fn watch(
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => break,
             },
-            update = source.next() => view.take(update, Instant::now()),
+            update = source.next() => match update {
+                Some(update) => view.take(update, Instant::now()),
+                // The panic has been told, and the terminal is not to be drawn on any more.
+                None => return Err(Failure::new(Exit::Failed, "")),
+            },
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }

@@ -75,11 +75,11 @@ fn draw_head(frame: &mut Frame<'_>, view: &View, area: Rect) {
             let since = view.lost_for().unwrap_or_default().as_secs() * 1_000;
             (format!("  LOST for {}: {} ", age(since), lost.why), bad())
         }
-        None if view.is_paused => ("PAUSED ".to_owned(), warn()),
-        None if it.is_shutting_down => ("STOPPING ".to_owned(), bad()),
+        None if view.is_paused => ("  PAUSED ".to_owned(), warn()),
+        None if it.is_shutting_down => ("  STOPPING ".to_owned(), bad()),
         None => match view.note() {
             Some(note) => (format!("  {note} "), warn()),
-            None => (format!("ready, up {} ", age(it.uptime_ms)), Style::new()),
+            None => (format!("  ready, up {} ", age(it.uptime_ms)), Style::new()),
         },
     };
     let style = style.reversed();

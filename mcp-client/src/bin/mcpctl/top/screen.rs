@@ -21,7 +21,10 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // There is nowhere to tell it.
-        let _ = ratatui::try_restore();
+        // After a panic it is as it was already; a second time would move the cursor into the message.
+        if crossterm::terminal::is_raw_mode_enabled().unwrap_or(true) {
+            // There is nowhere to tell it.
+            let _ = ratatui::try_restore();
+        }
     }
 }

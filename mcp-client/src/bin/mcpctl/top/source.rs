@@ -43,17 +43,9 @@ impl Source {
         Self { updates, filter, task }
     }
 
-    /// Cancel-safe.
-    pub(super) async fn next(&mut self) -> Update {
-        let gone = || Update::Lost("nobody asks it any more".to_owned());
-        match self.updates.recv().await {
-            Some(update) => update,
-            None => {
-                // Its task panicked, which has been told. Not again and again.
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                gone()
-            }
-        }
+    /// None when nobody asks any more: its task panicked. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Option<Update> {
+        self.updates.recv().await
     }
 
     /// Which agents to ask for: those with this in their name.

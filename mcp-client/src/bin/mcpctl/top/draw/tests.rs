@@ -104,6 +104,19 @@ fn scrolling_ends_with_the_last_row() {
 }
 
 #[test]
+fn agents_that_are_not_all_there_or_may_not_be_seen_are_told() {
+    let mut view = view();
+    press(&mut view, "\t");
+    let list = view.snapshot.agents.as_mut().unwrap();
+    (list.next, list.matching) = (Some("b-1".try_into().unwrap()), 5_000);
+    let lines = drawn(&mut view, 80, 24);
+    assert!(lines[6].starts_with(" Agents 2 of 5000: filter for others "), "{lines:#?}");
+    view.snapshot.agents = Err("FORBIDDEN: agents.list".into());
+    let lines = drawn(&mut view, 80, 24);
+    assert!(lines[6].starts_with(" Agents: FORBIDDEN: agents.list "), "{lines:#?}");
+}
+
+#[test]
 fn what_is_typed_is_seen() {
     let mut view = view();
     press(&mut view, "/up");
