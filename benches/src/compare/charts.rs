@@ -140,6 +140,7 @@ fn style(peer: Peer, has_markers: bool) -> Style {
         Peer::NatsTls | Peer::NatsJs => 3,
         Peer::Redis | Peer::RedisStreamsSync => 4,
         Peer::Grpc | Peer::RedisStreams => 5,
+        Peer::Rabbitmq => 6,
     };
     let is_dashed = matches!(peer, Peer::NatsTls | Peer::NatsJs | Peer::RedisStreams);
     Style { index, is_dashed, has_markers }

@@ -21,7 +21,8 @@ const MAX_PAYLOAD_BYTES: usize = mcp_proto::limits::MAX_BODY_BYTES;
 
 /// Who takes part unless said otherwise.
 const PEERS: &str = "mcp,nats,nats-tls,redis,grpc";
-const DURABLE_PEERS: &str = "mcp-durable,nats-js-sync,nats-js,redis-streams-sync,redis-streams";
+const DURABLE_PEERS: &str =
+    "mcp-durable,nats-js-sync,nats-js,redis-streams-sync,redis-streams,rabbitmq";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -85,6 +86,11 @@ pub(crate) struct Options {
     /// The Redis server [default: the one on the PATH]
     #[arg(long, value_name = "PATH", env = "REDIS_SERVER")]
     pub(crate) redis_server: Option<PathBuf>,
+
+    /// The RabbitMQ server: the script that has its plugins beside its directory [default: the one
+    /// of the system's package, or on the PATH]
+    #[arg(long, value_name = "PATH", env = "RABBITMQ_SERVER")]
+    pub(crate) rabbitmq_server: Option<PathBuf>,
 }
 
 impl Options {

@@ -5,6 +5,7 @@ mod item;
 mod jetstream;
 pub(crate) mod mcp;
 mod nats;
+mod rabbitmq;
 mod redis;
 mod redis_streams;
 
@@ -49,6 +50,8 @@ pub(crate) enum Peer {
     RedisStreamsSync,
     /// Redis streams, synced once a second
     RedisStreams,
+    /// RabbitMQ, quorum queues, persistent messages and publisher confirms
+    Rabbitmq,
 }
 
 impl Peer {
@@ -73,7 +76,9 @@ impl Peer {
     /// What it has done once it acknowledges a task or a result; none where it promises nothing.
     pub(crate) fn guarantee(self) -> Option<&'static str> {
         match self {
-            Peer::McpDurable | Peer::NatsJsSync | Peer::RedisStreamsSync => Some("synced to disk"),
+            Peer::McpDurable | Peer::NatsJsSync | Peer::RedisStreamsSync | Peer::Rabbitmq => {
+                Some("synced to disk")
+            }
             Peer::NatsJs => Some("written, synced every 2 minutes"),
             Peer::RedisStreams => Some("written, synced every second"),
             Peer::Mcp | Peer::Mcp1452 | Peer::Nats | Peer::NatsTls | Peer::Redis | Peer::Grpc => {
@@ -117,6 +122,9 @@ pub(crate) enum Target {
     RedisStreams {
         address: SocketAddr,
     },
+    Rabbitmq {
+        address: SocketAddr,
+    },
     Grpc {
         address: SocketAddr,
     },
@@ -133,6 +141,7 @@ pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Re
         }
         Target::Redis { address } => redis::work(address, slots, ready).await,
         Target::RedisStreams { address } => redis_streams::work(address, slots, ready).await,
+        Target::Rabbitmq { address } => rabbitmq::work(address, slots, ready).await,
         Target::Grpc { .. } => anyhow::bail!("a gRPC server is its own worker"),
     }
 }
@@ -152,6 +161,9 @@ pub(crate) async fn measure(target: Target, load: Load) -> Result<Measured> {
         Target::Redis { address } => load::run(redis::Caller::connect(address).await?, load).await,
         Target::RedisStreams { address } => {
             load::run(redis_streams::Caller::connect(address).await?, load).await
+        }
+        Target::Rabbitmq { address } => {
+            load::run(rabbitmq::Caller::connect(address).await?, load).await
         }
         Target::Grpc { address } => load::run(grpc::Caller::connect(address).await?, load).await,
     }

@@ -1,6 +1,7 @@
 //! Finding the peers' servers, and running one with its worker and client.
 
 mod nats;
+mod rabbitmq;
 mod redis;
 
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use crate::processes::Process;
 use crate::role::Role;
 
 /// A server that does not listen for this long after its start won't.
-const START_TIMEOUT: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The version of NATS to compare with; older ones are slower.
 const NATS_VERSION: &str = "2.15";
@@ -29,6 +30,7 @@ const NATS_VERSION: &str = "2.15";
 pub(crate) struct Servers {
     nats: PathBuf,
     redis: PathBuf,
+    rabbitmq: PathBuf,
     /// Where they keep their files.
     dir: PathBuf,
     /// Or how to get it.
@@ -52,6 +54,7 @@ impl Servers {
     pub(crate) fn find(options: &Options) -> Result<Self> {
         let nats = options.nats_server.clone().unwrap_or_else(|| "nats-server".into());
         let redis = options.redis_server.clone().unwrap_or_else(|| "redis-server".into());
+        let rabbitmq = rabbitmq::find(options.rabbitmq_server.as_deref());
         let mut versions = HashMap::new();
         for peer in options.peers() {
             let version = match peer {
@@ -64,11 +67,14 @@ impl Servers {
                 Peer::Redis | Peer::RedisStreamsSync | Peer::RedisStreams => {
                     version(&redis).ok_or_else(|| redis::HOW_TO_GET.to_owned())
                 }
+                Peer::Rabbitmq => {
+                    rabbitmq::version(&rabbitmq).ok_or_else(|| rabbitmq::HOW_TO_GET.to_owned())
+                }
                 Peer::Grpc => Ok("tonic 0.14".to_owned()),
             };
             versions.insert(peer, version);
         }
-        Ok(Self { nats, redis, dir: options.dir()?, versions })
+        Ok(Self { nats, redis, rabbitmq, dir: options.dir()?, versions })
     }
 
     /// The version of a peer's server; or how to get it.
@@ -143,6 +149,7 @@ impl Servers {
             Peer::Redis => redis::start(&self.redis, path)?,
             Peer::RedisStreamsSync => redis::start_streams(&self.redis, path, "always")?,
             Peer::RedisStreams => redis::start_streams(&self.redis, path, "everysec")?,
+            Peer::Rabbitmq => rabbitmq::start(&self.rabbitmq, path)?,
         };
         let worker = match peer {
             Peer::Grpc => None,
