@@ -21,6 +21,7 @@ use super::config::TimingConfig;
 use super::connections::Link;
 use super::listener;
 use super::running::Running;
+use super::shared::Outbox;
 
 /// Beyond its own limits, for a step that hangs on a fault.
 const SLACK: Duration = Duration::from_secs(1);
@@ -60,9 +61,16 @@ pub(super) async fn run(running: &mut Running) {
 
     shared.begin_shutdown(drain.as_millis() as u64);
     tokio::select! {
+        biased;
         () = shared.drained.cancelled() => {}
         () = shared.failed.cancelled() => {}
-        () = sleep(drain + SLACK) => tracing::error!("tasks are left after the drain time"),
+        () = sleep(drain + SLACK) => {
+            // A process that did nothing for as long may see this before the core's timer.
+            shared.hold(&mut Outbox::default(), |core, now| core.handle_timeout(now));
+            if !shared.drained.is_cancelled() {
+                tracing::error!("tasks are left after the drain time");
+            }
+        }
     }
 
     let links: Vec<Arc<Link>> = shared.connections.iter().map(|it| it.value().clone()).collect();

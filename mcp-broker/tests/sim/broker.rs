@@ -13,6 +13,7 @@ use mcp_proto::{
     Cancel, EncodedTask, ErrorCode, Executed, Frame, FrameCodec, Incoming, Limits, Message, Route,
 };
 
+use crate::chaos::Chaos;
 use crate::client::client_hello;
 use crate::disk::Disk;
 use crate::network::{Item, LinkId, Peer, Way};
@@ -47,6 +48,8 @@ pub(crate) struct Running {
     stops: Option<Stop>,
     /// What was sent to the observer.
     answers: Option<Vec<Frame>>,
+    /// It ends within the next batch of its journal.
+    crashes_in_batch: bool,
 }
 
 struct Batch {
@@ -109,6 +112,7 @@ impl Broker {
             batch: None,
             stops: None,
             answers: None,
+            crashes_in_batch: false,
         });
         let now = self.now(world);
         let epoch = self.epoch;
@@ -255,6 +259,8 @@ impl Broker {
 
     /// Its time to drain is over.
     pub(crate) fn stop(&mut self, start: u64, world: &mut World) {
+        // It may have done nothing for so long that its timer is late.
+        self.timer(start, world);
         let Some(running) = self.running.as_mut().filter(|_| start == self.starts) else { return };
         if running.stops == Some(Stop::Draining) {
             let stats = running.core.stats();
@@ -277,6 +283,21 @@ impl Broker {
             self.disk.kill(&mut world.rng);
         }
         self.end(world);
+    }
+
+    /// It ends while its journal writes the next time.
+    pub(crate) fn crash_in_batch(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.crashes_in_batch = true;
+        }
+    }
+
+    /// It ends, if it is the one of that start, and things still go wrong.
+    pub(crate) fn crash_of(&mut self, start: u64, world: &mut World) {
+        if start == self.starts && !world.is_healed {
+            let loses_power = world.rng.chance(75);
+            self.crash(loses_power, world);
+        }
     }
 
     fn end(&mut self, world: &mut World) {
@@ -332,6 +353,10 @@ impl Broker {
         running.batch = Some(Batch { up_to, result });
         let after = world.rng.time_us(world.plan.sync_us.clone());
         world.after(after, Event::Synced(self.starts));
+        if std::mem::take(&mut running.crashes_in_batch) {
+            let within = world.rng.between(0..after);
+            world.after(within, Event::Chaos(Chaos::Crash(self.starts)));
+        }
         if acks {
             let now = self.now(world);
             world.oracle.synced(up_to);
@@ -427,15 +452,15 @@ impl Running {
         let link = to.0;
         world.log(|| format!("broker -> #{link}: {}", words(&frame)));
         match &frame.message {
-            Message::Deliver(deliver) => world.oracle.told(deliver, &frame.body, now),
+            Message::Deliver(deliver) => world.oracle.told(to, deliver, &frame.body, now),
             Message::Accepted(id) => world.oracle.accepted(id.as_str()),
-            Message::Status(id, state) => world.oracle.status(id.as_str(), *state, now),
+            Message::Status(id, state) => world.oracle.status(to, id.as_str(), *state, now),
             Message::Cancel(Cancel::Attempt(id, _)) => world.oracle.given_up(*id),
-            Message::Ack(ack) => {
-                if let Some(Peer::Worker(worker)) = world.peer_of(link) {
-                    world.oracle.kept(worker, &ack.keep);
-                }
-            }
+            Message::Ack(ack) => match world.peer_of(link) {
+                Some(Peer::Worker(worker)) => world.oracle.kept(worker, &ack.keep),
+                Some(Peer::Client(_)) => world.oracle.opened(to, ack),
+                None => {}
+            },
             _ => {}
         }
         match &mut self.answers {
@@ -452,7 +477,9 @@ fn look_at(frame: &Frame, link: LinkId, peer: Peer, now: Now, world: &mut World)
         (Message::Send(send), _) => {
             let id = send.task.decode().unwrap().id;
             oracle.sent(id.as_str(), now, send.ttl_ms, send.delay_ms);
+            oracle.asked(ConnectionId(link), id.as_str());
         }
+        (Message::Fetch(id), _) => oracle.asked(ConnectionId(link), id.as_str()),
         (Message::Settle(id), _) => oracle.settled(id.as_str()),
         (Message::Nack(nack), _) => oracle.handed_back(nack.attempt_id),
         (Message::Result(result), _) => {

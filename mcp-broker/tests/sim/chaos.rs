@@ -13,6 +13,8 @@ pub(crate) enum Chaos {
     NoLag,
     /// The host of a killed worker reports that nobody listens.
     Unreachable(u64),
+    /// Of a start of the broker: it ends while its journal writes.
+    Crash(u64),
 }
 
 /// Whose processes do nothing, and until when.
@@ -91,6 +93,7 @@ impl Sim {
                 }
             }
             Fault::Partition => self.partition(),
+            Fault::Silence => self.silence(),
             Fault::Lag => {
                 let lag_us = self.world.rng.time_us(10_000..5_000_000);
                 self.world.log(|| format!("net: {lag_us} us slower"));
@@ -118,6 +121,8 @@ impl Sim {
                 let index = self.world.rng.index(self.workers.len());
                 self.workers[index].leave(&mut self.world);
             }
+            // While its journal writes, there is more to go wrong.
+            Fault::BrokerCrash if self.world.rng.chance(50) => self.broker.crash_in_batch(),
             Fault::BrokerCrash => {
                 let loses_power = self.world.rng.chance(50);
                 self.broker.crash(loses_power, &mut self.world);
@@ -166,10 +171,26 @@ impl Sim {
                 self.world.block(peer, *way);
                 self.world.after(until, Event::Chaos(Chaos::Unblock(peer, *way)));
             }
+        }
+    }
+
+    /// The broker hears nothing of a worker, or of any, for longer than it waits for an answer, and not
+    /// so long that they give up their connections.
+    fn silence(&mut self) {
+        let mut silent: Vec<usize> = (0..self.workers.len()).collect();
+        if self.world.rng.chance(50) {
+            silent.retain(|index| self.workers[*index].is_busy());
+            silent.truncate(1);
+        }
+        let about_us = self.world.rng.between(2_500_000..6_000_000);
+        for index in silent {
+            let lasts_us = about_us + self.world.rng.between(0..500_000);
+            self.world.log(|| format!("net: nothing of worker {index} arrives for {lasts_us} us"));
+            let peer = Peer::Worker(index);
+            self.world.block(peer, Way::Up);
+            self.world.after(lasts_us, Event::Chaos(Chaos::Unblock(peer, Way::Up)));
             // So that the first that is heard of it again may be that it leaves.
-            if let Peer::Worker(index) = peer
-                && self.world.rng.chance(20)
-            {
+            if self.world.rng.chance(50) {
                 self.workers[index].leave(&mut self.world);
             }
         }
@@ -182,6 +203,7 @@ impl Sim {
                 self.world.unblock(peer, way);
             }
             Chaos::NoLag => self.world.net.lag_us = 0,
+            Chaos::Crash(start) => self.broker.crash_of(start, &mut self.world),
             Chaos::Unreachable(link) => self.broker.unreachable(link, &mut self.world),
         }
     }

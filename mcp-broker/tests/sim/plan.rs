@@ -13,6 +13,8 @@ use crate::rng::Rng;
 pub(crate) enum Fault {
     Break,
     Partition,
+    /// Nothing that workers send arrives for a while: those that are busy are lost, and heard again.
+    Silence,
     Lag,
     ClientCrash,
     ClientLeave,
@@ -30,9 +32,10 @@ pub(crate) enum Fault {
     Operator,
 }
 
-pub(crate) const FAULTS: [Fault; 14] = [
+pub(crate) const FAULTS: [Fault; 15] = [
     Fault::Break,
     Fault::Partition,
+    Fault::Silence,
     Fault::Lag,
     Fault::ClientCrash,
     Fault::ClientLeave,
@@ -98,15 +101,18 @@ impl Plan {
                 *every = Some(rng.time_us(2 * S..60 * S));
             }
         }
+        let trouble_us = rng.between(10 * S..60 * S);
+        let tasks = rng.between(5..60);
         Self {
             clients: 1 + rng.index(3),
             workers: 1 + rng.index(4),
-            tasks: rng.between(5..30),
-            trouble_us: rng.between(10 * S..60 * S),
+            tasks,
+            trouble_us,
             delay_us: rng.pick(&[50..500, 100..20_000, 1_000..300_000]),
-            pause_us: rng.time_us(10_000..2 * S),
+            // Some send all at once, and others from beginning to end.
+            pause_us: if rng.chance(50) { rng.time_us(10_000..2 * S) } else { trouble_us / tasks },
             ttl_ms: rng.pick(&[50..2_000, 1_000..30_000, 30_000..120_000, 50..120_000]),
-            work_us: rng.pick(&[100..5_000, 1_000..500_000, 1_000..5 * S]),
+            work_us: rng.pick(&[100..5_000, 1_000..500_000, 1_000..5 * S, 1_000..20 * S]),
             sync_us: rng.pick(&[1..200, 500..20_000, 1..4 * S]),
             durable_percent: rng.pick(&[0, 50, 50, 90]),
             idempotent_percent: rng.pick(&[0, 50, 90]),

@@ -97,7 +97,7 @@ impl Worker {
             process: 0,
             is_up: true,
             comes_back: true,
-            slots: 1 + world.rng.index(3) as u32,
+            slots: world.rng.pick(&[1, 2, 3, 8]),
             prefetch: world.rng.pick(&[0, 0, 2]),
             link: None,
             is_open: false,
@@ -524,5 +524,10 @@ impl Worker {
 
     pub(crate) fn is_up(&self) -> bool {
         self.is_up
+    }
+
+    /// Whether it is connected and holds attempts.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_open && !self.attempts.is_empty()
     }
 }

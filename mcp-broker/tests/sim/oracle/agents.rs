@@ -79,5 +79,6 @@ impl Oracle {
         for agent in self.agents.0.values_mut().filter(|it| it.connection == Some(connection)) {
             agent.connection = None;
         }
+        self.sessions.closed(connection);
     }
 }

@@ -6,18 +6,20 @@
 mod agents;
 mod attempts;
 mod restart;
+mod sessions;
 mod task;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use mcp_broker::broker::{AcceptedTask, Core, Now};
+use mcp_broker::broker::{AcceptedTask, ConnectionId, Core, Now};
 use mcp_proto::{AttemptId, Deliver, ErrorCode, Executed, Outcome, TaskState};
 
 use crate::asks::Asks;
 use agents::Agents;
 use attempts::Attempt;
+use sessions::Sessions;
 use task::{Ended, Span, Task, UNSURE};
 
 pub(crate) use task::End;
@@ -28,6 +30,7 @@ pub(crate) struct Oracle {
     tasks: BTreeMap<String, Task>,
     attempts: BTreeMap<AttemptId, Attempt>,
     agents: Agents,
+    sessions: Sessions,
     epoch: u64,
     /// For how long outcomes are kept.
     pub(crate) retention_ms: u64,
@@ -72,7 +75,10 @@ impl Oracle {
         // A journal that has failed is not told when a retention is over.
         let has_failed = self.has_failed;
         let task = self.task(id);
-        if task.told.as_ref().is_some_and(End::is_refusal) || has_failed && task.is_over(now) {
+        if task.told.as_ref().is_some_and(End::is_refusal) {
+            task.begin_anew();
+        } else if has_failed && task.is_over(now) {
+            task.at_hand = task.told.clone().or(task.at_hand.take());
             task.begin_anew();
         } else if task.asks.is_durable && task.span.is_none() && !task.is_accepted {
             // What ran before a crash that took it is nothing that the broker can know.
@@ -146,9 +152,10 @@ impl Oracle {
     }
 
     /// STATUS goes out.
-    pub(crate) fn status(&mut self, id: &str, state: TaskState, now: Now) {
+    pub(crate) fn status(&mut self, to: ConnectionId, id: &str, state: TaskState, now: Now) {
         let task = &self.tasks[id];
         if state == TaskState::Unknown {
+            self.sessions.told(to, id);
             let is_over = self.has_failed && task.is_over(now);
             let is_lost = task.is_accepted && !task.is_settled && !is_over;
             assert!(!is_lost, "{id} was ACCEPTED and is not known: {task:?}");
@@ -160,8 +167,9 @@ impl Oracle {
     }
 
     /// DELIVER goes out.
-    pub(crate) fn told(&mut self, deliver: &Deliver, body: &Bytes, now: Now) {
+    pub(crate) fn told(&mut self, to: ConnectionId, deliver: &Deliver, body: &Bytes, now: Now) {
         let id = deliver.task_id.as_str();
+        self.sessions.told(to, id);
         let Some(task) = self.tasks.get(id).filter(|_| !is_for_one(deliver)) else { return };
         let end = End::of(deliver, body);
         if task.at_hand.as_ref() == Some(&end) {
@@ -243,8 +251,9 @@ impl Oracle {
     }
 
     /// After each step.
-    pub(crate) fn check(&self, core: &Core, now: Now) {
+    pub(crate) fn check(&mut self, core: &Core, now: Now) {
         self.agents.check(core, now);
+        self.sessions.step_is_over();
     }
 
     /// The durable tasks that were ACCEPTED.

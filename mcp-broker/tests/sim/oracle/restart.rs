@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mcp_broker::broker::{AcceptedTask, Now, Record, TaskName};
 
+use super::sessions::Sessions;
 use super::task::{Before, End, Ended, Span, Task, UNSURE};
 use super::{Attempt, Oracle};
 
@@ -63,6 +64,7 @@ impl Oracle {
         assert!(found.is_empty(), "the journal has what nobody sent: {found:?}");
         self.attempts.values_mut().for_each(Attempt::is_of_the_past);
         self.agents.clear();
+        self.sessions = Sessions::default();
         self.epoch = epoch;
         (self.is_stopping, self.has_failed, self.synced) = (false, false, 0);
         self.is_taken_back = false;
