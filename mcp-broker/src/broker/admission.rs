@@ -12,13 +12,14 @@ use super::pool::{MAX_SUBQUEUES, Pool, PoolKey};
 use super::queue::{Rank, Spot, SubQueue, Tenant, Total};
 use super::rates::Bucket;
 use super::rules::ActionRules;
+use super::sessions::SessionKey;
 use super::split::Assigned;
 use super::{Core, Mono, Now, shadow};
 
-/// What one tenant may hold of a queue: so many times what is free of it. Alone it gets to 8 ÷ 9 of the
-/// bound; of n that all want more, each gets 8 ÷ (8 n + 1); and there is always some room for who
-/// comes next. Source: Choudhury, Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
-/// Switches", IEEE/ACM Transactions on Networking 6(2), 1998.
+/// What one tenant may hold of a queue, or one session of tasks without a tenant: so many times what is
+/// free of it. Alone it gets to 8 ÷ 9 of the bound; of n that all want more, each gets 8 ÷ (8 n + 1); and
+/// there is always some room for who comes next. Source: Choudhury, Hahne, "Dynamic Queue Length Thresholds
+/// for Shared-Memory Packet Switches", IEEE/ACM Transactions on Networking 6(2), 1998.
 const TIMES_WHAT_IS_FREE: usize = 8;
 
 /// Bounds of when a task that would wait too long is told to come again, ms. Whoever comes every few
@@ -33,6 +34,8 @@ pub(super) struct Newcomer<'a> {
     /// Its affinity key's hash, 0 without one.
     pub(super) affinity: u64,
     pub(super) tenant: &'a [u8],
+    /// Whose task it is, if that is known.
+    pub(super) sender: Option<SessionKey>,
     pub(super) priority: Priority,
     pub(super) bytes: usize,
     pub(super) deadline: Mono,
@@ -187,7 +190,7 @@ impl Pool {
                 let error = ErrorInfo::new(ErrorCode::QueueFull, message);
                 return Err(error.retry_after_ms(self.retry_after_ms()));
             }
-            self.check_bounds(tenant, newcomer.bytes, config)?;
+            self.check_bounds(tenant, newcomer, config)?;
             self.check_wait(now, at, tenant, newcomer)?;
         }
         if self.rules.rate_limit.is_off() && self.rules.tenant_rate_limit.is_off() {
@@ -220,17 +223,21 @@ impl Pool {
         ErrorInfo::new(ErrorCode::QueueFull, message).retry_after_ms(1_000)
     }
 
-    /// One more task of this tenant has room in the queue.
+    /// One more task of this tenant, or of this session if it names none, has room in the queue.
     fn check_bounds(
         &self,
         tenant: Tenant,
-        bytes: usize,
+        newcomer: &Newcomer<'_>,
         config: &CoreConfig,
     ) -> Result<(), ErrorInfo> {
         let bounds = self.rules.queue_bounds(config);
         let free = bounds.tasks.saturating_sub(self.queued);
-        let bytes_after = self.queued_bytes.saturating_add(bytes);
-        let held = self.tenants.waiting(tenant);
+        let bytes_after = self.queued_bytes.saturating_add(newcomer.bytes);
+        let (held, whose) = match tenant {
+            Tenant::NONE => (newcomer.sender.map(|it| self.senders.waiting(it)), " for one client"),
+            _ => (Some(self.tenants.waiting(tenant)), " for one tenant"),
+        };
+        let held = held.unwrap_or_default();
         let is_full = free == 0 || bytes_after > bounds.bytes;
         let has_its_share = held.tasks >= free.saturating_mul(TIMES_WHAT_IS_FREE)
             || held.bytes
@@ -238,7 +245,7 @@ impl Pool {
         if !is_full && !has_its_share {
             return Ok(());
         }
-        let whose = if is_full { "" } else { " for one tenant" };
+        let whose = if is_full { "" } else { whose };
         let message = format!(
             "the queue of {} is full{whose}: {} tasks, {} bytes",
             self.action, self.queued, self.queued_bytes

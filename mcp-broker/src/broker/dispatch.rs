@@ -110,6 +110,9 @@ impl Core {
         pool.queued += 1;
         pool.queued_bytes += bytes;
         pool.tenants.waits(tenant, bytes);
+        if let Some(sender) = task.sender {
+            pool.senders.waits(sender, bytes);
+        }
         self.waiting.of(pool.is_shadow).add(bytes);
         task.set_pinned(home);
         let attained_us = pool.tenants.attained_us(tenant);
@@ -162,6 +165,7 @@ impl Core {
         task.attempts += 1;
         task.had_worker = true;
         agent.routes += 1;
+        agent.attempts_bytes += task.payload.len();
         if let Some(pool) = self.pools.get_mut(task.pool) {
             pool.running += 1;
         }
@@ -169,6 +173,7 @@ impl Core {
             task: Some(key),
             pool: task.pool,
             tenant: task.tenant,
+            bytes: task.payload.len(),
             agent: choice.agent,
             position: agent.attempts.len(),
             number: task.attempts,
@@ -363,6 +368,9 @@ impl Core {
         pool.queued -= 1;
         pool.queued_bytes -= bytes;
         pool.tenants.waits_no_more(spot.tenant, bytes);
+        if let Some(sender) = task.sender {
+            pool.senders.waits_no_more(sender, bytes);
+        }
         pool.lines_mut(task.pinned(), task.subqueue).remove(spot);
         self.waiting.of(pool.is_shadow).remove(bytes);
         self.tasks.waits_no_more(key, &mut pool.waiting);
@@ -377,6 +385,9 @@ impl Core {
             TaskState::Queued { .. } => {
                 pool.queued_bytes -= by;
                 pool.tenants.shrinks(task.tenant, by);
+                if let Some(sender) = task.sender {
+                    pool.senders.shrinks(sender, by);
+                }
                 self.waiting.of(pool.is_shadow).bytes -= by;
             }
             TaskState::Delayed { .. } => {

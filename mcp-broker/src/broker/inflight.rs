@@ -74,6 +74,8 @@ pub(super) struct Task {
     /// Its affinity key's hash; 0 without one.
     pub(super) affinity: u64,
     pub(super) tenant: Tenant,
+    /// The session that sent it, if it names no tenant.
+    pub(super) sender: Option<SessionKey>,
     pub(super) is_idempotent: bool,
     pub(super) is_durable: bool,
     /// Set once the journal has it on disk.
@@ -319,6 +321,8 @@ pub(super) struct Attempt {
     /// Its task's.
     pub(super) pool: PoolKey,
     pub(super) tenant: Tenant,
+    /// What its worker was sent.
+    pub(super) bytes: usize,
     pub(super) agent: AgentKey,
     /// Its place in the worker's list.
     pub(super) position: usize,

@@ -122,6 +122,7 @@ impl Core {
             priority: task.priority,
             affinity,
             tenant,
+            sender: None,
             is_idempotent: false,
             is_durable: false,
             is_on_disk: false,

@@ -11,7 +11,7 @@ use super::health::{Condition, Health, PoolHealth};
 use super::hedging::Hedging;
 use super::mean::Mean;
 use super::metrics::Slot;
-use super::queue::{Lines, SubQueue, Tenant, Tenants, Total};
+use super::queue::{Lines, Senders, SubQueue, Tenant, Tenants, Total};
 use super::rates::Bucket;
 use super::registry::AgentKey;
 use super::rng::Rng;
@@ -40,6 +40,8 @@ pub(super) struct Pool {
     pub(super) subqueues: Vec<SubQueue>,
     /// On whose account they wait.
     pub(super) tenants: Tenants,
+    /// Of tasks that name no tenant.
+    pub(super) senders: Senders,
     /// Tasks that wait, in all sub-queues.
     pub(super) queued: usize,
     /// Their bytes.
@@ -158,6 +160,7 @@ impl Pool {
             members: Vec::new(),
             free: Vec::new(),
             subqueues,
+            senders: Senders::new(hasher.clone()),
             tenants: Tenants::new(hasher),
             queued: 0,
             queued_bytes: 0,

@@ -73,6 +73,7 @@ impl Core {
             next_action: 0,
             attempts: Vec::new(),
             parked: 0,
+            attempts_bytes: 0,
             routes: 0,
             lease_ms: 0,
             last_heard: now.mono,

@@ -65,6 +65,8 @@ pub(super) struct Agent {
     pub(super) attempts: Vec<AttemptKey>,
     /// How many of them are parked; the others are charged to it.
     pub(super) parked: u32,
+    /// What it was sent for all of them.
+    pub(super) attempts_bytes: usize,
     /// ROUTEs sent on its present connection.
     pub(super) routes: u64,
     /// As it was told: how long it may be silent.

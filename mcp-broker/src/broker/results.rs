@@ -259,6 +259,7 @@ impl Core {
         if let Some(agent) = self.registry.get_mut(attempt.agent) {
             agent.attempts.swap_remove(attempt.position);
             agent.parked -= u32::from(attempt.is_parked);
+            agent.attempts_bytes -= attempt.bytes;
             if let Some(moved) = agent.attempts.get(attempt.position)
                 && let Some(moved) = self.attempts.get_mut(*moved)
             {

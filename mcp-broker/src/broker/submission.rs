@@ -13,6 +13,7 @@ use super::family::{BY_CLIENT, Kin};
 use super::hash::fnv1a;
 use super::identities::IdentityKey;
 use super::inflight::{Extras, Name, Task, TaskKey, TaskState};
+use super::queue::Tenant;
 use super::sessions::SessionKey;
 use super::streams::StreamKey;
 use super::uploads::Upload;
@@ -226,6 +227,7 @@ impl Core {
             required: &spec.required_labels,
             affinity,
             tenant: spec.tenant,
+            sender: Some(session),
             priority: spec.priority,
             bytes: payload.len() + room_bytes,
             deadline,
@@ -236,6 +238,7 @@ impl Core {
             Err(mut error) => {
                 let seeker = Seeker {
                     identity,
+                    sender: Some(session),
                     fingerprint,
                     payload: payload.clone(),
                     required: std::mem::take(&mut spec.required_labels),
@@ -325,6 +328,7 @@ impl Core {
             priority: spec.priority,
             affinity: entering.affinity,
             tenant,
+            sender: session.filter(|_| tenant == Tenant::NONE),
             is_idempotent: spec.idempotent,
             is_durable,
             is_on_disk: false,

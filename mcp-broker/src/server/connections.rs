@@ -82,9 +82,10 @@ impl Link {
         }
     }
 
-    /// Says for the first time only that more is queued than the connection may have.
-    pub(super) fn overflows(&self, outgoing: &Outgoing) -> bool {
-        outgoing.is_too_much(self.lane.queued_bytes())
+    /// Says for the first time only that more is queued than the connection may have, besides tasks of
+    /// so many bytes.
+    pub(super) fn overflows(&self, outgoing: &Outgoing, tasks_bytes: usize) -> bool {
+        outgoing.is_too_much(self.lane.queued_bytes().saturating_sub(tasks_bytes))
             && !self.is_overflowing.swap(true, Ordering::Relaxed)
     }
 }

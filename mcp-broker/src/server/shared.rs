@@ -77,6 +77,7 @@ struct Held {
 pub(super) struct Outbox {
     /// Lanes to flush. One may be here twice, which costs no more than a look at it.
     touched: Vec<Arc<Link>>,
+    /// Peers for which more waits than may for any, perhaps.
     overflowing: Vec<ConnectionId>,
     events: Vec<(Event, Option<SocketAddr>)>,
     acts: Vec<(Act, Option<SocketAddr>)>,
@@ -209,7 +210,13 @@ impl Shared {
             }
             // Only after all outputs: a frame for this connection must not follow its close.
             match outbox.overflowing.pop() {
-                Some(id) => held.core.handle_overflow(now, id),
+                Some(id) => {
+                    let tasks_bytes = held.core.attempts_bytes(id);
+                    let overflows = |link: &Link| link.overflows(&self.outgoing, tasks_bytes);
+                    if self.connections.get(&id).is_some_and(|link| overflows(&link)) {
+                        held.core.handle_overflow(now, id);
+                    }
+                }
                 None => return,
             }
         }
@@ -218,7 +225,7 @@ impl Shared {
     fn push(&self, to: ConnectionId, outbox: &mut Outbox, push: impl FnOnce(&Link)) {
         if let Some(link) = outbox.touch(to, &self.connections) {
             push(link);
-            if link.overflows(&self.outgoing) {
+            if self.outgoing.is_too_much(link.lane.queued_bytes()) {
                 outbox.overflowing.push(to);
             }
         }

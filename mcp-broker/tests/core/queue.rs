@@ -174,6 +174,28 @@ fn a_full_queue_refuses_with_a_time_to_retry() {
 }
 
 #[test]
+fn a_flood_of_many_clients_leaves_room_in_the_queue_for_another_one() {
+    const TASKS: usize = 1_000;
+    for hostile in [1, 2, 10, 50] {
+        let mut it = Fixture::with(|config| config.max_queue_tasks = TASKS);
+        let clients: Vec<_> = (0..hostile).map(|_| it.client()).collect();
+        for round in 0..2 * TASKS / hostile {
+            for client in &clients {
+                it.send(*client, &format!("{}-{round}", client.0));
+                while it.next_for(*client).is_some() {}
+            }
+        }
+        // Each has eight times what is left.
+        let queued = it.core.stats().queued as usize;
+        let share = 8 * hostile * TASKS / (8 * hostile + 1);
+        assert!(queued.abs_diff(share) <= hostile && queued < TASKS, "{hostile}: {queued}");
+        let honest = it.client();
+        it.send(honest, "a");
+        assert!(it.next_for(honest).is_none());
+    }
+}
+
+#[test]
 fn a_queue_is_bounded_in_bytes() {
     let mut it = Fixture::with(|config| config.max_queue_bytes = 60);
     let client = it.client();

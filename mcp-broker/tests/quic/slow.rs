@@ -70,3 +70,27 @@ async fn a_client_that_does_not_read_its_results_may_not_send_more_tasks() {
     }
     echo.abort();
 }
+
+#[tokio::test]
+async fn a_worker_may_be_behind_with_as_many_tasks_as_it_has_slots() {
+    const SLOTS: u32 = 100;
+    let broker = broker(|config| {
+        config.limits.outgoing_soft_bytes = 1024 * 1024;
+        config.limits.outgoing_hard_bytes = 1024 * 1024;
+        config.limits.outgoing_bytes = 1024 * 1024;
+    })
+    .await;
+    let mut worker = RawPeer::connect_as(&broker, DEAF).await;
+    worker.open(crate::support::worker_hello("w", "big", SLOTS)).await;
+    let mut client = RawPeer::client(&broker).await;
+    // 6 MB for it, all at once.
+    for _ in 0..SLOTS {
+        client.send(send(&unique("t"), "big"), vec![1; BODY_BYTES]).await;
+    }
+    until("all to be routed", || broker.stats().running == u64::from(SLOTS)).await;
+    for _ in 0..SLOTS {
+        let (route, _) = worker.receive_route().await;
+        worker.send(result(&route), "").await;
+    }
+    until("all to be done", || broker.stats().ok == u64::from(SLOTS)).await;
+}

@@ -127,6 +127,7 @@ impl Core {
             required: &spec.required_labels,
             affinity,
             tenant: spec.tenant,
+            sender: None,
             priority: spec.priority,
             bytes: payload.len(),
             deadline,

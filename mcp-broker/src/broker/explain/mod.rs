@@ -100,6 +100,7 @@ impl Core {
             required: &required,
             affinity: ask.key,
             tenant: question.tenant.as_bytes(),
+            sender: None,
             priority: question.priority,
             bytes: 0,
             deadline: now.mono.plus_ms(question.ttl_ms),

@@ -159,6 +159,7 @@ impl Core {
         let upload = task.upload();
         let seeker = Seeker {
             identity: task.identity,
+            sender: task.sender,
             fingerprint: task.fingerprint,
             payload: task.payload.clone(),
             required: subqueue.without_arm.as_ref().unwrap_or(&subqueue.required).clone(),

@@ -13,11 +13,13 @@ use super::{CachedBy, FallbackStep};
 use crate::broker::admission::{Admitted, Newcomer};
 use crate::broker::identities::IdentityKey;
 use crate::broker::rules::ActionRules;
+use crate::broker::sessions::SessionKey;
 use crate::broker::{Core, Mono, Now};
 
 /// A task that looks for a step.
 pub(in crate::broker) struct Seeker {
     pub(in crate::broker) identity: IdentityKey,
+    pub(in crate::broker) sender: Option<SessionKey>,
     pub(in crate::broker) fingerprint: u64,
     pub(in crate::broker) payload: Payload,
     /// By itself, without those of an arm.
@@ -159,6 +161,7 @@ impl Core {
             required: &seeker.required,
             affinity: seeker.affinity,
             tenant: head.tenant,
+            sender: seeker.sender,
             priority: head.priority,
             bytes: payload.len() + seeker.upload_room_bytes.unwrap_or(0),
             deadline: seeker.deadline,

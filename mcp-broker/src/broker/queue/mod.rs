@@ -9,6 +9,7 @@
 
 mod class;
 mod line;
+mod senders;
 mod tenants;
 
 use std::cmp::Reverse;
@@ -21,6 +22,7 @@ use super::inflight::TaskKey;
 use super::time::Mono;
 use class::{Class, First};
 pub(super) use line::Rank;
+pub(super) use senders::Senders;
 pub(super) use tenants::{Tenant, Tenants};
 
 /// The queue of one distinct set of required labels, and the workers that have room and those

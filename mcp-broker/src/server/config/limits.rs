@@ -45,7 +45,8 @@ pub struct LimitsConfig {
     /// Bytes waiting to be sent to a client beyond which nothing is read from it, until it has read
     /// half of them. Workers are always read. 4 MiB.
     pub outgoing_soft_bytes: usize,
-    /// Bytes waiting to be sent to a peer beyond which it is closed with SLOW_CONSUMER. 32 MiB.
+    /// Bytes waiting to be sent to a peer beyond which it is closed with SLOW_CONSUMER; to a worker,
+    /// besides the tasks that it holds. 32 MiB.
     pub outgoing_hard_bytes: usize,
     /// Bytes waiting to be sent to peers that do not take them as fast as they come, of all together.
     /// No peer may have more than eight times what is free of it: when many stop reading, each has less
