@@ -1,6 +1,9 @@
 //! Sends spans to a collector: OTLP over HTTP/1.1, protobuf. In the background, a batch at a time.
 //! Nobody waits for it: what does not fit into its queue, or can't be sent, is counted and lost.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use super::health::barred;
 use super::inflight::{AttemptKey, Name, Task, TaskKey, TaskState};
 use super::mirror::{Finding, Half};
 use super::pool::Pool;
+use super::registry::AgentKey;
 use super::traced::Traced;
 use super::{Core, Mono, Now, Timer};
 
@@ -211,10 +212,10 @@ impl Core {
     /// Ends an attempt whose task has ended, or goes elsewhere. It stays charged to its worker until
     /// that confirms.
     pub(super) fn cancel_attempt(&mut self, now: Now, key: AttemptKey, reason: CancelReason) {
-        let Some(attempt) = self.attempts.get_mut(key) else { return };
-        attempt.task = None;
-        let connection = self.registry.get(attempt.agent).and_then(|agent| agent.connection);
+        let Some(agent) = self.unbind(key) else { return };
+        let connection = self.registry.get(agent).and_then(|agent| agent.connection);
         if let Some(to) = connection
+            && let Some(attempt) = self.attempts.get_mut(key)
             && attempt.cancel_timer.is_none()
         {
             let at = now.mono.plus_ms(self.config.cancel_grace_ms);
@@ -222,6 +223,16 @@ impl Core {
             let id = self.attempt_ids.id(key);
             self.send(to, Message::Cancel(Cancel::Attempt(id, reason)));
         }
+    }
+
+    /// The attempt is of no task any more: what its worker was sent for it may be gone from memory.
+    /// Returns whose attempt it is.
+    pub(super) fn unbind(&mut self, key: AttemptKey) -> Option<AgentKey> {
+        let attempt = self.attempts.get_mut(key)?;
+        attempt.task = None;
+        let agent = self.registry.get_mut(attempt.agent)?;
+        agent.attempts_bytes -= std::mem::take(&mut attempt.bytes);
+        Some(attempt.agent)
     }
 
     /// Records how an attempt ended, as the broker saw it.

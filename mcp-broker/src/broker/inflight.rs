@@ -321,7 +321,7 @@ pub(super) struct Attempt {
     /// Its task's.
     pub(super) pool: PoolKey,
     pub(super) tenant: Tenant,
-    /// What its worker was sent.
+    /// What its worker was sent for its task; 0 once that is over.
     pub(super) bytes: usize,
     pub(super) agent: AgentKey,
     /// Its place in the worker's list.

@@ -177,9 +177,7 @@ impl Core {
     fn goes_on_elsewhere(&mut self, now: Now, task: TaskKey, key: AttemptKey) {
         let event = HopEvent::WorkerLost;
         self.add_hop(now, task, key, event, another_goes_on(event));
-        if let Some(attempt) = self.attempts.get_mut(key) {
-            attempt.task = None;
-        }
+        self.unbind(key);
     }
 
     /// Another worker shall do a task that a lost one has.
@@ -187,10 +185,9 @@ impl Core {
         let is_poisoned = self.is_poisoned(task);
         let reason = lost_reason(true, is_poisoned);
         self.add_hop(now, task, key, HopEvent::WorkerLost, reason);
-        let Some(attempt) = self.attempts.get_mut(key) else { return };
-        attempt.task = None;
+        let Some(agent) = self.unbind(key) else { return };
         if is_poisoned {
-            let node_id = self.registry.get(attempt.agent).map(|agent| agent.node_id.clone());
+            let node_id = self.registry.get(agent).map(|agent| agent.node_id.clone());
             return self.end_poisoned(now, task, node_id, None);
         }
         self.place(now, task, true);

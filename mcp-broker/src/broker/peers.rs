@@ -88,8 +88,8 @@ impl Core {
         self.refuse(now, id, (error.code(), error.to_string()));
     }
 
-    /// What a worker was sent for the attempts that it holds. All of that is in memory, whether it has
-    /// taken it or not. 0 of any other peer.
+    /// What a worker was sent for tasks that it holds and that are not over. All of that is in memory,
+    /// whether it has taken it or not. 0 of any other peer.
     pub fn attempts_bytes(&self, id: ConnectionId) -> usize {
         let agent = self.peers.get(&id).and_then(|peer| peer.agent);
         agent.and_then(|key| self.registry.get(key)).map_or(0, |agent| agent.attempts_bytes)

@@ -65,7 +65,7 @@ pub(super) struct Agent {
     pub(super) attempts: Vec<AttemptKey>,
     /// How many of them are parked; the others are charged to it.
     pub(super) parked: u32,
-    /// What it was sent for all of them.
+    /// What it was sent for those whose tasks are not over.
     pub(super) attempts_bytes: usize,
     /// ROUTEs sent on its present connection.
     pub(super) routes: u64,

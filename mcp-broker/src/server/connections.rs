@@ -82,10 +82,11 @@ impl Link {
         }
     }
 
-    /// Says for the first time only that more is queued than the connection may have, besides tasks of
-    /// so many bytes.
+    /// Says for the first time only that more is queued than the connection may have, when its worker
+    /// holds tasks of so many bytes.
     pub(super) fn overflows(&self, outgoing: &Outgoing, tasks_bytes: usize) -> bool {
-        outgoing.is_too_much(self.lane.queued_bytes().saturating_sub(tasks_bytes))
+        let besides = tasks_bytes.min(outgoing.tasks_bytes());
+        outgoing.is_too_much(self.lane.queued_bytes().saturating_sub(besides))
             && !self.is_overflowing.swap(true, Ordering::Relaxed)
     }
 }

@@ -45,8 +45,8 @@ pub(super) async fn run(
         let changed = shared.orders_changed.notified();
         let is_over = stop.run_until_cancelled(changed).await.is_none();
         let Some(orders) = shared.look(|core, _| core.orders()) else { return };
-        if orders != kept {
-            keep(state.clone(), orders.clone()).await;
+        // What could not be written is tried again with the next change, and at the end.
+        if orders != kept && keep(state.clone(), orders.clone()).await {
             kept = orders;
         }
         if is_over {
@@ -55,14 +55,21 @@ pub(super) async fn run(
     }
 }
 
-async fn keep(state: Arc<StateDir>, orders: Orders) {
+/// Whether it is written.
+async fn keep(state: Arc<StateDir>, orders: Orders) -> bool {
     let write = move || {
         let text = serde_json::to_string_pretty(&orders).unwrap_or_default();
         state.replace(FILE, &format!("{text}\n"), Access::Private)
     };
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
-        tracing::error!(
-            "{error}: what operators said holds until the broker is started again only"
-        );
+    match tokio::task::spawn_blocking(write).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::error!(
+                "{error}: what operators said holds until the broker is started again only"
+            );
+            false
+        }
+        // A runtime that ends runs no more of it.
+        Err(_) => false,
     }
 }

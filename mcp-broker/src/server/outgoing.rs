@@ -14,6 +14,10 @@ const LEAST_BYTES: usize = 2 * (MAX_HEADER_BYTES + MAX_BODY_BYTES);
 /// don't read can't take the room of those who do.
 const SHARE: usize = 8;
 
+/// The part of what may wait for all that tasks which a worker holds may take besides its own bound: twice
+/// what 1,024 tasks of 60 kB need, with the defaults.
+const TASKS_PART: usize = 8;
+
 /// The bounds of what waits.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -52,6 +56,12 @@ impl Outgoing {
     /// What may wait for a client now before it is not read from.
     pub(super) fn soft_bytes(&self) -> usize {
         self.soft_bytes.load(Ordering::Relaxed).min(self.bound() / 2)
+    }
+
+    /// Of the tasks that a worker holds, so many bytes may wait for it besides: they are in memory anyway,
+    /// mostly as the same bytes. A worker that takes none of them leaves most of what is for all to others.
+    pub(super) fn tasks_bytes(&self) -> usize {
+        self.max_bytes.load(Ordering::Relaxed) / TASKS_PART
     }
 
     /// Whether a peer for which so much waits is to be closed.

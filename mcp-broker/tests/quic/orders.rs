@@ -79,6 +79,29 @@ async fn a_file_that_is_not_understood_is_set_aside() {
 }
 
 #[tokio::test]
+async fn what_can_not_be_written_is_tried_again_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("orders.json");
+    let broker = start(dir.path()).await;
+    let admin = broker.admin_addr().unwrap();
+    // Nothing can be put in its place.
+    std::fs::create_dir_all(file.join("in-the-way")).unwrap();
+    for action in ["pay", "ship"] {
+        let degraded = post(admin, "actions/degrade", &json!({"action": action})).await;
+        assert_eq!(degraded.status, 200, "{}", degraded.body);
+    }
+    // What is to be renamed is left beside it.
+    let new = dir.path().join("orders.json.new");
+    let is_tried = || std::fs::read_to_string(&new).is_ok_and(|text| text.contains("ship"));
+    until("it is tried", is_tried).await;
+    assert!(file.is_dir());
+    std::fs::remove_dir_all(&file).unwrap();
+    broker.shutdown().await;
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("pay") && kept.contains("ship"), "{kept}");
+}
+
+#[tokio::test]
 async fn nothing_is_written_where_nothing_was_said() {
     let dir = tempfile::tempdir().unwrap();
     start(dir.path()).await.shutdown().await;

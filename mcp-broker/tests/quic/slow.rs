@@ -1,6 +1,7 @@
 //! Peers that do not read.
 
-use mcp_proto::{ErrorCode, Outcome};
+use mcp_broker::Broker;
+use mcp_proto::{Cancel, ErrorCode, Message, Outcome};
 use tokio::time::{Duration, timeout};
 
 use crate::support::{Flow, How, RawPeer, broker, result, send, unique, until};
@@ -71,26 +72,63 @@ async fn a_client_that_does_not_read_its_results_may_not_send_more_tasks() {
     echo.abort();
 }
 
-#[tokio::test]
-async fn a_worker_may_be_behind_with_as_many_tasks_as_it_has_slots() {
-    const SLOTS: u32 = 100;
-    let broker = broker(|config| {
+/// A broker under which 100 tasks are 6 MB for a worker, of which 1 MB may wait for any peer, and so many
+/// bytes for all.
+async fn strict(outgoing_bytes: usize) -> Broker {
+    broker(|config| {
         config.limits.outgoing_soft_bytes = 1024 * 1024;
         config.limits.outgoing_hard_bytes = 1024 * 1024;
-        config.limits.outgoing_bytes = 1024 * 1024;
+        config.limits.outgoing_bytes = outgoing_bytes;
     })
-    .await;
-    let mut worker = RawPeer::connect_as(&broker, DEAF).await;
-    worker.open(crate::support::worker_hello("w", "big", SLOTS)).await;
-    let mut client = RawPeer::client(&broker).await;
-    // 6 MB for it, all at once.
-    for _ in 0..SLOTS {
-        client.send(send(&unique("t"), "big"), vec![1; BODY_BYTES]).await;
+    .await
+}
+
+const SLOTS: u32 = 100;
+
+/// A worker that reads nothing by itself, and a client that sent it as many tasks as it has slots.
+async fn behind(broker: &Broker) -> (RawPeer, RawPeer, Vec<Message>) {
+    let mut worker = RawPeer::connect_as(broker, DEAF).await;
+    worker.open(crate::support::worker_hello("w", "big", SLOTS + 1)).await;
+    let mut client = RawPeer::client(broker).await;
+    let tasks: Vec<_> = (0..SLOTS).map(|_| unique("t")).collect();
+    for task in &tasks {
+        client.send(send(task, "big"), vec![1; BODY_BYTES]).await;
     }
+    let cancel = |task: &String| Message::Cancel(Cancel::Task(task.as_str().try_into().unwrap()));
+    let cancels = tasks.iter().map(cancel).collect();
+    (worker, client, cancels)
+}
+
+#[tokio::test]
+async fn a_worker_may_be_behind_with_as_many_tasks_as_it_has_slots() {
+    let broker = strict(64 * 1024 * 1024).await;
+    let (mut worker, _client, _) = behind(&broker).await;
     until("all to be routed", || broker.stats().running == u64::from(SLOTS)).await;
     for _ in 0..SLOTS {
         let (route, _) = worker.receive_route().await;
         worker.send(result(&route), "").await;
     }
     until("all to be done", || broker.stats().ok == u64::from(SLOTS)).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_behind_with_more_than_its_part_is_closed() {
+    // An eighth is less than what waits.
+    let broker = strict(16 * 1024 * 1024).await;
+    let (worker, _client, _) = behind(&broker).await;
+    worker.expect_closed(ErrorCode::SlowConsumer).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_reads_nothing_is_closed_once_its_tasks_are_over() {
+    let broker = strict(64 * 1024 * 1024).await;
+    let (worker, mut client, cancels) = behind(&broker).await;
+    until("all to be routed", || broker.stats().running == u64::from(SLOTS)).await;
+    for cancel in cancels {
+        client.send(cancel, "").await;
+    }
+    // What waits for it is nobody's any more, and one more frame has it looked at.
+    until("all to be over", || broker.stats().cancelled == u64::from(SLOTS)).await;
+    client.send(send(&unique("t"), "big"), "").await;
+    worker.expect_closed(ErrorCode::SlowConsumer).await;
 }

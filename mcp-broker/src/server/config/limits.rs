@@ -46,7 +46,7 @@ pub struct LimitsConfig {
     /// half of them. Workers are always read. 4 MiB.
     pub outgoing_soft_bytes: usize,
     /// Bytes waiting to be sent to a peer beyond which it is closed with SLOW_CONSUMER; to a worker,
-    /// besides the tasks that it holds. 32 MiB.
+    /// besides the tasks that it holds, up to an eighth of `outgoing_bytes`. 32 MiB.
     pub outgoing_hard_bytes: usize,
     /// Bytes waiting to be sent to peers that do not take them as fast as they come, of all together.
     /// No peer may have more than eight times what is free of it: when many stop reading, each has less
