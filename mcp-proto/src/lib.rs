@@ -19,6 +19,8 @@ pub mod json;
 pub mod lane;
 pub mod limits;
 pub mod message;
+#[cfg(feature = "quic")]
+pub mod path;
 pub mod secret;
 pub mod session;
 #[cfg(feature = "quic")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::BytesMut;
+use mcp_proto::path::Path;
 use mcp_proto::transport::{
     IDLE_TIMEOUT, MAX_UDP_PAYLOAD_BYTES, crypto_provider, transport_config,
 };
@@ -41,7 +42,7 @@ impl Dialler {
             .with_no_client_auth();
         tls.alpn_protocols = vec![mcp_proto::ALPN.to_vec()];
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-        let mut transport = transport_config(IDLE_TIMEOUT, MAX_UDP_PAYLOAD_BYTES);
+        let mut transport = transport_config(IDLE_TIMEOUT, MAX_UDP_PAYLOAD_BYTES, Path::Local);
         transport.stream_receive_window(VarInt::from_u32(WINDOW_BYTES));
         config.transport_config(Arc::new(transport));
         Ok(Self { endpoint: Endpoint::client((FROM, 0).into())?, config, broker })

@@ -24,6 +24,9 @@ const FEW: usize = 10;
 const TASKS: usize = 300;
 const STREAMS: usize = 3;
 const NUMBERS: u32 = 200;
+const LARGE_TASKS: usize = 100;
+const LARGE_BYTES: usize = 30_000;
+const ETHERNET_UDP_PAYLOAD_BYTES: usize = 1472;
 const INPUTS: usize = 2;
 const INPUT_BYTES: usize = 150_000;
 
@@ -220,6 +223,32 @@ async fn peers_with_new_addresses_after_a_black_out_go_on_where_they_were() {
         })
         .await;
     world.stayed_connected();
+}
+
+/// A tunnel, say, of which one end is on this machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_that_carries_less_than_it_seems_to_costs_nothing_but_time() {
+    let broker = BrokerProcess::start().await;
+    let weather = Weather { most_bytes: Some(ETHERNET_UDP_PAYLOAD_BYTES), ..Weather::default() };
+    let to_client = Proxy::start_in(&broker.address, weather, 6).await;
+    let to_worker = Proxy::start_in(&broker.address, weather, 7).await;
+    let ledger = Ledger::default();
+    let _worker = worker(&broker, &to_worker, &ledger, PATIENCE).await;
+    let endpoint = broker.endpoint_at(to_client.address);
+    let client = Client::builder(endpoint).silence_timeout(PATIENCE).connect().await.unwrap();
+    let mut handles = Vec::new();
+    for _ in 0..LARGE_TASKS {
+        let task = client.task("work").body(vec![7; LARGE_BYTES]).ttl(PATIENCE);
+        handles.push(task.send().await.unwrap());
+    }
+    for end in ends_of(handles).await {
+        assert_eq!((end.outcome, end.body.len()), (Outcome::Ok, LARGE_BYTES), "{end:?}");
+    }
+    assert_eq!(ledger.most_runs_of_a_task(), 1);
+    for proxy in [to_client, to_worker] {
+        let [lost, ..] = proxy.mishaps();
+        assert!(proxy.dialled() == 1 && lost > 0, "{} dialled, {lost} lost", proxy.dialled());
+    }
 }
 
 /// The host says that nobody listens at its old address: that is not the end of the worker.

@@ -24,11 +24,13 @@ pub(crate) struct Weather {
     pub(crate) twice: f64,
     /// Each packet is late by up to this, and so overtaken by others.
     pub(crate) jitter: Duration,
+    /// Larger packets are lost.
+    pub(crate) most_bytes: Option<usize>,
 }
 
 impl Weather {
     pub(crate) const BAD: Self =
-        Self { lost: 0.05, twice: 0.05, jitter: Duration::from_millis(50) };
+        Self { lost: 0.05, twice: 0.05, jitter: Duration::from_millis(50), most_bytes: None };
 }
 
 pub(crate) struct Proxy {
@@ -110,7 +112,8 @@ impl Course {
         if is_cut.load(Ordering::SeqCst) {
             return;
         }
-        if self.rng.f64() < weather.lost {
+        let is_too_large = weather.most_bytes.is_some_and(|most| packet.len() > most);
+        if is_too_large || self.rng.f64() < weather.lost {
             lost.fetch_add(1, Ordering::SeqCst);
             return;
         }

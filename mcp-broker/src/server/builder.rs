@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use mcp_proto::NodeId;
-use quinn::Endpoint;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,9 +17,10 @@ use super::config::{Config, ConfigError, Layers};
 use super::epoch::Epoch;
 use super::error::StartError;
 use super::journal::{self, Gauges, MemoryJournal, Opened};
-use super::listener::{self, Crypto, Entrance, Listener, Transport};
+use super::listener::{Entrance, Listener};
 use super::orders;
 use super::outgoing::Outgoing;
+use super::quic::{Crypto, QuicServer, Transport};
 use super::random::random;
 use super::reload::{
     self, Apply, AuditFile, Certificate, LogLevel, Part, PolicyFile, PrepareLevel, Reloader, Seen,
@@ -165,14 +165,14 @@ impl Builder {
         let crypto = Crypto::new(tls.config)?;
         let reset_key = ResetKey::open(state.as_deref())?;
         let drivers = TaskTracker::new();
-        let (endpoint, reports) = listener::bind(
+        let (quic, reports) = QuicServer::bind(
             config.listen,
             &crypto,
             &Transport::of(&config),
             &reset_key,
             drivers.clone(),
         )?;
-        let local_addr = endpoint
+        let local_addr = quic
             .local_addr()
             .map_err(|source| StartError::Bind { address: config.listen, source })?;
         let admin = match config.admin {
@@ -222,8 +222,7 @@ impl Builder {
         restore(&shared, records, unwritable);
         let journal =
             journal::spawn(journal, entries, gauges, &shared).map_err(StartError::System)?;
-        let certificate =
-            Certificate::new(endpoint.clone(), fixed_tls, &config, auth.clone(), crypto);
+        let certificate = Certificate::new(quic.clone(), fixed_tls, &config, auth.clone(), crypto);
         let mut parts: Vec<Box<dyn Part>> = vec![
             Box::new(certificate),
             Box::new(AuditFile(shared.audit.clone())),
@@ -245,7 +244,7 @@ impl Builder {
         reloader.see_more();
         let running = Running {
             shared,
-            endpoint: Some(endpoint.clone()),
+            quic: Some(quic.clone()),
             drivers,
             stop_accepting: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -255,7 +254,7 @@ impl Builder {
             reloader: reloader.clone(),
             state,
         };
-        spawn_tasks(&running, endpoint, entrance);
+        spawn_tasks(&running, quic, entrance);
         if let Some(state) = &running.state {
             let (shared, stop) = (running.shared.clone(), running.stop.clone());
             running.tasks.spawn(orders::run(shared, state.clone(), orders, stop));
@@ -340,9 +339,9 @@ fn restore(shared: &Shared, records: Vec<Record>, unwritable: Option<String>) {
     });
 }
 
-fn spawn_tasks(running: &Running, endpoint: Endpoint, entrance: Entrance) {
+fn spawn_tasks(running: &Running, quic: QuicServer, entrance: Entrance) {
     let listener = Listener {
-        endpoint: endpoint.clone(),
+        quic: quic.clone(),
         shared: running.shared.clone(),
         entrance,
         tasks: running.tasks.clone(),
@@ -366,7 +365,7 @@ fn spawn_tasks(running: &Running, endpoint: Endpoint, entrance: Entrance) {
         if stop.run_until_cancelled(shared.failed.cancelled()).await.is_some() {
             tracing::error!("the core failed: every connection is closed");
             let message = "a fault of the broker; connect again later";
-            listener::close(&endpoint, mcp_proto::ErrorCode::Internal, message);
+            quic.close(mcp_proto::ErrorCode::Internal, message);
         }
     });
 }

@@ -19,6 +19,7 @@ mod log;
 mod orders;
 mod outgoing;
 mod places;
+mod quic;
 mod random;
 mod rates;
 mod refused;

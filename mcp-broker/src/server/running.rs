@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::builder::Builder;
 use super::config::Config;
 use super::error::StartError;
-use super::listener;
+use super::quic::QuicServer;
 use super::reload::{Reloaded, Reloader};
 use super::shared::Shared;
 use super::shutdown;
@@ -35,7 +35,7 @@ pub struct Broker {
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     /// None once it has ended.
-    pub(super) endpoint: Option<quinn::Endpoint>,
+    pub(super) quic: Option<QuicServer>,
     /// Tasks of QUIC itself.
     pub(super) drivers: TaskTracker,
     pub(super) stop_accepting: CancellationToken,
@@ -159,8 +159,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop_accepting.cancel();
         self.stop.cancel();
-        if let Some(endpoint) = &self.endpoint {
-            listener::close(endpoint, ErrorCode::ShuttingDown, shutdown::REASON);
+        if let Some(quic) = &self.quic {
+            quic.close(ErrorCode::ShuttingDown, shutdown::REASON);
         }
         self.shared.end_journal();
         if let Some(state) = &self.state {

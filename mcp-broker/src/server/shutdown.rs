@@ -19,7 +19,6 @@ use tokio::time::{sleep, timeout};
 use super::audit;
 use super::config::TimingConfig;
 use super::connections::Link;
-use super::listener;
 use super::running::Running;
 use super::shared::Outbox;
 
@@ -48,7 +47,7 @@ pub(super) fn limit(timing: &TimingConfig) -> Duration {
 }
 
 pub(super) async fn run(running: &mut Running) {
-    let Some(endpoint) = running.endpoint.clone() else {
+    let Some(quic) = running.quic.clone() else {
         return;
     };
     let timing = running.reloader.config().timing;
@@ -57,7 +56,7 @@ pub(super) async fn run(running: &mut Running) {
     let shared = &running.shared;
     running.stop_accepting.cancel();
     running.reloader.end();
-    endpoint.set_server_config(None);
+    quic.take_no_more();
 
     shared.begin_shutdown(drain.as_millis() as u64);
     tokio::select! {
@@ -82,8 +81,8 @@ pub(super) async fn run(running: &mut Running) {
     if timeout(close_flush + SLACK, running.tasks.wait()).await.is_err() {
         tracing::debug!("connections are left after the flush time");
     }
-    listener::close(&endpoint, ErrorCode::ShuttingDown, REASON);
-    drop((endpoint, running.endpoint.take()));
+    quic.close(ErrorCode::ShuttingDown, REASON);
+    drop((quic, running.quic.take()));
     running.drivers.close();
     if timeout(CLOSE_LIMIT, running.drivers.wait()).await.is_err() {
         tracing::debug!("the address is still in use");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use mcp_proto::path::Path;
 use mcp_proto::socket::quic_socket;
 use mcp_proto::{
     Ack, ErrorCode, ErrorInfo, Frame, Hello, Incoming, MCP_VERSION, Message, transport,
@@ -25,6 +26,10 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// When one address has refused for good, the others get this long; and so does one where nothing
 /// listens, for a broker that is just being started.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Before a round trip has been measured. Short, so that the first packets are repeated soon (after
+/// three times this, then doubling): a broker that is just starting is found quickly.
+const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// QUIC's transport error for a server that takes no connections.
 const CONNECTION_REFUSED: u64 = 0x2;
@@ -131,8 +136,10 @@ impl Dialer {
     {
         let Socket { endpoint, reports } = self.socket(address)?;
         let name = self.target.server_name.clone();
-        let connecting = endpoint.connect_with(self.config.clone(), address, &name).map_err(
-            |error| match error {
+        let mut config = self.config.clone();
+        config.transport_config(Arc::new(transport_config(address)));
+        let connecting =
+            endpoint.connect_with(config, address, &name).map_err(|error| match error {
                 quinn::ConnectError::InvalidServerName(name) => ConnectError::Config {
                     field: "server_name",
                     problem: format!("{name:?} is not a DNS name or an IP address"),
@@ -143,8 +150,7 @@ impl Dialer {
                     ConnectError::Socket { problem: error.to_string() }
                 }
                 error => ConnectError::Socket { problem: error.to_string() },
-            },
-        )?;
+            })?;
         Ok(async move {
             let told = async {
                 reports.about(address).await;
@@ -175,11 +181,21 @@ impl Dialer {
         let config = transport::endpoint_config(transport::MAX_UDP_PAYLOAD_BYTES);
         let runtime = Arc::new(quinn::TokioRuntime);
         let reports = Reports::watch(&socket);
-        let socket = quic_socket(socket, &*runtime).map_err(unusable)?;
+        let socket =
+            quic_socket(socket, transport::MAX_UDP_PAYLOAD_BYTES, &*runtime).map_err(unusable)?;
         let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, socket, runtime)
             .map_err(unusable)?;
         Ok(slot.insert(Socket { endpoint, reports }).clone())
     }
+}
+
+/// QUIC's settings for a connection there.
+fn transport_config(address: SocketAddr) -> quinn::TransportConfig {
+    let most = transport::MAX_UDP_PAYLOAD_BYTES;
+    let mut config = transport::transport_config(transport::IDLE_TIMEOUT, most, Path::to(address));
+    // The broker opens no streams.
+    config.max_concurrent_bidi_streams(0u8.into()).initial_rtt(INITIAL_RTT);
+    config
 }
 
 /// Of several failures, the one that says most; after one that won't pass, the rest is not waited

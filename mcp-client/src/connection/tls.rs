@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mcp_proto::{ALPN, transport};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -13,10 +12,6 @@ use rustls::pki_types::pem::PemObject;
 use crate::connect::{Ca, Endpoint};
 use crate::credentials;
 use crate::error::{ConnectError, TlsCause};
-
-/// Before a round trip has been measured. Short, so that the first packets are repeated soon (after
-/// three times this, then doubling): a broker that is just starting is found quickly.
-const INITIAL_RTT: Duration = Duration::from_millis(100);
 
 /// TLS alert 120: the server speaks none of the offered protocols.
 const NO_APPLICATION_PROTOCOL: u8 = 120;
@@ -29,7 +24,7 @@ const UNKNOWN_CA: u8 = 48;
 const DECRYPT_ERROR: u8 = 51;
 const CERTIFICATE_REQUIRED: u8 = 116;
 
-/// QUIC settings for connections to `endpoint`.
+/// QUIC with what `endpoint` trusts and proves.
 pub(super) fn quic_config(endpoint: &Endpoint) -> Result<quinn::ClientConfig, ConnectError> {
     let ca = endpoint.ca().ok_or(ConnectError::NoTrust)?;
     let roots = roots(ca)?;
@@ -48,14 +43,7 @@ pub(super) fn quic_config(endpoint: &Endpoint) -> Result<quinn::ClientConfig, Co
     };
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(error.to_string()))?;
-
-    let mut transport =
-        transport::transport_config(transport::IDLE_TIMEOUT, transport::MAX_UDP_PAYLOAD_BYTES);
-    // The broker opens no streams.
-    transport.max_concurrent_bidi_streams(0u8.into()).initial_rtt(INITIAL_RTT);
-    let mut config = quinn::ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport));
-    Ok(config)
+    Ok(quinn::ClientConfig::new(Arc::new(tls)))
 }
 
 fn roots(ca: &Ca) -> Result<RootCertStore, ConnectError> {

@@ -89,8 +89,11 @@ impl FakeBroker {
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
         // Without probes of the path in either direction: on a machine that is busy, one that comes
         // after a close is answered by a stateless reset, and quinn then tells that as the end.
-        let mut transport_config =
-            transport::transport_config(transport::IDLE_TIMEOUT, transport::MIN_UDP_PAYLOAD_BYTES);
+        let mut transport_config = transport::transport_config(
+            transport::IDLE_TIMEOUT,
+            transport::MIN_UDP_PAYLOAD_BYTES,
+            mcp_proto::path::Path::Network,
+        );
         transport_config.mtu_discovery_config(None);
         config.transport_config(Arc::new(transport_config));
         let endpoint_config = transport::endpoint_config(transport::MIN_UDP_PAYLOAD_BYTES);

@@ -64,8 +64,8 @@ mod tests {
             ("admin = '0.0.0.0:1'", "admin is 0.0.0.0:1, which other machines reach"),
             ("[limits]\nmax_body_bytes = 65537", "limits.max_body_bytes is 65537; allowed are 0"),
             (
-                "[limits]\nmax_udp_payload_bytes = 9000",
-                "max_udp_payload_bytes is 9000; allowed are 1200",
+                "[limits]\nmax_udp_payload_bytes = 65000",
+                "max_udp_payload_bytes is 65000; allowed are 1200",
             ),
             ("[timing]\nping_interval_ms = 30000", "must be less than lease_ms"),
             (

@@ -53,8 +53,9 @@ pub struct LimitsConfig {
     /// than the above, but 256 KiB always. 1 GiB.
     pub outgoing_bytes: usize,
 
-    /// Largest UDP payload, in both directions, that path MTU discovery tries: 1,200 to 5,232. Less
-    /// than the default where a network drops large packets now and then. 5,232.
+    /// Largest UDP payload, in both directions: 1,200 to 16,368. Path MTU discovery tries up to 5,232 of
+    /// it; more is used within one machine only. Less where a network drops large packets now and then.
+    /// 16,368.
     #[schemars(extend("x-restart" = true))]
     pub max_udp_payload_bytes: u16,
 

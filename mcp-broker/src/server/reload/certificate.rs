@@ -6,17 +6,15 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use quinn::Endpoint;
-
 use super::{Apply, Part};
 use crate::server::auth::Auth;
 use crate::server::config::{Config, ConfigError};
 use crate::server::error::StartError;
-use crate::server::listener::{Crypto, Transport, server_config};
+use crate::server::quic::{Crypto, QuicServer, Transport};
 use crate::server::tls::{Tls, server_tls};
 
 pub(in crate::server) struct Certificate {
-    endpoint: Endpoint,
+    quic: QuicServer,
     /// Where it comes from, whatever the configuration says.
     fixed: Option<Tls>,
     auth: Arc<Auth>,
@@ -30,16 +28,16 @@ struct Used {
 }
 
 impl Certificate {
-    /// Of an endpoint that was started with it.
+    /// Of a server that was started with it.
     pub(in crate::server) fn new(
-        endpoint: Endpoint,
+        quic: QuicServer,
         fixed: Option<Tls>,
         started: &Config,
         auth: Arc<Auth>,
         crypto: Crypto,
     ) -> Self {
         let is_of_files = fixed.is_none() && started.tls.cert_file.is_some();
-        Self { endpoint, fixed, auth, used: Arc::new(Mutex::new(Used { crypto, is_of_files })) }
+        Self { quic, fixed, auth, used: Arc::new(Mutex::new(Used { crypto, is_of_files })) }
     }
 
     fn source(&self, config: &Config) -> Option<Tls> {
@@ -63,11 +61,11 @@ impl Part for Certificate {
             _ => (used.crypto.clone(), false),
         };
         drop(used);
-        let server = server_config(&crypto, &Transport::of(config));
-        let (endpoint, used) = (self.endpoint.clone(), self.used.clone());
+        let transport = Transport::of(config);
+        let (quic, used) = (self.quic.clone(), self.used.clone());
         Ok(Box::new(move || {
+            quic.reconfigure(&crypto, &transport);
             *used.lock().unwrap_or_else(PoisonError::into_inner) = Used { crypto, is_of_files };
-            endpoint.set_server_config(Some(server));
         }))
     }
 

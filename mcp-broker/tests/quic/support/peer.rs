@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use mcp_broker::Broker;
+use mcp_proto::path::Path;
 use mcp_proto::transport::{MAX_UDP_PAYLOAD_BYTES, crypto_provider, transport_config};
 use mcp_proto::{
     Ack, ActionName, AgentId, ErrorCode, ErrorInfo, Executed, Frame, FrameCodec, Hello, Incoming,
@@ -105,7 +106,7 @@ pub(crate) async fn dial(
         crypto = Arc::new(Lying(crypto, lie));
     }
     let mut config = quinn::ClientConfig::new(crypto);
-    let mut transport = transport_config(super::PATIENCE, MAX_UDP_PAYLOAD_BYTES);
+    let mut transport = transport_config(super::PATIENCE, MAX_UDP_PAYLOAD_BYTES, Path::Network);
     transport.stream_receive_window(VarInt::from_u32(how.window_bytes));
     config.transport_config(Arc::new(transport));
 
