@@ -22,6 +22,10 @@ pub(super) use gauges::{Figures, Gauges};
 pub use memory::MemoryJournal;
 pub(super) use open::Opened;
 
+/// Records that the core is told of in one hold. What they cause is on its way while the core is told of the
+/// rest, and other connections get their turn in between.
+const TOLD_AT_ONCE: u64 = 128;
+
 /// A record to keep, with its number.
 pub(super) type Entry = (u64, Record);
 
@@ -55,12 +59,19 @@ impl Keeper {
     fn run(&mut self, entries: &Receiver<Entry>, shared: &Weak<Shared>) {
         let mut outbox = Outbox::default();
         while let Ok(first) = entries.recv() {
+            let mut told = first.0;
             let kept = self.guarded(|it| it.keep(first, entries));
             let Some(shared) = shared.upgrade() else {
                 return;
             };
             let done = kept.and_then(|up_to| {
-                shared.hold(&mut outbox, |core, now| core.journal_synced(now, up_to));
+                loop {
+                    told = up_to.min(told + TOLD_AT_ONCE);
+                    shared.hold(&mut outbox, |core, now| core.journal_synced(now, told));
+                    if told == up_to {
+                        break;
+                    }
+                }
                 self.guarded(|it| it.journal.tidy())
             });
             if let Err(error) = done {

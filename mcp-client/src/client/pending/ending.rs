@@ -108,6 +108,14 @@ impl<W> Pending<W> {
         Some(entry)
     }
 
+    /// Undoes [`remove`](Self::remove).
+    pub(super) fn put_back(&mut self, id: TaskId, entry: Entry<W>) {
+        if entry.state != State::Unsent && self.is_connected {
+            self.on_wire += 1;
+        }
+        self.tasks.insert(id, entry);
+    }
+
     /// Notes when a task ends by itself. Returns whether that is earlier than all others.
     pub(super) fn note(&mut self, ends_at: Instant) -> bool {
         let is_earliest = self.earliest.is_none_or(|earliest| ends_at < earliest);

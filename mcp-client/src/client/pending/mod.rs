@@ -279,17 +279,19 @@ impl<W> Pending<W> {
             let ends_at = entry.ends_at();
             return self.note(ends_at);
         }
-        let Some(entry) = self.tasks.get(&deliver.task_id) else { return false };
+        let Some(mut entry) = self.remove(&deliver.task_id) else { return false };
         if deliver.executed == Executed::No && entry.may_have_run {
             deliver.executed = Executed::Maybe;
         }
-        let delivered = Delivered { deliver, body };
-        let complete = match &entry.incoming {
-            None => Some(whole(delivered)),
-            Some(incoming) => incoming.end(delivered),
+        let Some(incoming) = &entry.incoming else {
+            entry.resolve(whole(Delivered { deliver, body }), ended);
+            return false;
         };
-        if let Some(delivered) = complete {
-            self.complete(delivered, ended);
+        let id = deliver.task_id.clone();
+        match incoming.end(Delivered { deliver, body }) {
+            Some(delivered) => entry.resolve(delivered, ended),
+            // Parts of its result are to come.
+            None => self.put_back(id, entry),
         }
         false
     }
