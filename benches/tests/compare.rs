@@ -24,7 +24,7 @@ fn a_comparison_writes_what_it_measured() {
         ("in_flight", 1.into()),
         ("payload_bytes", 128.into()),
         ("slots", 1.into()),
-        ("mtu", 5232.into()),
+        ("mtu", mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES.into()),
         ("tls", true.into()),
         ("repeat", 1.into()),
         ("errors", 0.into()),
