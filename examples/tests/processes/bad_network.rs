@@ -42,7 +42,8 @@ struct World {
 
 impl World {
     async fn start(seed: u64, silence: Duration) -> Self {
-        let broker = BrokerProcess::start().await;
+        // The proxies are on this machine, and are to be a network.
+        let broker = BrokerProcess::start_with("[limits]\nmax_udp_payload_bytes = 1452\n").await;
         let to_client = Proxy::start_in(&broker.address, Weather::BAD, seed).await;
         let to_worker = Proxy::start_in(&broker.address, Weather::BAD, !seed).await;
         let ledger = Ledger::default();
