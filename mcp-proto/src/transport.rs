@@ -23,7 +23,7 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Discovery halves the distance to the smallest payload, and 1200 + (5232 - 1200) / 16 is 1452. So
 /// it meets what Ethernet carries in few steps, each of which costs both sides: quinn takes the
 /// padding of a probe for frames, of a byte each.
-pub const DISCOVERED_UDP_PAYLOAD_BYTES: u16 = 5232;
+const DISCOVERED_UDP_PAYLOAD_BYTES: u16 = 5232;
 
 /// UDP payload on a [path within this machine](Path::Local), from the first packet on, without discovery:
 /// what a packet costs besides its bytes is paid a third as often. Four of them are the most that the

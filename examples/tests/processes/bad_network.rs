@@ -42,8 +42,7 @@ struct World {
 
 impl World {
     async fn start(seed: u64, silence: Duration) -> Self {
-        // The proxies are on this machine, and are to be a network.
-        let broker = BrokerProcess::start_with("[limits]\nmax_udp_payload_bytes = 1452\n").await;
+        let broker = BrokerProcess::start().await;
         let to_client = Proxy::start_in(&broker.address, Weather::BAD, seed).await;
         let to_worker = Proxy::start_in(&broker.address, Weather::BAD, !seed).await;
         let ledger = Ledger::default();
@@ -230,7 +229,11 @@ async fn peers_with_new_addresses_after_a_black_out_go_on_where_they_were() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_way_that_carries_less_than_it_seems_to_costs_nothing_but_time() {
     let broker = BrokerProcess::start().await;
-    let weather = Weather { most_bytes: Some(ETHERNET_UDP_PAYLOAD_BYTES), ..Weather::default() };
+    let weather = Weather {
+        most_bytes: Some(ETHERNET_UDP_PAYLOAD_BYTES),
+        seems_local: true,
+        ..Weather::default()
+    };
     let to_client = Proxy::start_in(&broker.address, weather, 6).await;
     let to_worker = Proxy::start_in(&broker.address, weather, 7).await;
     let ledger = Ledger::default();

@@ -2,7 +2,7 @@
 //! the peers behind it new addresses, as a NAT does that forgot them.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,6 +16,10 @@ use tokio::time::{Instant, sleep_until};
 /// The largest that UDP carries.
 const MAX_PACKET_BYTES: usize = 65_536;
 
+/// Where proxies are: what comes from there or goes there is not known to stay within this machine, and
+/// treated as of any network.
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 /// What the network does to packets, in each direction.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Weather {
@@ -26,11 +30,24 @@ pub(crate) struct Weather {
     pub(crate) jitter: Duration,
     /// Larger packets are lost.
     pub(crate) most_bytes: Option<usize>,
+    /// It looks as if it were no network, but within this machine.
+    pub(crate) seems_local: bool,
 }
 
 impl Weather {
-    pub(crate) const BAD: Self =
-        Self { lost: 0.05, twice: 0.05, jitter: Duration::from_millis(50), most_bytes: None };
+    pub(crate) const BAD: Self = Self {
+        lost: 0.05,
+        twice: 0.05,
+        jitter: Duration::from_millis(50),
+        most_bytes: None,
+        seems_local: false,
+    };
+
+    /// A socket of a proxy.
+    async fn socket(&self) -> UdpSocket {
+        let ip = if self.seems_local { Ipv4Addr::LOCALHOST } else { ELSEWHERE };
+        UdpSocket::bind((ip, 0)).await.unwrap()
+    }
 }
 
 pub(crate) struct Proxy {
@@ -46,7 +63,7 @@ impl Proxy {
     /// What befalls which packet is up to the seed.
     pub(crate) async fn start_in(broker: &str, weather: Weather, seed: u64) -> Self {
         let broker: SocketAddr = broker.parse().unwrap();
-        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let socket = Arc::new(weather.socket().await);
         let address = socket.local_addr().unwrap();
         let network = Arc::new(Network { weather, ..Network::default() });
         tokio::spawn(forward(socket, broker, Course::new(&network, seed)));
@@ -157,7 +174,7 @@ async fn forward(socket: Arc<UdpSocket>, broker: SocketAddr, mut course: Course)
         }
         let number = network.bindings.load(Ordering::SeqCst);
         if bindings.get(&from).is_none_or(|binding| binding.number != number) {
-            let outside = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+            let outside = Arc::new(network.weather.socket().await);
             let course = Course::new(&network, course.rng.u64(..));
             let back = tokio::spawn(back(outside.clone(), number, socket.clone(), from, course));
             let old = bindings.insert(from, Binding { number, socket: outside, back });

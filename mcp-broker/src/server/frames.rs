@@ -88,3 +88,41 @@ impl Frames {
         self.batch.shrink_to(IDLE_FRAMES);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+
+    /// How many frames go in each hold of one read.
+    fn holds(frames: &mut Frames, count: usize, body_bytes: usize) -> Vec<usize> {
+        let mut bytes = BytesMut::new();
+        for seq in 0..count {
+            let body = vec![0; body_bytes].into();
+            let message = Message::Pong(seq as u64);
+            FrameCodec::encode(&Frame { message, body }, &mut bytes);
+        }
+        let mut chunks = [bytes.freeze()];
+        let mut chunks = &mut chunks[..];
+        let mut holds = Vec::new();
+        loop {
+            let is_more = frames.decode(&mut chunks).unwrap();
+            holds.push(std::mem::take(&mut frames.batch).len());
+            if !is_more {
+                return holds;
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_begins_with_a_small_hold_and_goes_on_with_larger_ones() {
+        let mut frames = Frames::new(&Limits::default());
+        assert_eq!(holds(&mut frames, 3, 0), [3]);
+        for _ in 0..2 {
+            assert_eq!(holds(&mut frames, 500, 0), [16, 32, 64, 128, 128, 128, 4]);
+        }
+        // By their bytes: 16, 32, 64 and 128 KiB.
+        assert_eq!(holds(&mut frames, 40, 10_000), [2, 4, 7, 14, 13]);
+    }
+}
