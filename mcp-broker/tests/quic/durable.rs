@@ -80,6 +80,29 @@ async fn accepted_and_deliver_wait_for_the_sync_and_route_does_not() {
 }
 
 #[tokio::test]
+async fn all_that_a_sync_brought_to_disk_is_acknowledged_in_order() {
+    const TASKS: usize = 500;
+    let (broker, syncs) = gated().await;
+    let mut client = RawPeer::client(&broker).await;
+    for number in 0..TASKS {
+        client.send(durable(&format!("t-{number}")), "").await;
+    }
+    client.expect_alive().await;
+    // The first sync is of what had come when it began, and the second of all that gathered meanwhile.
+    for _ in 0..2 {
+        syncs.send(Ok(())).unwrap();
+    }
+    for number in 0..TASKS {
+        let message = client.receive().await.message;
+        assert!(
+            matches!(&message, Message::Accepted(id) if *id.as_str() == format!("t-{number}")),
+            "{number}: {message:?}"
+        );
+    }
+    broker.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_failed_sync_refuses_what_waits_for_it_and_what_comes_later() {
     let (broker, syncs) = gated().await;
     let mut client = RawPeer::client(&broker).await;
