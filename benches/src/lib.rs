@@ -237,6 +237,7 @@ pub fn worker_hello(number: u64, action: &str, slots: u32) -> WorkerHello {
         prefetch: 0,
         weight: 1,
         held: Vec::new(),
+        received: None,
         readiness: Readiness::Ready,
     }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use mcp_client::{
     EmitError, ErrorCode, Executed, HandlerError, Job, Outcome, Worker, WorkerExit, WorkerStatus,
 };
-use mcp_proto::{AttemptId, Cancel, CancelReason, Message, Readiness, Route, Subject, Task};
+use mcp_proto::{
+    Ack, AttemptId, Cancel, CancelReason, Message, Readiness, Route, RoutesReceived, Subject, Task,
+};
 use support::{FakeBroker, Peer, ack, close_code, soon};
 use tokio::sync::Semaphore;
 
@@ -173,6 +175,8 @@ async fn over_a_broken_connection_it_goes_on_and_tells_what_was_not_confirmed() 
     held.sort_unstable();
     assert_eq!(held, [1, 2]);
     let mut answer = ack();
+    let Ack { epoch, generation, .. } = answer;
+    assert_eq!(hello.received, Some(RoutesReceived { epoch, generation, routes: 2 }));
     answer.keep = hello.held;
     peer.ack(answer).await;
     let (result, body) = peer.recv_result().await;

@@ -50,8 +50,8 @@ pub use message::{
     Ack, Cancel, CancelReason, Child, Chunk, ContextTrace, Credit, Decision, Deliver, Delivery,
     EncodedTask, Executed, ExplainedWorker, Explanation, Goaway, Hello, Hop, HopEvent, InputLength,
     Labels, LazyTrace, Message, MessageKind, Nack, Outcome, Park, Ping, Priority, Progress,
-    Readiness, ResultHeaders, Resume, Retry, Role, Roles, Route, RouteHead, Score, Send, Subject,
-    Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
+    Readiness, ResultHeaders, Resume, Retry, Role, Roles, Route, RouteHead, RoutesReceived, Score,
+    Send, Subject, Task, TaskExtras, TaskHead, TaskResult, TaskState, WorkerHello,
 };
 pub use session::{Session, Side};
 pub use token::Token;

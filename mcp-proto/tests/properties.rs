@@ -17,8 +17,9 @@ use mcp_proto::{
     ContextTrace, Credit, Decision, Deliver, Delivery, EncodedTask, ErrorCode, ErrorInfo, Executed,
     ExplainedWorker, Explanation, Frame, FrameCodec, Goaway, Hello, Hop, HopEvent, Incoming,
     InputLength, InstanceId, Labels, Limits, Message, Nack, NodeId, Outcome, Park, Payload, Ping,
-    Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Route, Score, Send, SessionId,
-    SpanId, Subject, Task, TaskId, TaskResult, TaskState, Token, TraceId, WorkerHello,
+    Priority, Progress, Readiness, ResultHeaders, Resume, Retry, Route, RoutesReceived, Score,
+    Send, SessionId, SpanId, Subject, Task, TaskId, TaskResult, TaskState, Token, TraceId,
+    WorkerHello,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -424,10 +425,10 @@ fn hello() -> BoxedStrategy<Hello> {
         (id(), id(), text(), labels()),
         vec(action(), 1..5),
         (1..=2_000u32, 0..=2_000u32, 1..=1_000u32),
-        vec(attempt_id(), 0..5),
+        (vec(attempt_id(), 0..5), option::of((any::<u64>(), 1u64.., any::<u64>()))),
         select(Readiness::ALL),
     );
-    let worker = worker.prop_map(|(names, mut actions, numbers, held, readiness)| {
+    let worker = worker.prop_map(|(names, mut actions, numbers, (held, received), readiness)| {
         actions.sort();
         actions.dedup();
         let (agent_id, instance_id, service_type, labels) = names;
@@ -442,6 +443,11 @@ fn hello() -> BoxedStrategy<Hello> {
             prefetch,
             weight,
             held,
+            received: received.map(|(epoch, generation, routes)| RoutesReceived {
+                epoch,
+                generation,
+                routes,
+            }),
             readiness,
         }
     });

@@ -257,6 +257,7 @@ fn expected() -> Vec<Frame> {
         prefetch: 0,
         weight: 1,
         held: vec![],
+        received: None,
         readiness: Readiness::Ready,
     };
     let unknown = ErrorInfo::new(ErrorCode::UnknownFrame, "frame kind 99 is not known");

@@ -43,6 +43,8 @@ impl Weather {
         seems_local: false,
     };
 
+    pub(crate) const LOSSLESS: Self = Self { lost: 0.0, ..Self::BAD };
+
     /// A socket of a proxy.
     async fn socket(&self) -> UdpSocket {
         let ip = if self.seems_local { Ipv4Addr::LOCALHOST } else { ELSEWHERE };
@@ -90,10 +92,21 @@ impl Proxy {
         self.network.dialled.lock().unwrap().len()
     }
 
-    /// Packets that it lost, and doubled, and that were overtaken.
-    pub(crate) fn mishaps(&self) -> [u64; 3] {
-        let Network { lost, doubled, overtaken, .. } = &*self.network;
-        [lost, doubled, overtaken].map(|count| count.load(Ordering::SeqCst))
+    /// Packets that it lost.
+    pub(crate) fn lost(&self) -> u64 {
+        self.network.lost.load(Ordering::SeqCst)
+    }
+
+    /// Whether all that its weather does to packets has happened.
+    pub(crate) fn did_its_worst(&self) -> bool {
+        let Network { weather, lost, doubled, overtaken, .. } = &*self.network;
+        [
+            (weather.lost > 0.0, lost),
+            (weather.twice > 0.0, doubled),
+            (!weather.jitter.is_zero(), overtaken),
+        ]
+        .into_iter()
+        .all(|(is_meant, count)| !is_meant || count.load(Ordering::SeqCst) > 0)
     }
 }
 

@@ -229,6 +229,7 @@ fn worker_hello() -> Message {
         prefetch: 0,
         weight: 1,
         held: Vec::new(),
+        received: None,
         readiness: Readiness::Ready,
     };
     hello_of(false, Some(worker))

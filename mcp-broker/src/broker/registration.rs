@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use mcp_proto::{ActionName, AttemptId, ErrorCode, Readiness, WorkerHello};
+use mcp_proto::{ActionName, AttemptId, ErrorCode, Readiness, RoutesReceived, WorkerHello};
 
 use super::balancer::Seat;
 use super::hash::fnv1a;
@@ -163,6 +163,11 @@ impl Core {
         let generation = self.registry.next_generation();
         self.registry.set_presence(key, Presence::Online);
         let Some(agent) = self.registry.get_mut(key) else { return (key, Vec::new()) };
+        // Else this may be a HELLO from before its latest ACK, which says nothing of what came after.
+        let is_latest = |it: &RoutesReceived| {
+            (it.epoch, it.generation) == (self.config.epoch, agent.generation)
+        };
+        let received = hello.received.filter(is_latest).map(|it| it.routes);
         // None until its ACK is about to be sent: nothing may come before that.
         let old = agent.connection.take();
         agent.generation = generation;
@@ -179,18 +184,24 @@ impl Core {
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for attempt_key in held {
             let Some(attempt) = self.attempts.get_mut(attempt_key) else { continue };
+            let has_arrived = received.is_none_or(|routes| attempt.route <= routes);
             attempt.route = 0;
             attempt.set_parked(now.mono, false);
             let id = self.attempt_ids.id(attempt_key);
-            let is_held = hello.held.binary_search(&id).is_ok();
-            if is_held { &mut known } else { &mut unknown }.push(attempt_key);
+            match hello.held.binary_search(&id) {
+                Ok(_) => known.push(attempt_key),
+                Err(_) => unknown.push((attempt_key, has_arrived)),
+            }
         }
-        for attempt in unknown {
+        for (attempt, has_arrived) in unknown {
             if let Some(attempt) = self.release(attempt)
                 && let Some(task) = attempt.task
             {
-                // It never arrived, or its process no longer knows it.
-                self.attempt_is_lost(now, task, attempt);
+                match has_arrived {
+                    // Its process no longer knows it.
+                    true => self.attempt_is_lost(now, task, attempt),
+                    false => self.never_arrived(now, task, &attempt),
+                }
             }
         }
         // What that ended may have been among them.

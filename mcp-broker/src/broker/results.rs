@@ -156,24 +156,40 @@ impl Core {
         let Some(key) = self.held_by(from, agent, nack.attempt_id) else { return };
         let Some(attempt) = self.release(key) else { return };
         self.stats.nacked += 1;
-        if let (Some(task), Some(agent)) = (attempt.task, self.registry.get(agent)) {
-            let (node_id, event) = (agent.node_id.clone(), HopEvent::Nacked);
-            let mut goes_on = false;
-            if let Some(it) = self.tasks.get_mut(task) {
-                goes_on = it.goes_on_without(&attempt, Executed::No);
-                let reason = match goes_on {
-                    true => another_goes_on(event),
-                    false => "handed back; dispatched again",
-                };
-                it.add_hop(attempt.hop(now.mono, it, node_id, event, reason));
-                let pool = it.pool;
+        if let Some(task) = attempt.task {
+            if let Some(pool) = self.tasks.get(task).map(|it| it.pool) {
                 self.judge(now, pool, &attempt, Verdict::Pushback);
             }
-            if !goes_on {
-                self.take_back(now, task, &attempt, nack.error);
-            }
+            let reason = "handed back; dispatched again";
+            self.has_not_begun(now, task, &attempt, (HopEvent::Nacked, reason), nack.error);
         }
         self.fill(now, agent);
+    }
+
+    /// Its worker was away when it was sent, and is back without it. That is nobody's fault.
+    pub(super) fn never_arrived(&mut self, now: Now, key: TaskKey, attempt: &Attempt) {
+        let reason = "never reached its worker; dispatched again";
+        self.has_not_begun(now, key, attempt, (HopEvent::WorkerLost, reason), None);
+    }
+
+    /// An attempt is over before its worker began with it.
+    fn has_not_begun(
+        &mut self,
+        now: Now,
+        key: TaskKey,
+        attempt: &Attempt,
+        (event, reason): (HopEvent, &'static str),
+        why: Option<Box<ErrorInfo>>,
+    ) {
+        let Some(agent) = self.registry.get(attempt.agent) else { return };
+        let node_id = agent.node_id.clone();
+        let Some(task) = self.tasks.get_mut(key) else { return };
+        let goes_on = task.goes_on_without(attempt, Executed::No);
+        let reason = if goes_on { another_goes_on(event) } else { reason };
+        task.add_hop(attempt.hop(now.mono, task, node_id, event, reason));
+        if !goes_on {
+            self.take_back(now, key, attempt, why);
+        }
     }
 
     /// A worker handed a task back that it did not start.

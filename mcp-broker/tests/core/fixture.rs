@@ -462,6 +462,7 @@ pub(crate) fn worker_hello(name: &str, slots: u32) -> WorkerHello {
         prefetch: 0,
         weight: 1,
         held: Vec::new(),
+        received: None,
         readiness: Readiness::Ready,
     }
 }

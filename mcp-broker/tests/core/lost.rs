@@ -1,7 +1,10 @@
 //! Workers that vanish, come back, are replaced, or forget.
 
 use mcp_broker::broker::{Disconnect, Event};
-use mcp_proto::{CancelReason, ErrorCode, Executed, Message, Outcome, Readiness, WorkerHello};
+use mcp_proto::{
+    Ack, CancelReason, ErrorCode, Executed, Message, Outcome, Readiness, RoutesReceived,
+    WorkerHello,
+};
 
 use crate::fixture::{
     Fixture, cancelled_result, child_of, hello_of, idempotent, report, worker_hello,
@@ -79,7 +82,7 @@ fn a_worker_that_reconnects_goes_on_with_what_it_holds() {
     let client = it.client();
     let worker = it.worker("w", 2);
     it.send(client, "held");
-    it.send(client, "never-arrived");
+    it.send(client, "forgotten");
     let held = it.expect_route(worker);
     it.expect_route(worker);
     it.disconnect(worker, Disconnect::Broken);
@@ -88,9 +91,39 @@ fn a_worker_that_reconnects_goes_on_with_what_it_holds() {
     let (worker, ack) = it.worker_of(hello);
     assert_eq!((ack.keep, ack.generation), (vec![held.attempt_id], 2));
     // What it does not know any more is lost for good; the rest ends ok, run once.
-    let end = it.expect_end(client, "never-arrived");
+    let end = it.expect_end(client, "forgotten");
     assert_eq!(end, (Outcome::Failed, Executed::Maybe, Some(ErrorCode::WorkerLost)));
     it.result(worker, held.attempt_id);
+    assert_eq!(it.expect_end(client, "held").0, Outcome::Ok);
+    assert_eq!(it.in_flight("w"), 0);
+}
+
+#[test]
+fn what_never_reached_its_worker_is_dispatched_again() {
+    let mut it = Fixture::new();
+    let client = it.client();
+    let (worker, ack) = it.worker_of(worker_hello("w", 3));
+    for id in ["held", "forgotten", "lost"] {
+        it.send(client, id);
+    }
+    let held = it.expect_route(worker).attempt_id;
+    it.expect_route(worker);
+    it.expect_route(worker);
+    it.disconnect(worker, Disconnect::Broken);
+    let Ack { epoch, generation, .. } = ack;
+    let received = Some(RoutesReceived { epoch, generation, routes: 2 });
+    let back = || WorkerHello { held: vec![held], received, ..worker_hello("w", 3) };
+    let (worker, ack) = it.worker_of(back());
+    assert_eq!(ack.keep, [held]);
+    assert_eq!(it.expect_end(client, "forgotten").2, Some(ErrorCode::WorkerLost));
+    it.expect_route(worker);
+
+    // A HELLO from before the latest ACK, as one that was long under way: it says nothing of this one.
+    it.disconnect(worker, Disconnect::Broken);
+    let (worker, ack) = it.worker_of(back());
+    assert_eq!(ack.keep, [held]);
+    assert_eq!(it.expect_end(client, "lost").2, Some(ErrorCode::WorkerLost));
+    it.result(worker, held);
     assert_eq!(it.expect_end(client, "held").0, Outcome::Ok);
     assert_eq!(it.in_flight("w"), 0);
 }

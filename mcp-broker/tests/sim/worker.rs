@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mcp_proto::{
     Ack, AttemptId, Cancel, CancelReason, ErrorCode, ErrorInfo, Executed, Frame, Hello, InstanceId,
-    MCP_VERSION, Message, Nack, Outcome, Ping, Readiness, Route, TaskResult, WorkerHello,
+    MCP_VERSION, Message, Nack, Outcome, Ping, Readiness, Route, RoutesReceived, TaskResult,
+    WorkerHello,
 };
 
 use crate::asks::{Asks, action};
@@ -77,7 +78,8 @@ pub(crate) struct Worker {
     epoch: u64,
     ping_interval_us: u64,
     readiness: Readiness,
-    routes_received: u64,
+    /// On the latest connection that was opened.
+    received: Option<RoutesReceived>,
     pings: u64,
     /// Waits for the PONG of this, to leave.
     last_ping: Option<u64>,
@@ -106,7 +108,7 @@ impl Worker {
             epoch: 0,
             ping_interval_us: 10_000_000,
             readiness: Readiness::Ready,
-            routes_received: 0,
+            received: None,
             pings: 0,
             last_ping: None,
             attempts: BTreeMap::new(),
@@ -165,6 +167,7 @@ impl Worker {
             prefetch: self.prefetch,
             weight: 1,
             held: self.attempts.keys().copied().collect(),
+            received: self.received,
             readiness: self.readiness,
         };
         let hello = Hello {
@@ -233,7 +236,7 @@ impl Worker {
         let ping = Ping {
             seq: self.pings,
             readiness,
-            routes_received: self.routes_received,
+            routes_received: self.received.map_or(0, |it| it.routes),
             held: held.collect(),
         };
         self.write(Message::Ping(ping), Bytes::new(), world);
@@ -275,7 +278,9 @@ impl Worker {
     }
 
     fn opened(&mut self, link: LinkId, ack: &Ack, world: &mut World) {
-        (self.is_open, self.tries, self.routes_received) = (true, 0, 0);
+        (self.is_open, self.tries) = (true, 0);
+        self.received =
+            Some(RoutesReceived { epoch: ack.epoch, generation: ack.generation, routes: 0 });
         self.ping_interval_us = u64::from(ack.ping_interval_ms) * 1000;
         let is_new = std::mem::replace(&mut self.epoch, ack.epoch) != ack.epoch;
         assert!(!is_new || ack.keep.is_empty(), "a new epoch keeps {:?}", ack.keep);
@@ -298,8 +303,11 @@ impl Worker {
     }
 
     fn routed(&mut self, route: &Route, world: &mut World) {
-        self.routes_received += 1;
+        if let Some(received) = &mut self.received {
+            received.routes += 1;
+        }
         let id = route.attempt_id;
+        world.oracle.arrived(id);
         let is_held = |it: &&Attempt| !matches!(it.state, State::Finished(_, _, Some(_)));
         let held = self.attempts.values().filter(is_held).count() as u32;
         let room = self.slots + self.prefetch;
@@ -492,6 +500,7 @@ impl Worker {
     fn gone(&mut self, world: &mut World) {
         self.is_up = false;
         self.process += 1;
+        self.received = None;
         (self.link, self.is_open, self.last_ping, self.tries) = (None, false, None, 0);
         self.attempts.clear();
         if self.comes_back {

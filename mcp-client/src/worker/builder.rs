@@ -160,6 +160,7 @@ impl WorkerBuilder {
             prefetch: self.prefetch,
             weight: self.weight.max(1),
             held: Vec::new(),
+            received: None,
             readiness: Readiness::Ready,
         };
         let dialer = Dialer::new(&self.endpoint)?;

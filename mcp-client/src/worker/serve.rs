@@ -166,6 +166,7 @@ impl Peer for Registration {
         let state = self.lock();
         as_hello(WorkerHello {
             held: state.attempts.held_for_hello(),
+            received: state.attempts.received(),
             readiness: state.attempts.readiness(),
             ..self.hello.clone()
         })

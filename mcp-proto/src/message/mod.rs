@@ -28,7 +28,7 @@ pub use dispatch::{
 };
 pub use explanation::{Decision, ExplainedWorker, Explanation, Score};
 pub use retry::Retry;
-pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, WorkerHello};
+pub use session::{Ack, Goaway, Hello, Ping, Readiness, Role, Roles, RoutesReceived, WorkerHello};
 pub use stream::{Chunk, Credit, Park, Progress, Resume, Subject};
 pub use task::{Delivery, EncodedTask, Labels, Priority, Task, TaskExtras, TaskHead};
 pub(crate) use task::{head, write_with_action};

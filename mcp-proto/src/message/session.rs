@@ -82,8 +82,21 @@ pub struct WorkerHello {
     pub weight: u32,
     /// Attempts it still holds from an earlier connection.
     pub held: Vec<AttemptId>,
+    /// What it received on its earlier connection, if it says so.
+    pub received: Option<RoutesReceived>,
     /// Whether it takes tasks yet.
     pub readiness: Readiness,
+}
+
+/// How much has arrived of what was sent to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoutesReceived {
+    /// Of the latest ACK that the worker received.
+    pub epoch: u64,
+    /// Of the same ACK, not 0.
+    pub generation: u64,
+    /// ROUTE frames that it received on that ACK's connection.
+    pub routes: u64,
 }
 
 impl Hello {
@@ -139,6 +152,11 @@ impl Hello {
             it.prefetch = worker.prefetch;
             it.weight = worker.weight;
             it.held = worker.held.iter().map(|id| id.0).collect();
+            if let Some(received) = worker.received {
+                it.epoch = received.epoch;
+                it.generation = received.generation;
+                it.routes_received = received.routes;
+            }
             it.readiness = worker.readiness.to_wire();
         }
         it
@@ -177,6 +195,11 @@ impl WorkerHello {
             prefetch: it.prefetch,
             weight: it.weight.max(1),
             held: it.held.iter().copied().map(AttemptId).collect(),
+            received: (it.generation != 0).then_some(RoutesReceived {
+                epoch: it.epoch,
+                generation: it.generation,
+                routes: it.routes_received,
+            }),
             readiness: readiness(at, it.readiness)?,
         })
     }

@@ -60,6 +60,7 @@ impl Worker {
             prefetch: self.prefetch,
             weight: 1 + index as u32,
             held: self.held.keys().copied().collect(),
+            received: None,
             readiness: Readiness::Ready,
         };
         Message::Hello(Box::new(Hello {

@@ -354,6 +354,7 @@ pub(crate) fn worker_hello(agent: &str, action: &str, slots: u32) -> Hello {
             prefetch: 0,
             weight: 1,
             held: Vec::new(),
+            received: None,
             readiness: Readiness::Ready,
         }),
         ..hello()

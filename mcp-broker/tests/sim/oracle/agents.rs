@@ -58,6 +58,7 @@ impl Oracle {
             room: hello.slots + hello.prefetch,
         };
         self.agents.0.insert(worker, agent);
+        self.arrives_no_more(worker, at);
     }
 
     /// The core reads whether a worker takes tasks.

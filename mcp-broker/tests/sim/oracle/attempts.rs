@@ -12,6 +12,10 @@ use super::Oracle;
 pub(super) struct Attempt {
     pub(super) task: String,
     worker: usize,
+    /// Where its ROUTE went.
+    to: ConnectionId,
+    /// Its ROUTE was received.
+    has_arrived: bool,
     pub(super) is_started: bool,
     /// The broker was told that it was not started.
     is_handed_back: bool,
@@ -54,6 +58,8 @@ impl Oracle {
         let attempt = Attempt {
             task: id.to_owned(),
             worker,
+            to,
+            has_arrived: false,
             is_started: false,
             is_handed_back: false,
             is_over: false,
@@ -70,6 +76,20 @@ impl Oracle {
         let before = self.attempts.insert(route.attempt_id, attempt);
         assert!(before.is_none(), "{:?} is there twice", route.attempt_id);
         self.task(id).attempts.push(route.attempt_id);
+    }
+
+    /// A worker receives ROUTE.
+    pub(crate) fn arrived(&mut self, attempt: AttemptId) {
+        self.attempts.get_mut(&attempt).unwrap().has_arrived = true;
+    }
+
+    /// A worker has a new connection: what has not arrived on earlier ones never will.
+    pub(super) fn arrives_no_more(&mut self, worker: usize, before: ConnectionId) {
+        for it in self.attempts.values_mut() {
+            if it.worker == worker && it.to.0 < before.0 && !it.has_arrived {
+                (it.is_handed_back, it.must_not_start) = (true, true);
+            }
+        }
     }
 
     /// A handler starts.

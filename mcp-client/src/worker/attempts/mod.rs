@@ -31,7 +31,7 @@ use foldhash::fast::RandomState;
 use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 use mcp_proto::{
     Ack, AttemptId, CancelReason, Credit, ErrorCode, ErrorInfo, Executed, InvalidMessage, Message,
-    Nack, Outcome, Ping, Readiness, Subject, TaskResult,
+    Nack, Outcome, Ping, Readiness, RoutesReceived, Subject, TaskResult,
 };
 
 use super::handler::Handler;
@@ -88,6 +88,8 @@ pub(super) struct Attempts {
     /// No sign of life that waits is to be sent earlier.
     sign_at: Option<Instant>,
     connection: Option<Connected>,
+    /// On the latest connection.
+    received: Option<RoutesReceived>,
     /// Of the broker that the attempts are from.
     epoch: Option<u64>,
     max_body_bytes: usize,
@@ -97,7 +99,6 @@ pub(super) struct Attempts {
 
 /// What belongs to one connection.
 struct Connected {
-    routes_received: u64,
     ping_interval: Duration,
     ping_at: Instant,
 }
@@ -130,6 +131,7 @@ impl Attempts {
             earliest: None,
             sign_at: None,
             connection: None,
+            received: None,
             epoch: None,
             max_body_bytes: 0,
             is_draining: false,
@@ -168,6 +170,17 @@ impl Attempts {
         ids
     }
 
+    /// What the HELLO of a worker tells that comes back.
+    pub(super) fn received(&self) -> Option<RoutesReceived> {
+        self.received
+    }
+
+    fn note_route(&mut self) {
+        if let Some(received) = &mut self.received {
+            received.routes += 1;
+        }
+    }
+
     fn held_ids(&self) -> Vec<AttemptId> {
         let is_ours = |attempt: &Attempt| attempt.ending != Some(Ending::Abandoned);
         self.held.iter().filter(|(_, it)| is_ours(it)).map(|(id, _)| *id).collect()
@@ -182,8 +195,9 @@ impl Attempts {
         starts: &mut Vec<Start>,
     ) {
         let ping_interval = Duration::from_millis(u64::from(ack.ping_interval_ms.max(100)));
-        self.connection =
-            Some(Connected { routes_received: 0, ping_interval, ping_at: now + ping_interval });
+        self.connection = Some(Connected { ping_interval, ping_at: now + ping_interval });
+        self.received =
+            Some(RoutesReceived { epoch: ack.epoch, generation: ack.generation, routes: 0 });
         self.max_body_bytes = ack.limits.max_body_bytes as usize;
         self.stats.connections += 1;
 
@@ -244,9 +258,7 @@ impl Attempts {
         starts: &mut Vec<Start>,
     ) -> bool {
         let Routed { id, job, handler, arrived_at, stream_window_bytes } = routed;
-        if let Some(connection) = &mut self.connection {
-            connection.routes_received += 1;
-        }
+        self.note_route();
         if self.held.contains_key(&id) {
             tracing::warn!(attempt = %id, "the broker routes an attempt that is held already");
             return false;
@@ -320,9 +332,7 @@ impl Attempts {
 
     /// ROUTE with a body over the limit.
     pub(super) fn route_too_large(&mut self, id: AttemptId, bytes: usize, mut out: impl Outbox) {
-        if let Some(connection) = &mut self.connection {
-            connection.routes_received += 1;
-        }
+        self.note_route();
         self.stats.received += 1;
         let message = format!("its body has {bytes} bytes, more than the worker can take");
         let error = ErrorInfo::new(ErrorCode::BodyTooLarge, message);
@@ -519,8 +529,10 @@ impl Attempts {
     fn report(&mut self, out: &mut impl Outbox) {
         let held = self.held_ids();
         let readiness = Some(self.readiness());
-        let Some(connection) = &mut self.connection else { return };
-        let routes_received = connection.routes_received;
+        let Some(RoutesReceived { routes: routes_received, .. }) = self.received else { return };
+        if self.connection.is_none() {
+            return;
+        }
         let seq = self.finished.ping();
         out.push(&Message::Ping(Ping { seq, readiness, routes_received, held }), &Bytes::new());
     }
