@@ -13,11 +13,15 @@ use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
 /// The most that the kernel takes, or gives, in one call: what an IPv4 packet has room for.
 const MOST_BYTES_A_CALL: usize = 65_507;
 
+/// Asked for, each way; the system gives what it permits (Linux: `net.core.rmem_max`, `wmem_max`). What
+/// does not fit of a burst is lost, and sent again.
+const BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
 /// How often an error is taken for an earlier packet's: reports come one by one.
 const ATTEMPTS: usize = 2;
 
-/// Gives a socket to QUIC, so that no report costs a packet, and that packets can be as large as is
-/// [accepted](crate::transport::MAX_UDP_PAYLOAD_BYTES).
+/// Gives a socket to QUIC, so that no report costs a packet, that packets can be as large as is
+/// [accepted](crate::transport::MAX_UDP_PAYLOAD_BYTES), and that the system keeps a burst of them.
 ///
 /// A socket that asks for reports gets each of them as the error of its next call as well, which then
 /// does nothing else. QUIC takes that for a packet that was lost. It can be the same one again and again:
@@ -39,6 +43,9 @@ pub fn quic_socket(
     let sending = socket.try_clone()?;
     let inner = runtime.wrap_udp_socket(socket)?;
     let state = UdpSocketState::new((&sending).into())?;
+    // What it has will do, too.
+    let _ = state.set_recv_buffer_size((&sending).into(), BUFFER_BYTES);
+    let _ = state.set_send_buffer_size((&sending).into(), BUFFER_BYTES);
     Ok(Arc::new(Watched { inner, sending, state, max_udp_payload_bytes }))
 }
 

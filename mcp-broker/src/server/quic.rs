@@ -23,10 +23,6 @@ use super::error::{StartError, TlsError};
 use super::random::random;
 use super::reset::ResetKey;
 
-/// Asked for; the system gives what it permits (Linux: `net.core.rmem_max`). A burst that does not
-/// fit is lost and sent again.
-const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
-
 /// What a peer may send before its HELLO is taken, which has 64 KiB at most.
 const OPENING_WINDOW_BYTES: u32 = 128 * 1024;
 
@@ -173,11 +169,6 @@ fn socket(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     if address.is_ipv6() {
         // `[::]` is for IPv4 too. Where the system can't, it is not.
         let _ = socket.set_only_v6(false);
-    }
-    for set in [Socket::set_recv_buffer_size, Socket::set_send_buffer_size] {
-        if let Err(error) = set(&socket, SOCKET_BUFFER_BYTES) {
-            tracing::debug!(%error, "socket buffers stay as they are");
-        }
     }
     socket.bind(&address.into())?;
     Ok(socket.into())
