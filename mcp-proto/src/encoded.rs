@@ -130,7 +130,7 @@ impl Payload {
     }
 
     /// Appends a ROUTE and a small body, and gives the larger one that is to follow.
-    pub(crate) fn encode_route(&self, route: &RouteHead, to: &mut BytesMut) -> &Bytes {
+    pub fn encode_route(&self, route: &RouteHead, to: &mut BytesMut) -> &Bytes {
         FrameCodec::encode_with(self.body().len(), to, |to| route.encode_header(self.task(), to));
         if self.large_body.is_empty() {
             to.extend_from_slice(self.body());

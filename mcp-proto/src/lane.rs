@@ -30,9 +30,12 @@ use crate::codec::FrameCodec;
 use crate::encoded::{COALESCE_BELOW_BYTES, EncodedFrame, Payload};
 use crate::message::{Message, RouteHead};
 
-/// A buffer of small frames grows by eight times what the last flush took, within these: a busy
-/// lane rarely allocates, and an idle one keeps little.
-const BUFFER_BYTES: RangeInclusive<usize> = 1024..=16 * 1024;
+/// A buffer for small frames has eight times the bytes of the one before, within these: a busy lane
+/// rarely allocates, and an idle one keeps little. Many small ones are slow in quinn.
+const BUFFER_BYTES: RangeInclusive<usize> = 1024..=32 * 1024;
+
+/// The head of most frames is smaller.
+const HEAD_BYTES: usize = 512;
 
 /// Where a lane's bytes go.
 pub trait Sink: Send + 'static {
@@ -184,7 +187,7 @@ impl<S: Sink> Lane<S> {
 
     /// Appends a frame. It is written by the next flush.
     pub fn push(&self, message: &Message, body: &Bytes) {
-        self.append(|to| {
+        self.append(coalesced_bytes(body), |to| {
             FrameCodec::encode_head(message, body.len(), to);
             if body.len() < COALESCE_BELOW_BYTES {
                 to.extend_from_slice(body);
@@ -196,7 +199,7 @@ impl<S: Sink> Lane<S> {
 
     /// Appends a frame that is encoded already.
     pub fn push_encoded(&self, frame: &EncodedFrame) {
-        self.append(|to| {
+        self.append(frame.head.len(), |to| {
             to.extend_from_slice(&frame.head);
             frame.body.clone()
         });
@@ -204,19 +207,17 @@ impl<S: Sink> Lane<S> {
 
     /// Appends a ROUTE.
     pub fn push_route(&self, route: &RouteHead, payload: &Payload) {
-        self.append(|to| payload.encode_route(route, to).clone());
+        self.append(coalesced_bytes(payload.body()), |to| payload.encode_route(route, to).clone());
     }
 
-    /// Appends what `write` writes, and then the larger body that it returns.
-    fn append(&self, write: impl FnOnce(&mut BytesMut) -> Bytes) {
+    /// Appends what `write` writes, some `small_bytes` beside a head, and then the larger body that it
+    /// returns.
+    fn append(&self, small_bytes: usize, write: impl FnOnce(&mut BytesMut) -> Bytes) {
         if self.is_closed() {
             return;
         }
         let mut buffer = lock(&self.buffer);
-        if buffer.tail.capacity() - buffer.tail.len() < 512 {
-            let bytes = (8 * buffer.last_bytes).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
-            buffer.tail.reserve(bytes);
-        }
+        buffer.make_room(HEAD_BYTES + small_bytes);
         let before = buffer.tail.len();
         let large = write(&mut buffer.tail);
         let bytes = buffer.tail.len() - before + large.len();
@@ -383,6 +384,15 @@ impl Buffer {
         self.chunks.is_empty() && self.tail.is_empty()
     }
 
+    /// Begins another tail where this one has too little room: to let it grow would be to copy it.
+    fn make_room(&mut self, bytes: usize) {
+        if self.tail.capacity() - self.tail.len() < bytes {
+            self.seal();
+            let usual = (8 * self.last_bytes).clamp(*BUFFER_BYTES.start(), *BUFFER_BYTES.end());
+            self.tail.reserve(usual.max(bytes));
+        }
+    }
+
     fn seal(&mut self) {
         if !self.tail.is_empty() {
             let tail = self.tail.split().freeze();
@@ -395,6 +405,11 @@ impl Buffer {
         self.seal();
         batch.append(&mut self.chunks);
     }
+}
+
+/// How much of a body goes behind its frame's head.
+fn coalesced_bytes(body: &[u8]) -> usize {
+    if body.len() < COALESCE_BELOW_BYTES { body.len() } else { 0 }
 }
 
 /// A lock whose holder panicked is still usable: every critical section here leaves its data whole.

@@ -76,6 +76,20 @@ fn frames_keep_the_order_in_which_they_were_pushed() {
     assert_eq!(expected, THREADS as u64 * FRAMES);
 }
 
+#[test]
+fn a_burst_is_not_copied_while_it_grows() {
+    let lane = Lane::new(Gate(Arc::default()));
+    let body = Bytes::from(vec![0; 1000]);
+    (0..1000).for_each(|seq| lane.push(&Message::Pong(seq), &body));
+    let mut chunks = VecDeque::new();
+    lock(&lane.buffer).take(&mut chunks);
+    assert_eq!(chunks.iter().map(Bytes::len).sum::<usize>(), lane.queued_bytes());
+    // Nor does it lie in many small pieces.
+    let most = *BUFFER_BYTES.end();
+    assert!(chunks.iter().all(|chunk| chunk.len() <= most));
+    assert!(chunks.len() <= 2 * lane.queued_bytes().div_ceil(most), "{}", chunks.len());
+}
+
 /// Takes nothing until it is opened.
 struct Gate(Arc<AtomicBool>);
 
