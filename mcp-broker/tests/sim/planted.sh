@@ -6,7 +6,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(git -C "$here" rev-parse --show-toplevel)
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}" SIM_SEEDS="${SIM_SEEDS:-200}" RUST_BACKTRACE=0
+# Apart from what is built of the tree itself, which would be taken for built from the copy.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target/planted}" SIM_SEEDS="${SIM_SEEDS:-200}" RUST_BACKTRACE=0
 
 # Without the program's command line there is less to build.
 run=(cargo test --quiet -p mcp-broker --no-default-features --test sim)
