@@ -37,15 +37,15 @@ pub fn quic_socket(
     max_udp_payload_bytes: u16,
     runtime: &dyn Runtime,
 ) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-    if cfg!(not(target_os = "linux")) {
-        return runtime.wrap_udp_socket(socket);
-    }
     let sending = socket.try_clone()?;
     let inner = runtime.wrap_udp_socket(socket)?;
     let state = UdpSocketState::new((&sending).into())?;
     // What it has will do, too.
     let _ = state.set_recv_buffer_size((&sending).into(), BUFFER_BYTES);
     let _ = state.set_send_buffer_size((&sending).into(), BUFFER_BYTES);
+    if cfg!(not(target_os = "linux")) {
+        return Ok(inner);
+    }
     Ok(Arc::new(Watched { inner, sending, state, max_udp_payload_bytes }))
 }
 
