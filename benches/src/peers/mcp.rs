@@ -15,6 +15,9 @@ use super::{ECHO, Target};
 /// What most networks carry: the 1500 bytes of Ethernet less the headers of IPv6 and UDP.
 pub(crate) const NETWORK_UDP_PAYLOAD_BYTES: u16 = 1452;
 
+/// What a worker takes ahead that does: about what Redis's does, which asks for 32 at a time.
+pub(crate) const PREFETCH: u32 = 60;
+
 /// What is not as by default.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct BrokerSettings {
@@ -23,6 +26,8 @@ pub(crate) struct BrokerSettings {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) rules: ActionRules,
     pub(crate) listen: Option<SocketAddr>,
+    /// Of its worker.
+    pub(crate) prefetch: u32,
 }
 
 /// Runs a broker with the default configuration but for `settings`, as `mcp-broker serve` does: on
@@ -31,7 +36,7 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
     let mut config = Config::default();
     config.listen.set_port(0);
     config.listen = settings.listen.unwrap_or(config.listen);
-    let is_durable = settings.state_dir.is_some();
+    let (is_durable, prefetch) = (settings.state_dir.is_some(), settings.prefetch);
     config.state_dir = settings.state_dir;
     // The same one when it is started again.
     config.tls.dev = is_durable;
@@ -47,7 +52,7 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
     let broker = Broker::builder().config(config).start().await?;
     let ca_pem = broker.ca_pem().context("a certificate of its own")?.to_owned();
     let admin = broker.admin_addr().context("its admin listener")?;
-    ready(Target::Mcp { address: broker.local_addr(), ca_pem, admin, is_durable });
+    ready(Target::Mcp { address: broker.local_addr(), ca_pem, admin, is_durable, prefetch });
     broker.failed().await;
     anyhow::bail!("the broker failed")
 }
@@ -55,12 +60,12 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
 pub(super) async fn work(
     address: SocketAddr,
     ca_pem: &str,
-    slots: u32,
+    (slots, prefetch): (u32, u32),
     ready: impl FnOnce(),
 ) -> Result<()> {
     let echo = |job: Job| async move { Ok::<_, HandlerError>(job.body) };
-    let worker =
-        Worker::builder(endpoint(address, ca_pem)).slots(slots).handler(ECHO, echo).start().await?;
+    let worker = Worker::builder(endpoint(address, ca_pem)).slots(slots).prefetch(prefetch);
+    let worker = worker.handler(ECHO, echo).start().await?;
     ready();
     anyhow::bail!("the worker stopped: {:?}", worker.closed().await)
 }

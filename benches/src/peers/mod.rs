@@ -32,6 +32,9 @@ pub(crate) enum Peer {
     #[value(name = "mcp-1452")]
     #[serde(rename = "mcp-1452")]
     Mcp1452,
+    /// This broker, with a worker that takes 60 tasks ahead beyond its slots, as the clients of NATS and
+    /// Redis do
+    McpPrefetch,
     /// NATS over plain TCP, with a queue group
     Nats,
     /// NATS over TLS
@@ -57,7 +60,7 @@ pub(crate) enum Peer {
 impl Peer {
     /// Whether it is what the others are compared with.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Peer::Mcp | Peer::Mcp1452 | Peer::McpDurable)
+        matches!(self, Peer::Mcp | Peer::Mcp1452 | Peer::McpPrefetch | Peer::McpDurable)
     }
 
     pub(crate) fn is_tls(self) -> bool {
@@ -67,7 +70,7 @@ impl Peer {
     /// Largest UDP payload, where it has one.
     pub(crate) fn mtu(self) -> Option<u16> {
         match self {
-            Peer::Mcp | Peer::McpDurable => Some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES),
+            Peer::Mcp | Peer::McpPrefetch | Peer::McpDurable => Some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES),
             Peer::Mcp1452 => Some(mcp::NETWORK_UDP_PAYLOAD_BYTES),
             _ => None,
         }
@@ -81,9 +84,8 @@ impl Peer {
             }
             Peer::NatsJs => Some("written, synced every 2 minutes"),
             Peer::RedisStreams => Some("written, synced every second"),
-            Peer::Mcp | Peer::Mcp1452 | Peer::Nats | Peer::NatsTls | Peer::Redis | Peer::Grpc => {
-                None
-            }
+            Peer::Mcp | Peer::Mcp1452 | Peer::McpPrefetch => None,
+            Peer::Nats | Peer::NatsTls | Peer::Redis | Peer::Grpc => None,
         }
     }
 }
@@ -100,12 +102,13 @@ impl fmt::Display for Peer {
 /// Where a running server is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Target {
-    /// And where it tells its metrics.
+    /// And where it tells its metrics, and how it is to be used.
     Mcp {
         address: SocketAddr,
         ca_pem: String,
         admin: SocketAddr,
         is_durable: bool,
+        prefetch: u32,
     },
     Nats {
         address: SocketAddr,
@@ -134,7 +137,9 @@ pub(crate) enum Target {
 /// there.
 pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Result<()> {
     match target {
-        Target::Mcp { address, ca_pem, .. } => mcp::work(address, &ca_pem, slots, ready).await,
+        Target::Mcp { address, ca_pem, prefetch, .. } => {
+            mcp::work(address, &ca_pem, (slots, prefetch), ready).await
+        }
         Target::Nats { address, ca_file } => nats::work(address, ca_file, slots, ready).await,
         Target::JetStream { address, is_synced } => {
             jetstream::work(address, is_synced, slots, ready).await

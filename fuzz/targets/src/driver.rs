@@ -107,7 +107,7 @@ impl Driver {
                     continue;
                 }
                 Output::Audit(_) | Output::Orders | Output::Traced(_) => continue,
-                Output::Journal { seq, record } => return Some(Said::Journal(seq, record)),
+                Output::Journal { seq, record } => return Some(Said::Journal(seq, *record)),
                 Output::Close { connection, .. } => {
                     assert!(self.sessions.remove(&connection).is_some(), "closed twice");
                     return Some(Said::Close(connection));
@@ -115,7 +115,7 @@ impl Driver {
                 Output::Send { to, message } => (to, message.into()),
                 Output::Deliver { to, frame } => (to, round_trip::decode(frame.to_bytes())),
                 Output::Chunk { to, chunk, body } => {
-                    (to, Frame { message: Message::Chunk(chunk), body })
+                    (to, Frame { message: Message::Chunk(*chunk), body })
                 }
                 Output::Route { to, route, payload } => {
                     let body = Bytes::copy_from_slice(payload.body());

@@ -286,7 +286,7 @@ impl Core {
             self.bury(now, key, &deliver);
             self.journal_ended(now, key, deliver, body);
         } else {
-            self.finish(now, key, deliver, body);
+            self.finish(now, key, &mut deliver, body);
         }
     }
 
@@ -322,12 +322,12 @@ impl Core {
         }
     }
 
-    /// Tells an outcome to all who wait for it, and keeps it for a while.
-    pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: Deliver, body: Bytes) {
+    /// Tells an outcome to all who wait for it, and keeps it for a while. Takes its hops.
+    pub(super) fn finish(&mut self, now: Now, key: TaskKey, deliver: &mut Deliver, body: Bytes) {
         let keeps_answers = deliver.outcome == Outcome::Ok
             && self.pool_of(key).is_some_and(|pool| pool.keeps_answers);
         if keeps_answers {
-            self.keep_answer(now, key, &deliver, &body);
+            self.keep_answer(now, key, deliver, &body);
         }
         let Some(task) = self.tasks.get_mut(key) else { return };
         let waiters = std::mem::take(&mut task.waiters);
@@ -358,7 +358,7 @@ impl Core {
             }
         };
         let total_us = now.mono.since(received);
-        self.measured.ended(now.mono, slot, is_shadow, &deliver, total_us);
+        self.measured.ended(now.mono, slot, is_shadow, deliver, total_us);
         self.shadow.tasks -= usize::from(is_shadow);
         if is_unused {
             self.drop_pool_if_unused(pool_key);
@@ -371,11 +371,11 @@ impl Core {
                 self.uploads.end(key, &upload);
             }
             if let Some(arm) = &extras.arm {
-                self.count_in_arm(slot, arm, is_open, &deliver, now.mono.since(received));
+                self.count_in_arm(slot, arm, is_open, deliver, now.mono.since(received));
             }
             half = extras.mirrored.map(|mirrored| {
                 let parts = stream.and_then(|stream| self.streams.digest(stream));
-                let finding = Finding::of(parts, &deliver, &body);
+                let finding = Finding::of(parts, deliver, &body);
                 Half { mirrored, action: placed.clone(), slot: placed_slot, finding }
             });
         }
@@ -388,17 +388,17 @@ impl Core {
             return self.half_ended(now, copy);
         }
         let arena = self.finished.arena(deliver.outcome);
-        let frame = EncodedFrame::deliver(&deliver, body, arena);
+        let frame = EncodedFrame::deliver(deliver, body, arena);
         for session in waiters {
             if let Some(session) = self.sessions.get_mut(session) {
                 session.tasks -= 1;
             }
             self.deliver(session, frame.clone(), durable.as_ref().map(|_| &deliver.task_id));
         }
-        let Deliver { outcome, executed, .. } = deliver;
+        let Deliver { outcome, executed, .. } = *deliver;
         let action = asked.unwrap_or(placed);
         if let Some(traced) = traced {
-            self.tell_trace(now, &traced, &deliver, (&action, priority, durable.is_some()));
+            self.tell_trace(now, &traced, deliver, (&action, priority, durable.is_some()));
         }
         if let Some(payload) = durable {
             let name = Name { identity, id: &deliver.task_id, hash: name_hash };
@@ -408,24 +408,24 @@ impl Core {
             );
         }
         let mut node_id = None;
-        if let LazyTrace::Decoded(ContextTrace { mut hops, .. }) = deliver.trace {
-            node_id = hops.last().map(|hop| hop.node_id.clone());
-            hops.clear();
-            self.spare_hops = hops;
+        if let LazyTrace::Decoded(trace) = &mut deliver.trace {
+            node_id = trace.hops.last().map(|hop| hop.node_id.clone());
+            trace.hops.clear();
+            self.spare_hops = std::mem::take(&mut trace.hops);
         }
         self.finished.push(Kept {
             identity,
             name_hash,
             fingerprint,
             node_id,
-            task_id: deliver.task_id,
+            task_id: deliver.task_id.clone(),
             is_refusal: outcome == Outcome::Rejected && executed == Executed::No,
             ends_children: ends_children(outcome),
             frame,
             action,
             priority,
             outcome,
-            error_code: deliver.error.map(|error| error.code),
+            error_code: deliver.error.as_ref().map(|error| error.code),
             attempts,
             received,
             ended: now.mono,

@@ -39,22 +39,34 @@ struct Ring {
     arena: BytesMut,
 }
 
-/// Where an outcome is: its ring, and its number there.
+/// Where an outcome is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place(u64);
+struct Place {
+    /// Its number in its ring, and below it a bit that says which ring; without what overflows.
+    number: u32,
+    tag: u32,
+}
 
 impl Place {
-    fn new(ring: usize, number: u64) -> Self {
-        Self(number << 1 | ring as u64)
+    fn new(ring: usize, number: u64, hash: u64) -> Self {
+        Self { number: (number << 1) as u32 | ring as u32, tag: tag(hash) }
     }
 
     fn ring(self) -> usize {
-        (self.0 & 1) as usize
+        (self.number & 1) as usize
     }
 
-    fn number(self) -> u64 {
-        self.0 >> 1
+    /// How many entries of its ring, the first of which has this number, are older.
+    fn older(self, first: u64) -> usize {
+        (self.number.wrapping_sub((first << 1) as u32) >> 1) as usize
     }
+}
+
+/// Bits of a hash that the table does not look at itself: its lowest say where an entry is to be, and
+/// its highest seven are compared. With these as well, an outcome is hardly ever looked at in vain, and
+/// most are no longer in the processor's cache.
+fn tag(hash: u64) -> u32 {
+    (hash >> 25) as u32
 }
 
 /// A kept outcome.
@@ -106,7 +118,7 @@ impl Finished {
             } else {
                 return;
             };
-            self.pop(usize::from(fuller));
+            self.make_room(usize::from(fuller));
         }
     }
 
@@ -123,18 +135,19 @@ impl Finished {
         }
         let index = ring_of(kept.outcome);
         while let Some(full) = self.ring_without_room(index, bytes) {
-            self.pop(full);
+            self.make_room(full);
         }
         let (hash, identity) = (kept.name_hash, kept.identity);
         let ring = &mut self.rings[index];
-        let place = Place::new(index, ring.first + ring.kept.len() as u64);
+        let place = Place::new(index, ring.first + ring.kept.len() as u64, hash);
         ring.bytes += bytes;
         ring.kept.push_back(kept);
         let rings = &self.rings;
         // A task id that is used again after its outcome: the newer outcome counts.
         if let Some(new) = at(rings, place)
-            && let Ok(old) =
-                self.names.find_entry(hash, |it| is_kept(rings, *it, identity, &new.task_id))
+            && let Ok(old) = self.names.find_entry(hash, |it| {
+                it.tag == place.tag && is_kept(rings, *it, identity, &new.task_id)
+            })
         {
             old.remove();
         }
@@ -146,7 +159,8 @@ impl Finished {
     }
 
     pub(super) fn find(&self, name: Name<'_>) -> Option<&Kept> {
-        let is_it = |it: &Place| is_kept(&self.rings, *it, name.identity, name.id);
+        let tag = tag(name.hash);
+        let is_it = |it: &Place| it.tag == tag && is_kept(&self.rings, *it, name.identity, name.id);
         at(&self.rings, *self.names.find(name.hash, is_it)?)
     }
 
@@ -177,15 +191,22 @@ impl Finished {
         Some(if is_others_turn { 1 - index } else { index })
     }
 
-    fn pop(&mut self, index: usize) {
+    /// Lets the oldest of a ring go, a small part of them at once: what the processor has to fetch
+    /// for one of them, it fetches for several at a time.
+    fn make_room(&mut self, index: usize) {
+        /// Of so many entries, one.
+        const PART: usize = 128;
         let ring = &mut self.rings[index];
-        let Some(kept) = ring.kept.pop_front() else { return };
-        ring.bytes -= kept.bytes();
-        let place = Place::new(index, ring.first);
-        ring.first += 1;
-        if let Ok(entry) = self.names.find_entry(kept.name_hash, |it| *it == place) {
-            entry.remove();
+        let count = ring.kept.len().div_ceil(PART);
+        for (number, kept) in (ring.first..).zip(ring.kept.range(..count)) {
+            ring.bytes -= kept.bytes();
+            let place = Place::new(index, number, kept.name_hash);
+            if let Ok(entry) = self.names.find_entry(kept.name_hash, |it| *it == place) {
+                entry.remove();
+            }
         }
+        ring.kept.drain(..count);
+        ring.first += count as u64;
     }
 }
 
@@ -195,7 +216,7 @@ fn ring_of(outcome: Outcome) -> usize {
 
 fn at(rings: &[Ring; 2], place: Place) -> Option<&Kept> {
     let ring = &rings[place.ring()];
-    ring.kept.get((place.number() - ring.first) as usize)
+    ring.kept.get(place.older(ring.first))
 }
 
 fn is_kept(rings: &[Ring; 2], place: Place, identity: IdentityKey, id: &TaskId) -> bool {

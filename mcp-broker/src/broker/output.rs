@@ -25,7 +25,8 @@ pub enum Disconnect {
     Broken,
 }
 
-/// One thing to do. The order of outputs is the order of effects.
+/// One thing to do. The order of outputs is the order of effects. They are moved a few times for each
+/// task, so what is large and not of each task is apart.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// Send a frame. To be appended to the connection's lane while the core is still held.
@@ -56,7 +57,7 @@ pub enum Output {
         /// The client's connection.
         to: ConnectionId,
         /// Which part.
-        chunk: Chunk,
+        chunk: Box<Chunk>,
         /// The part.
         body: Bytes,
     },
@@ -75,10 +76,10 @@ pub enum Output {
         /// Grows by one with each record.
         seq: u64,
         /// What to keep.
-        record: Record,
+        record: Box<Record>,
     },
     /// Something an operator may want to read of.
-    Event(Event),
+    Event(Box<Event>),
     /// Something to note in an audit log.
     Audit(Box<Act>),
     /// What operators have said is another now: [`orders`](super::Core::orders).

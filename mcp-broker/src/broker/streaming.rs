@@ -61,7 +61,7 @@ impl Core {
             Some(Some(to)) if stream.sent_on == Some(to) => {
                 if let Some((_, body)) = stream.kept_from(seq).next() {
                     let of = Subject::Task(stream.task_id().clone(), stream.attempt);
-                    let (chunk, body) = (Chunk::new(of, seq), body.clone());
+                    let (chunk, body) = (Box::new(Chunk::new(of, seq)), body.clone());
                     self.outputs.push_back(Output::Chunk { to, chunk, body });
                 }
             }
@@ -220,7 +220,7 @@ impl Core {
                 *before_bytes += counted(body);
                 continue;
             }
-            let chunk = Chunk { gap: gap.take(), ..Chunk::new(of.clone(), seq) };
+            let chunk = Box::new(Chunk { gap: gap.take(), ..Chunk::new(of.clone(), seq) });
             chunks.push(Output::Chunk { to, chunk, body: body.clone() });
         }
         self.outputs.extend(chunks);
@@ -233,7 +233,7 @@ impl Core {
 
     /// Says that there are no chunks before `seq`, which count so many bytes.
     fn send_gap(&mut self, to: ConnectionId, of: Subject, seq: u32, before_bytes: u64) {
-        let chunk = Chunk { gap: Some(before_bytes), ..Chunk::new(of, seq) };
+        let chunk = Box::new(Chunk { gap: Some(before_bytes), ..Chunk::new(of, seq) });
         self.outputs.push_back(Output::Chunk { to, chunk, body: Bytes::new() });
     }
 

@@ -167,6 +167,7 @@ impl Core {
         let Some(to) = agent.and_then(|agent| agent.connection) else { return };
         while let Some(Next { seq, body, is_last }) = self.upload(key).and_then(Upload::next) {
             let chunk = Chunk { last: is_last, ..Chunk::new(Subject::Attempt(id), seq) };
+            let chunk = Box::new(chunk);
             self.outputs.push_back(Output::Chunk { to, chunk, body });
         }
     }

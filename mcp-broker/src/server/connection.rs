@@ -275,6 +275,7 @@ async fn read(
                         Some(Err(why)) => core.handle_unauthenticated(now, link.id, why),
                         None => {}
                     }
+                    core.foresee(&frames.batch);
                     for incoming in frames.batch.drain(..) {
                         core.handle_incoming(now, link.id, incoming);
                     }

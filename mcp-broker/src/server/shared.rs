@@ -243,7 +243,7 @@ impl Shared {
                 self.push(to, outbox, |link| link.lane.push_encoded(&frame));
             }
             Output::Chunk { to, chunk, body } => {
-                let message = Message::Chunk(chunk);
+                let message = Message::Chunk(*chunk);
                 self.push(to, outbox, |link| link.lane.push(&message, &body));
             }
             Output::Close { connection, code, message } => {
@@ -255,7 +255,7 @@ impl Shared {
             Output::Journal { seq, record } => {
                 if let Some(journal) = journal {
                     // Fails only when the thread is gone, which told the core so.
-                    let _ = journal.send((seq, record));
+                    let _ = journal.send((seq, *record));
                 }
             }
             Output::Audit(act) => {
@@ -270,13 +270,13 @@ impl Shared {
             Output::Traced(task) => outbox.traces.push(*task),
             Output::Event(event) => {
                 if Log::takes(&event) {
-                    let peer = match &event {
+                    let peer = match &*event {
                         Event::PeerRefused { connection, .. } => {
                             outbox.touch(*connection, &self.connections).map(Link::peer)
                         }
                         _ => None,
                     };
-                    outbox.events.push((event, peer));
+                    outbox.events.push((*event, peer));
                 }
             }
         }

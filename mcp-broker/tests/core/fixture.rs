@@ -67,11 +67,11 @@ impl Fixture {
                 transcript.push(format!("{output:?}"));
             }
             match output {
-                Output::Event(event) => self.events.push(event),
+                Output::Event(event) => self.events.push(*event),
                 Output::Orders => {}
                 Output::Audit(act) => self.acts.push(*act),
                 Output::Traced(trace) => self.traces.push(*trace),
-                Output::Journal { seq, record } => self.records.push((seq, record)),
+                Output::Journal { seq, record } => self.records.push((seq, *record)),
                 Output::Send { to, message } => {
                     self.outputs.push_back(Outgoing::Frame(to, message.into()));
                 }
@@ -106,7 +106,7 @@ impl Fixture {
                     self.outputs.push_back(Outgoing::Frame(to, frame));
                 }
                 Output::Chunk { to, chunk, body } => {
-                    let message = Message::Chunk(chunk);
+                    let message = Message::Chunk(*chunk);
                     self.outputs.push_back(Outgoing::Frame(to, Frame { message, body }));
                 }
                 Output::Close { connection, code, .. } => {

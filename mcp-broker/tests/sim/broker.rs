@@ -420,7 +420,7 @@ impl Running {
                 (to, frame)
             }
             Output::Chunk { to, chunk, body } => {
-                (to, Frame { message: Message::Chunk(chunk), body })
+                (to, Frame { message: Message::Chunk(*chunk), body })
             }
             Output::Close { connection, code, message } => {
                 world.log(|| format!("broker: closes #{}: {code:?}, {message}", connection.0));
@@ -433,7 +433,7 @@ impl Running {
                     self.journal.is_some(),
                     "the journal has failed, and is to have {record:?}"
                 );
-                match &record {
+                match &*record {
                     Record::Forgotten(name) => world.oracle.forgotten(name.task_id.as_str(), now),
                     Record::Accepted(name, task) => {
                         world.oracle.taken(name.task_id.as_str(), seq, task, now);
@@ -444,7 +444,7 @@ impl Running {
                     }
                     _ => {}
                 }
-                return self.entries.push_back((seq, record));
+                return self.entries.push_back((seq, *record));
             }
             Output::Audit(_) | Output::Orders | Output::Traced(_) => return,
             Output::Event(event) => return happened(&event, world),

@@ -32,8 +32,8 @@ const DEFAULT_TTL: Duration = Duration::from_secs(30);
 #[must_use = "a task is sent by send() or call()"]
 pub struct TaskBuilder {
     client: Client,
-    /// Or what is wrong with it, the first thing.
-    task: Result<Task, InvalidTask>,
+    /// Or what is wrong with it, the first thing. Apart, as each method moves the rest.
+    task: Result<Box<Task>, InvalidTask>,
     body: Bytes,
     ttl: Option<Duration>,
     start: Start,
@@ -62,6 +62,7 @@ impl Start {
 
 impl TaskBuilder {
     pub(crate) fn new(client: Client, task: Result<Task, InvalidTask>) -> Self {
+        let task = task.map(Box::new);
         let (body, start) = (Bytes::new(), Start::After(Duration::ZERO));
         let (ttl, input, input_bytes) = (None, None, None);
         Self { client, task, body, ttl, start, settles: true, input, input_bytes }
@@ -342,7 +343,7 @@ impl TaskBuilder {
         let mut sent = None;
         let draft = task.and_then(|mut task| {
             sent = client.session().recorder().sending(&mut task);
-            draft(task, body, ttl, delay)
+            draft(&task, body, ttl, delay)
         });
         let draft = draft.map(|it| Draft { incoming, settles: it.settles && settles, sent, ..it });
         match (draft, input) {
@@ -356,8 +357,8 @@ impl TaskBuilder {
     }
 }
 
-fn draft(task: Task, body: Bytes, ttl: Duration, delay: Duration) -> Result<Draft, InvalidTask> {
-    check(&task, ttl, delay)?;
+fn draft(task: &Task, body: Bytes, ttl: Duration, delay: Duration) -> Result<Draft, InvalidTask> {
+    check(task, ttl, delay)?;
     let encoded = task.encode();
     check_encoded(encoded.0.len())?;
     let is_durable = task.delivery == Delivery::Durable;
@@ -365,7 +366,7 @@ fn draft(task: Task, body: Bytes, ttl: Duration, delay: Duration) -> Result<Draf
         is_idempotent: task.idempotent,
         is_durable,
         settles: is_durable,
-        id: task.id,
+        id: task.id.clone(),
         task: encoded,
         body,
         ttl,

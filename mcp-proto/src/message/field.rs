@@ -104,7 +104,9 @@ impl In<'_> {
         field: &'static str,
         bytes: Bytes,
     ) -> Result<ByteString, InvalidMessage> {
-        self.check_text(field, &bytes)?;
+        if bytes.len() > MAX_TEXT_BYTES {
+            return Err(self.too_long(field, bytes.len(), MAX_TEXT_BYTES));
+        }
         ByteString::try_from(bytes).map_err(|_| self.invalid(field, "is not UTF-8"))
     }
 

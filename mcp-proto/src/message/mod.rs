@@ -237,6 +237,7 @@ impl Message {
     }
 
     /// Parses the header that a frame begins with. Parts of the message are slices of the frame.
+    #[inline]
     pub(crate) fn parse(frame: &Bytes, header_bytes: usize) -> Result<Parsed, DecodeError> {
         let bad = |error: WireError| DecodeError::Header(error.to_string());
         // Of several kinds the last one counts, as protobuf has it for a oneof.
@@ -259,7 +260,21 @@ impl Message {
         }
     }
 
+    #[inline]
     fn parse_kind(kind: MessageKind, frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
+        Ok(match kind {
+            MessageKind::Send => Message::Send(Send::parse(frame, it)?),
+            MessageKind::Route => Message::Route(Route::parse(frame, it)?),
+            MessageKind::Result => Message::Result(TaskResult::parse(frame, it)?),
+            MessageKind::Deliver => Message::Deliver(Box::new(Deliver::parse(frame, it)?)),
+            _ => return Self::parse_rare(kind, frame, it),
+        })
+    }
+
+    /// The kinds that not every task needs, apart from those that it does: together they take 4 KiB of
+    /// stack.
+    #[inline(never)]
+    fn parse_rare(kind: MessageKind, frame: &Bytes, it: &[u8]) -> Result<Self, Failure> {
         let generated = || part(frame, it);
         let task_id = |bytes: Bytes| field::task_id(kind, &bytes);
         Ok(match kind {
@@ -277,17 +292,13 @@ impl Message {
             MessageKind::Error => {
                 Message::Error(Box::new(ErrorInfo::from_wire(wire::Error::decode(generated())?)))
             }
-            MessageKind::Send => Message::Send(Send::parse(frame, it)?),
             MessageKind::Accepted => {
                 Message::Accepted(task_id(wire::Accepted::decode(generated())?.task_id)?)
             }
-            MessageKind::Route => Message::Route(Route::parse(frame, it)?),
             MessageKind::Started => {
                 Message::Started(AttemptId(wire::Started::decode(generated())?.attempt_id))
             }
             MessageKind::Progress => Message::Progress(Progress::parse(frame, it)?),
-            MessageKind::Result => Message::Result(TaskResult::parse(frame, it)?),
-            MessageKind::Deliver => Message::Deliver(Box::new(Deliver::parse(frame, it)?)),
             MessageKind::Cancel => {
                 Message::Cancel(Cancel::from_wire(wire::Cancel::decode(generated())?)?)
             }
@@ -307,6 +318,9 @@ impl Message {
             }
             MessageKind::Credit => Message::Credit(Credit::parse(it)?),
             MessageKind::Park => Message::Park(Park::parse(it)?),
+            MessageKind::Send | MessageKind::Route | MessageKind::Result | MessageKind::Deliver => {
+                unreachable!("not rare")
+            }
         })
     }
 

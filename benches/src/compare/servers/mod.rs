@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::disk::Disk;
 use super::options::Options;
 use crate::load::{Load, Measured};
-use crate::peers::mcp::BrokerSettings;
+use crate::peers::mcp::{self, BrokerSettings};
 use crate::peers::{Peer, Target};
 use crate::processes::Process;
 use crate::role::Role;
@@ -58,7 +58,7 @@ impl Servers {
         let mut versions = HashMap::new();
         for peer in options.peers() {
             let version = match peer {
-                Peer::Mcp | Peer::Mcp1452 | Peer::McpDurable => {
+                Peer::Mcp | Peer::Mcp1452 | Peer::McpPrefetch | Peer::McpDurable => {
                     Ok(env!("CARGO_PKG_VERSION").to_owned())
                 }
                 Peer::Nats | Peer::NatsTls | Peer::NatsJsSync | Peer::NatsJs => {
@@ -137,6 +137,9 @@ impl Servers {
                 max_udp_payload_bytes: peer.mtu(),
                 ..BrokerSettings::default()
             })?,
+            Peer::McpPrefetch => {
+                broker(BrokerSettings { prefetch: mcp::PREFETCH, ..BrokerSettings::default() })?
+            }
             Peer::McpDurable => broker(BrokerSettings {
                 state_dir: Some(path.to_owned()),
                 ..BrokerSettings::default()

@@ -56,7 +56,7 @@ impl Core {
     pub(in crate::broker) fn append(&mut self, record: Record) {
         if self.can_be_durable() {
             self.durable.journaling.seq += 1;
-            let seq = self.durable.journaling.seq;
+            let (seq, record) = (self.durable.journaling.seq, Box::new(record));
             self.outputs.push_back(Output::Journal { seq, record });
         }
     }
@@ -133,8 +133,8 @@ impl Core {
     fn finish_ending(&mut self, now: Now, key: TaskKey) {
         let Some(task) = self.tasks.get_mut(key) else { return };
         if let TaskState::Ending(ending) = &mut task.state {
-            let (deliver, body) = (ending.0.clone(), ending.1.clone());
-            self.finish(now, key, deliver, body);
+            let (mut deliver, body) = (ending.0.clone(), ending.1.clone());
+            self.finish(now, key, &mut deliver, body);
         }
     }
 

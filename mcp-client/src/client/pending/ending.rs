@@ -100,7 +100,7 @@ impl<W> Pending<W> {
         entry.resolve(local_end(id.clone(), outcome, executed, error), ended);
     }
 
-    pub(super) fn remove(&mut self, id: &TaskId) -> Option<Entry<W>> {
+    pub(super) fn remove(&mut self, id: &TaskId) -> Option<Box<Entry<W>>> {
         let entry = self.tasks.remove(id)?;
         if entry.state != State::Unsent && self.is_connected {
             self.on_wire -= 1;
@@ -109,7 +109,7 @@ impl<W> Pending<W> {
     }
 
     /// Undoes [`remove`](Self::remove).
-    pub(super) fn put_back(&mut self, id: TaskId, entry: Entry<W>) {
+    pub(super) fn put_back(&mut self, id: TaskId, entry: Box<Entry<W>>) {
         if entry.state != State::Unsent && self.is_connected {
             self.on_wire += 1;
         }

@@ -48,7 +48,9 @@ pub(super) type Ended<W> = (W, Delivered);
 
 /// The tasks without an outcome. `W` is who waits for one.
 pub(super) struct Pending<W> {
-    tasks: HashMap<TaskId, Entry<W>, RandomState>,
+    /// Apart from the table: one that comes lies where one has just ended, which the processor still has
+    /// in its caches.
+    tasks: HashMap<TaskId, Box<Entry<W>>, RandomState>,
     /// No task ends by itself before this.
     earliest: Option<Instant>,
     /// Whether there is a connection on which tasks may be sent.
@@ -122,7 +124,7 @@ impl<W> Pending<W> {
                 return false;
             }
         };
-        let entry = vacant.insert(Entry {
+        let entry = vacant.insert(Box::new(Entry {
             task,
             body,
             deadline,
@@ -139,7 +141,7 @@ impl<W> Pending<W> {
             more_waiters: Vec::new(),
             incoming,
             outgoing,
-        });
+        }));
         self.next_order += 1;
         if self.is_accepting {
             entry.send(now, &mut out);
