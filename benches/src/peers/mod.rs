@@ -70,7 +70,9 @@ impl Peer {
     /// Largest UDP payload, where it has one.
     pub(crate) fn mtu(self) -> Option<u16> {
         match self {
-            Peer::Mcp | Peer::McpPrefetch | Peer::McpDurable => Some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES),
+            Peer::Mcp | Peer::McpPrefetch | Peer::McpDurable => {
+                Some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES)
+            }
             Peer::Mcp1452 => Some(mcp::NETWORK_UDP_PAYLOAD_BYTES),
             _ => None,
         }

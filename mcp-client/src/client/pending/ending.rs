@@ -32,10 +32,10 @@ impl<W> Pending<W> {
         }
         let mut earliest: Option<Instant> = None;
         let mut due = Vec::new();
-        for (id, entry) in &self.tasks {
+        for entry in self.tasks.iter() {
             let ends_at = entry.ends_at();
             if ends_at <= now {
-                due.push(id.clone());
+                due.push(entry.id.clone());
             } else if earliest.is_none_or(|earliest| ends_at < earliest) {
                 earliest = Some(ends_at);
             }
@@ -81,10 +81,11 @@ impl<W> Pending<W> {
     ) {
         self.disconnected();
         self.earliest = None;
-        for (id, mut entry) in self.tasks.drain() {
+        for mut entry in self.tasks.drain() {
             let executed = entry.executed();
             let error = ErrorInfo::new(code, message);
-            entry.resolve(local_end(id, Outcome::Lost, executed, error), ended);
+            let end = local_end(entry.id.clone(), Outcome::Lost, executed, error);
+            entry.resolve(end, ended);
         }
     }
 
@@ -109,11 +110,11 @@ impl<W> Pending<W> {
     }
 
     /// Undoes [`remove`](Self::remove).
-    pub(super) fn put_back(&mut self, id: TaskId, entry: Box<Entry<W>>) {
+    pub(super) fn put_back(&mut self, entry: Box<Entry<W>>) {
         if entry.state != State::Unsent && self.is_connected {
             self.on_wire += 1;
         }
-        self.tasks.insert(id, entry);
+        self.tasks.add(entry);
     }
 
     /// Notes when a task ends by itself. Returns whether that is earlier than all others.

@@ -38,6 +38,7 @@ pub(in crate::client) struct Submission<W> {
 }
 
 pub(super) struct Entry<W> {
+    pub(super) id: TaskId,
     pub(super) task: EncodedTask,
     pub(super) body: Bytes,
     pub(super) deadline: Instant,

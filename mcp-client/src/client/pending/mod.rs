@@ -21,15 +21,13 @@
 mod ending;
 mod entry;
 mod parts;
+mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::collections::hash_map;
 use std::time::Instant;
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
 use mcp_proto::{
     Cancel, Deliver, ErrorCode, ErrorInfo, Executed, Message, Outcome, Resume, TaskId, TaskState,
 };
@@ -39,6 +37,7 @@ use super::incoming::Told;
 use crate::connection::Outbox;
 use crate::task::Delivered;
 use entry::{Entry, State};
+use table::Table;
 
 pub(crate) use ending::{local_end, whole};
 pub(super) use entry::Submission;
@@ -48,9 +47,7 @@ pub(super) type Ended<W> = (W, Delivered);
 
 /// The tasks without an outcome. `W` is who waits for one.
 pub(super) struct Pending<W> {
-    /// Apart from the table: one that comes lies where one has just ended, which the processor still has
-    /// in its caches.
-    tasks: HashMap<TaskId, Box<Entry<W>>, RandomState>,
+    tasks: Table<W>,
     /// No task ends by itself before this.
     earliest: Option<Instant>,
     /// Whether there is a connection on which tasks may be sent.
@@ -66,7 +63,7 @@ pub(super) struct Pending<W> {
 impl<W> Pending<W> {
     pub(super) fn new() -> Self {
         Self {
-            tasks: HashMap::default(),
+            tasks: Table::new(),
             earliest: None,
             is_accepting: false,
             is_connected: false,
@@ -96,35 +93,31 @@ impl<W> Pending<W> {
     ) -> bool {
         let Submission { id, task, body, deadline, not_before, waiter, .. } = submission;
         let Submission { is_idempotent, is_durable, incoming, outgoing, .. } = submission;
-        let vacant = match self.tasks.entry(id) {
-            hash_map::Entry::Vacant(vacant) => vacant,
-            hash_map::Entry::Occupied(mut occupied) => {
-                let entry = occupied.get_mut();
-                let is_in_parts = [&incoming, &entry.incoming].into_iter().any(Option::is_some)
-                    || [&outgoing, &entry.outgoing].into_iter().any(Option::is_some);
-                let is_less = is_durable && !entry.is_durable();
-                if !is_in_parts && !is_less && entry.is_same(&task, &body) {
-                    entry.interested += 1;
-                    entry.more_waiters.push(waiter);
+        if let Some(entry) = self.tasks.get_mut(&id) {
+            let is_in_parts = [&incoming, &entry.incoming].into_iter().any(Option::is_some)
+                || [&outgoing, &entry.outgoing].into_iter().any(Option::is_some);
+            let is_less = is_durable && !entry.is_durable();
+            if !is_in_parts && !is_less && entry.is_same(&task, &body) {
+                entry.interested += 1;
+                entry.more_waiters.push(waiter);
+            } else {
+                let message = if is_in_parts {
+                    "a task with this id is in flight, and what goes in parts has one sender and one \
+                     reader"
+                } else if is_less {
+                    "a task with this id is in flight, and is not durable: give this one an id of its \
+                     own"
                 } else {
-                    let message = if is_in_parts {
-                        "a task with this id is in flight, and what goes in parts has one sender and \
-                         one reader"
-                    } else if is_less {
-                        "a task with this id is in flight, and is not durable: give this one an id \
-                         of its own"
-                    } else {
-                        "another task with this id, and another action or body, is in flight: \
-                         give it an id of its own"
-                    };
-                    let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
-                    let id = occupied.key().clone();
-                    ended.push((waiter, local_end(id, Outcome::Rejected, Executed::No, error)));
-                }
-                return false;
+                    "another task with this id, and another action or body, is in flight: give it an \
+                     id of its own"
+                };
+                let error = ErrorInfo::new(ErrorCode::DuplicateMismatch, message);
+                ended.push((waiter, local_end(id, Outcome::Rejected, Executed::No, error)));
             }
-        };
-        let entry = vacant.insert(Box::new(Entry {
+            return false;
+        }
+        let entry = self.tasks.add(Box::new(Entry {
+            id,
             task,
             body,
             deadline,
@@ -207,8 +200,8 @@ impl<W> Pending<W> {
         self.is_connected = true;
         self.is_accepting = true;
         let mut all: Vec<_> = self.tasks.iter_mut().collect();
-        all.sort_unstable_by_key(|(_, entry)| entry.order);
-        for (id, entry) in all {
+        all.sort_unstable_by_key(|entry| entry.order);
+        for entry in all {
             match entry.state {
                 // Its time is up; the next time-out ends it.
                 State::Unsent if entry.deadline <= now => continue,
@@ -220,17 +213,17 @@ impl<W> Pending<W> {
                 State::Sent | State::Asked => {
                     if let Some(incoming) = &entry.incoming {
                         let Told { attempt, next_seq, limit_bytes } = incoming.resume();
-                        let task_id = id.clone();
+                        let task_id = entry.id.clone();
                         let resume = Resume { task_id, attempt, next_seq, limit_bytes };
                         out.push(&Message::Resume(resume), &Bytes::new());
                     }
                     if let Some(outgoing) = &mut entry.outgoing {
                         outgoing.interrupt();
                     }
-                    out.push(&Message::Fetch(id.clone()), &Bytes::new());
+                    out.push(&Message::Fetch(entry.id.clone()), &Bytes::new());
                     // After FETCH: a session that does not wait for a task can't cancel it.
                     if entry.is_cancelled {
-                        out.push(&Message::Cancel(Cancel::Task(id.clone())), &Bytes::new());
+                        out.push(&Message::Cancel(Cancel::Task(entry.id.clone())), &Bytes::new());
                     }
                     entry.state = State::Asked;
                 }
@@ -289,11 +282,10 @@ impl<W> Pending<W> {
             entry.resolve(whole(Delivered { deliver, body }), ended);
             return false;
         };
-        let id = deliver.task_id.clone();
         match incoming.end(Delivered { deliver, body }) {
             Some(delivered) => entry.resolve(delivered, ended),
             // Parts of its result are to come.
-            None => self.put_back(id, entry),
+            None => self.put_back(entry),
         }
         false
     }

@@ -74,7 +74,9 @@ pub(super) struct Routed {
 pub(super) struct Attempts {
     slots: usize,
     capacity: usize,
-    held: HashMap<AttemptId, Attempt, RandomState>,
+    /// Apart from the table: one that comes lies where another has just ended, which the processor still
+    /// has in its caches.
+    held: HashMap<AttemptId, Box<Attempt>, RandomState>,
     /// Attempts of `held` that wait for a slot, oldest first.
     waiting: VecDeque<Start>,
     /// Handlers that run and are not parked, those of abandoned attempts included.
@@ -244,7 +246,7 @@ impl Attempts {
         }
     }
 
-    fn remove_waiting(&mut self, id: AttemptId) -> Option<Attempt> {
+    fn remove_waiting(&mut self, id: AttemptId) -> Option<Box<Attempt>> {
         self.waiting.retain(|waiting| waiting.id != id);
         self.held.remove(&id)
     }
@@ -289,7 +291,7 @@ impl Attempts {
         let (line, deadline) = (job.line.clone(), job.deadline);
         let start = Start { id, handler, job };
         let parts = (stream_window_bytes > 0).then(|| Box::new(Parts::new(stream_window_bytes)));
-        let mut attempt = Attempt {
+        let mut attempt = Box::new(Attempt {
             line,
             deadline,
             arrived_at,
@@ -299,7 +301,7 @@ impl Attempts {
             signs: None,
             slot: Slot::Taken,
             has_parked: false,
-        };
+        });
         let is_startable = self.waiting.is_empty() && self.may_start() && now < deadline;
         if is_startable {
             attempt.started_at = Some(now);
@@ -326,8 +328,8 @@ impl Attempts {
             return self.held.len();
         }
         let counts =
-            |attempt: &&Attempt| attempt.ending != Some(Ending::Abandoned) && !attempt.has_parked;
-        self.held.values().filter(counts).count()
+            |attempt: &Attempt| attempt.ending != Some(Ending::Abandoned) && !attempt.has_parked;
+        self.held.values().filter(|attempt| counts(attempt)).count()
     }
 
     /// ROUTE with a body over the limit.
@@ -392,7 +394,7 @@ impl Attempts {
     /// Without a connection it is sent once there is one.
     pub(super) fn emit(&mut self, id: AttemptId, part: &mut Bytes, out: impl Outbox) -> Emitted {
         let mut out = self.connection.is_some().then_some(out);
-        match self.held.get_mut(&id) {
+        match self.held.get_mut(&id).map(|attempt| &mut **attempt) {
             Some(Attempt { parts: Some(parts), ending: None, .. }) => {
                 parts.emit(id, part, &mut out)
             }
@@ -403,9 +405,11 @@ impl Attempts {
     /// CREDIT.
     pub(super) fn credit(&mut self, id: AttemptId, next_seq: u32, limit_bytes: u64) {
         // Unknown: it is finished.
-        if let Some(Attempt { parts: Some(parts), line, .. }) = self.held.get_mut(&id) {
+        if let Some(attempt) = self.held.get_mut(&id)
+            && let Some(parts) = &mut attempt.parts
+        {
             parts.credit(next_seq, limit_bytes);
-            line.wake();
+            attempt.line.wake();
         }
     }
 

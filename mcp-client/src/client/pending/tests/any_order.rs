@@ -2,7 +2,7 @@
 //! one that may run only once is sent again only after the broker said that it did not take it. A
 //! durable one is not lost while it lives, and is cancelled only when it is told to be.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
@@ -61,7 +61,7 @@ proptest! {
         for op in ops {
             match op {
                 Op::Submit(t, kind) => {
-                    let is_new = !it.pending.tasks.contains_key(&id(&name(t)));
+                    let is_new = it.pending.tasks.get(&id(&name(t))).is_none();
                     if is_new {
                         open_sends.insert(name(t), (kind, 0));
                         cancelled.remove(&name(t));
@@ -122,7 +122,7 @@ proptest! {
                 let is_kept = lives.is_some_and(|(kind, _)| kind == Kind::Durable);
                 prop_assert!(!is_kept || outcome != Outcome::Lost, "durable, and lost");
             }
-            let on_wire = it.pending.tasks.values().filter(|it| it.state != State::Unsent);
+            let on_wire = it.pending.tasks.iter().filter(|it| it.state != State::Unsent);
             prop_assert_eq!(it.pending.on_wire(), if it.is_connected { on_wire.count() } else { 0 });
         }
         it.disconnect();
