@@ -32,8 +32,7 @@ pub(crate) enum Peer {
     #[value(name = "mcp-1452")]
     #[serde(rename = "mcp-1452")]
     Mcp1452,
-    /// This broker, with a worker that takes 60 tasks ahead beyond its slots, as the clients of NATS and
-    /// Redis do
+    /// This broker, with a worker that takes 60 tasks more than its slots; NATS's takes all that come
     McpPrefetch,
     /// NATS over plain TCP, with a queue group
     Nats,

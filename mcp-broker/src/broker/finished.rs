@@ -287,6 +287,27 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_go_a_few_at_a_time_and_the_others_are_found_however_many_there_were() {
+        const MAX: u64 = 300;
+        let mut it = Finished::new(MAX as usize, 1_000_000);
+        // Numbers of places are about to overflow.
+        it.rings[0].first = (1 << 31) - 2 * MAX;
+        for ended in 1..=4 * MAX {
+            keep(&mut it, &ended.to_string(), Outcome::Ok, ended, 10);
+            let kept = newest(&it, None);
+            let least = ended.min(MAX - MAX / 100) as usize;
+            assert!((least..=MAX as usize).contains(&kept.len()), "{} of {ended}", kept.len());
+            assert!(kept.iter().rev().copied().eq(ended + 1 - kept.len() as u64..=ended));
+        }
+        let oldest = 4 * MAX + 1 - newest(&it, None).len() as u64;
+        for ended in 1..=4 * MAX {
+            let is_kept = ended >= oldest;
+            assert_eq!(find(&it, &ended.to_string()), is_kept.then_some(ended));
+        }
+        assert_eq!(it.names.len(), newest(&it, None).len());
+    }
+
+    #[test]
     fn neither_kind_pushes_the_other_out_of_its_half() {
         let mut it = Finished::new(4, 1_000_000);
         for ended in 1..=4 {
