@@ -141,8 +141,8 @@ impl Task {
         }
     }
 
-    fn from_fields(whole: &Bytes, it: Fields<'_>) -> Result<Self, InvalidMessage> {
-        let head = TaskHead::from_fields(whole.len(), &it)?;
+    fn from_fields(whole: &Bytes, it: &Fields<'_>) -> Result<Self, InvalidMessage> {
+        let head = TaskHead::from_fields(whole.len(), it)?;
         let at = In { kind: MessageKind::Send, task_id: Some(&head.id) };
         let extras = head.extras.map_or_else(TaskExtras::default, |extras| *extras);
         // Checked with the head.
@@ -393,9 +393,10 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// In place: it is large, and returned it would be moved.
     #[inline(always)]
-    fn read(task: &'a [u8]) -> Result<Self, WireError> {
-        let mut it = Self::default();
+    fn read(&mut self, task: &'a [u8]) -> Result<(), WireError> {
+        let it = self;
         let mut fields = Reader(task);
         while let Some(field) = fields.next()? {
             match field.number {
@@ -421,7 +422,7 @@ impl<'a> Fields<'a> {
                 _ => {}
             }
         }
-        Ok(it)
+        Ok(())
     }
 }
 
@@ -448,7 +449,9 @@ impl EncodedTask {
     /// # Errors
     /// The first field that is missing or wrong.
     pub fn decode(&self) -> Result<Task, InvalidMessage> {
-        Task::from_fields(&self.0, fields(&self.0)?)
+        let mut it = Fields::default();
+        it.read(&self.0).map_err(malformed)?;
+        Task::from_fields(&self.0, &it)
     }
 
     /// Checks all of it, and parses what a broker needs.
@@ -461,15 +464,16 @@ impl EncodedTask {
     }
 }
 
-#[inline(always)]
-fn fields(task: &[u8]) -> Result<Fields<'_>, InvalidMessage> {
-    Fields::read(task).map_err(|error| In::new(MessageKind::Send).invalid("task", error))
+fn malformed(error: WireError) -> InvalidMessage {
+    In::new(MessageKind::Send).invalid("task", error)
 }
 
 /// As [`EncodedTask::head`].
 #[inline]
 pub(crate) fn head(task: &[u8]) -> Result<TaskHead<'_>, InvalidMessage> {
-    TaskHead::from_fields(task.len(), &fields(task)?)
+    let mut it = Fields::default();
+    it.read(task).map_err(malformed)?;
+    TaskHead::from_fields(task.len(), &it)
 }
 
 /// Appends a task that asks for another action, and is the same otherwise: also what is not known
