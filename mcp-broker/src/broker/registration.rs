@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use mcp_proto::{ActionName, AttemptId, ErrorCode, Readiness, RoutesReceived, WorkerHello};
+use smallvec::SmallVec;
 
 use super::balancer::Seat;
 use super::hash::fnv1a;
@@ -11,7 +12,7 @@ use super::health::Health;
 use super::identities::IdentityKey;
 use super::peers::Refusal;
 use super::permissions::RoleNames;
-use super::registry::{Agent, AgentKey, Membership, Presence};
+use super::registry::{Agent, AgentKey, Membership, Memberships, Presence};
 use super::sessions::SessionKey;
 use super::{ConnectionId, Core, Event, Mono, Now, shadow};
 
@@ -69,9 +70,9 @@ impl Core {
             connection: Some(connection),
             registered: now.mono,
             connected: now.mono,
-            serves: Vec::new(),
+            serves: Memberships::new(),
             next_action: 0,
-            attempts: Vec::new(),
+            attempts: SmallVec::new(),
             parked: 0,
             attempts_bytes: 0,
             routes: 0,
@@ -100,7 +101,7 @@ impl Core {
         let labels = Arc::new(hello.labels);
         let seed = fnv1a(hello.agent_id.as_str().as_bytes(), 0);
         let seat = Seat { slots: hello.slots, weight: hello.weight, seed };
-        let mut serves = Vec::with_capacity(hello.actions.len());
+        let mut serves = Memberships::with_capacity(hello.actions.len());
         for action in &hello.actions {
             let health = match before.iter().position(|(served, _)| served == action) {
                 Some(index) => before.swap_remove(index).1,

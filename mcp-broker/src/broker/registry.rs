@@ -18,6 +18,7 @@ use bytestring::ByteString;
 use foldhash::fast::FixedState;
 use mcp_proto::limits::MAX_AGENT_ATTEMPTS;
 use mcp_proto::{AgentId, InstanceId, Labels, NodeId, Readiness};
+use smallvec::SmallVec;
 
 use super::balancer::{Load, Member};
 use super::hash::fnv1a;
@@ -58,11 +59,11 @@ pub(super) struct Agent {
     /// When this process registered first, and when on its present connection.
     pub(super) registered: Mono,
     pub(super) connected: Mono,
-    pub(super) serves: Vec<Membership>,
+    pub(super) serves: Memberships,
     /// Where the next look for a waiting task begins, so that its actions share it fairly.
     pub(super) next_action: usize,
-    /// The attempts that it has.
-    pub(super) attempts: Vec<AttemptKey>,
+    /// The attempts that it has; a few lie with it.
+    pub(super) attempts: SmallVec<[AttemptKey; 4]>,
     /// How many of them are parked; the others are charged to it.
     pub(super) parked: u32,
     /// What it was sent for those whose tasks are not over.
@@ -94,6 +95,10 @@ pub(super) struct Membership {
     pub(super) pool: PoolKey,
     pub(super) member: Member,
 }
+
+/// The actions that a worker serves, mostly one or two, which lie with it: with thousands of workers
+/// nothing of the one that is next is in the processor's caches.
+pub(super) type Memberships = SmallVec<[Membership; 2]>;
 
 impl Presence {
     /// Its name in JSON.
