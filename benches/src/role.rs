@@ -29,7 +29,7 @@ pub(crate) enum Role {
     /// Holds so many connections, so many being opened at once. Says how long opening them took, s.
     Holder { target: Target, held: Held, count: u32, concurrency: u32 },
     /// Echoes tasks. Says `null`.
-    Worker { target: Target, slots: u32 },
+    Worker { target: Target, slots: u32, prefetch: u32 },
     /// Gives out results in parts. Says `null`.
     PartsWorker { target: Target, slots: u32 },
     /// Reads results in parts. Says a number, see [`Reading`].
@@ -74,7 +74,9 @@ async fn act(role: Role) -> Result<()> {
         Role::Holder { target, held, count, concurrency } => {
             fleet::hold(target, held, count, concurrency, |secs| say(&secs)).await
         }
-        Role::Worker { target, slots } => peers::work(target, slots, || say(&())).await,
+        Role::Worker { target, slots, prefetch } => {
+            peers::work(target, slots, prefetch, || say(&())).await
+        }
         Role::PartsWorker { target, slots } => streams::work(target, slots, || say(&())).await,
         Role::PartsReader { target, reading } => {
             streams::read(target, reading, |number| say(&number)).await

@@ -33,7 +33,8 @@ pub(super) struct Outcome {
 pub(super) fn measure(attack: Attack, options: &Options) -> Result<Outcome> {
     let mut broker = Process::of(&Role::Broker(BrokerSettings::default()))?;
     let target: Target = broker.hear()?;
-    let mut worker = Process::of(&Role::Worker { target: target.clone(), slots: SLOTS })?;
+    let mut worker =
+        Process::of(&Role::Worker { target: target.clone(), slots: SLOTS, prefetch: 0 })?;
     worker.hear::<()>()?;
     let load = |measured| Load {
         mode: Mode::Open { rate: f64::from(options.rate) },

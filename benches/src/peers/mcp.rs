@@ -26,8 +26,6 @@ pub(crate) struct BrokerSettings {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) rules: ActionRules,
     pub(crate) listen: Option<SocketAddr>,
-    /// Of its worker.
-    pub(crate) prefetch: u32,
 }
 
 /// Runs a broker with the default configuration but for `settings`, as `mcp-broker serve` does: on
@@ -36,7 +34,7 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
     let mut config = Config::default();
     config.listen.set_port(0);
     config.listen = settings.listen.unwrap_or(config.listen);
-    let (is_durable, prefetch) = (settings.state_dir.is_some(), settings.prefetch);
+    let is_durable = settings.state_dir.is_some();
     config.state_dir = settings.state_dir;
     // The same one when it is started again.
     config.tls.dev = is_durable;
@@ -52,7 +50,7 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
     let broker = Broker::builder().config(config).start().await?;
     let ca_pem = broker.ca_pem().context("a certificate of its own")?.to_owned();
     let admin = broker.admin_addr().context("its admin listener")?;
-    ready(Target::Mcp { address: broker.local_addr(), ca_pem, admin, is_durable, prefetch });
+    ready(Target::Mcp { address: broker.local_addr(), ca_pem, admin, is_durable });
     broker.failed().await;
     anyhow::bail!("the broker failed")
 }
@@ -60,7 +58,8 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
 pub(super) async fn work(
     address: SocketAddr,
     ca_pem: &str,
-    (slots, prefetch): (u32, u32),
+    slots: u32,
+    prefetch: u32,
     ready: impl FnOnce(),
 ) -> Result<()> {
     let echo = |job: Job| async move { Ok::<_, HandlerError>(job.body) };

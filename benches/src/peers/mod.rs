@@ -103,13 +103,12 @@ impl fmt::Display for Peer {
 /// Where a running server is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Target {
-    /// And where it tells its metrics, and how it is to be used.
+    /// And where it tells its metrics.
     Mcp {
         address: SocketAddr,
         ca_pem: String,
         admin: SocketAddr,
         is_durable: bool,
-        prefetch: u32,
     },
     Nats {
         address: SocketAddr,
@@ -135,11 +134,16 @@ pub(crate) enum Target {
 }
 
 /// Serves tasks of the server at `target` until the process ends; calls `ready` when it is known
-/// there.
-pub(crate) async fn work(target: Target, slots: u32, ready: impl FnOnce()) -> Result<()> {
+/// there. Of this broker's, takes `prefetch` more than it has slots.
+pub(crate) async fn work(
+    target: Target,
+    slots: u32,
+    prefetch: u32,
+    ready: impl FnOnce(),
+) -> Result<()> {
     match target {
-        Target::Mcp { address, ca_pem, prefetch, .. } => {
-            mcp::work(address, &ca_pem, (slots, prefetch), ready).await
+        Target::Mcp { address, ca_pem, .. } => {
+            mcp::work(address, &ca_pem, slots, prefetch, ready).await
         }
         Target::Nats { address, ca_file } => nats::work(address, ca_file, slots, ready).await,
         Target::JetStream { address, is_synced } => {

@@ -56,7 +56,8 @@ pub(super) struct Outcome {
 pub(super) fn measure(case: &Case, rate: f64) -> Result<Outcome> {
     let mut broker = Process::of(&Role::Broker(BrokerSettings::default()))?;
     let target: Target = broker.hear()?;
-    let mut worker = Process::of(&Role::Worker { target: target.clone(), slots: SLOTS })?;
+    let mut worker =
+        Process::of(&Role::Worker { target: target.clone(), slots: SLOTS, prefetch: 0 })?;
     worker.hear::<()>()?;
     let mut parts = Process::of(&Role::PartsWorker { target: target.clone(), slots: SLOTS })?;
     parts.hear::<()>()?;

@@ -93,6 +93,7 @@ impl Driver {
         {
             *roles = Hello::roles(hello);
         }
+        self.core.foresee(std::slice::from_ref(&incoming));
         self.core.handle_incoming(self.now, from, incoming);
         self.timeouts = 0;
     }

@@ -166,6 +166,7 @@ impl Fixture {
     }
 
     pub(crate) fn give_incoming(&mut self, from: ConnectionId, incoming: Incoming) {
+        self.core.foresee(std::slice::from_ref(&incoming));
         self.core.handle_incoming(self.now, from, incoming);
         self.collect();
     }

@@ -156,7 +156,9 @@ impl Broker {
             Item::Frame(frame) => {
                 world.log(|| format!("broker <- {peer:?} #{link}: {}", words(&frame)));
                 look_at(&frame, link, peer, now, world);
-                core.handle_incoming(now, id, Incoming::Frame(frame));
+                let incoming = Incoming::Frame(frame);
+                core.foresee(std::slice::from_ref(&incoming));
+                core.handle_incoming(now, id, incoming);
             }
             Item::Close(code) => {
                 world.log(|| format!("broker <- {peer:?} #{link}: closed with {code:?}"));

@@ -132,14 +132,11 @@ impl Servers {
         let path = dir.path();
         let broker = |settings| of_role(&Role::Broker(settings));
         let (server, target) = match peer {
-            Peer::Mcp => broker(BrokerSettings::default())?,
+            Peer::Mcp | Peer::McpPrefetch => broker(BrokerSettings::default())?,
             Peer::Mcp1452 => broker(BrokerSettings {
                 max_udp_payload_bytes: peer.mtu(),
                 ..BrokerSettings::default()
             })?,
-            Peer::McpPrefetch => {
-                broker(BrokerSettings { prefetch: mcp::PREFETCH, ..BrokerSettings::default() })?
-            }
             Peer::McpDurable => broker(BrokerSettings {
                 state_dir: Some(path.to_owned()),
                 ..BrokerSettings::default()
@@ -157,7 +154,9 @@ impl Servers {
         let worker = match peer {
             Peer::Grpc => None,
             _ => {
-                let mut worker = Process::of(&Role::Worker { target: target.clone(), slots })?;
+                let prefetch = if peer == Peer::McpPrefetch { mcp::PREFETCH } else { 0 };
+                let worker = Role::Worker { target: target.clone(), slots, prefetch };
+                let mut worker = Process::of(&worker)?;
                 worker.hear::<()>()?;
                 Some(worker)
             }
