@@ -14,8 +14,8 @@ const BEGIN: &str = "<!-- keys: written by mcp-broker/tests/configuration.rs -->
 const END: &str = "<!-- end of keys -->\n";
 
 /// Units, by the ends of names.
-const UNITS: [(&str, &str); 4] =
-    [("_ms", "ms"), ("_bytes", "bytes"), ("_percent", "%"), ("per_s", "1/s")];
+const UNITS: [(&str, &str); 5] =
+    [("_ms", "ms"), ("_us", "µs"), ("_bytes", "bytes"), ("_percent", "%"), ("per_s", "1/s")];
 
 fn row(key: &Key, name: &str) -> String {
     let unit = UNITS.iter().find(|(end, _)| name.ends_with(end)).map_or("", |it| it.1);

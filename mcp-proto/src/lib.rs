@@ -10,6 +10,8 @@
 //! * [`json`]: the JSON form of a task,
 //! * `lane` and `transport` (feature `quic`): frames over a QUIC stream.
 
+#[cfg(feature = "quic")]
+pub mod busy_poll;
 pub mod codec;
 mod encoded;
 pub mod error;

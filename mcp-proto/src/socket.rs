@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
 
+use crate::busy_poll::BusyPoll;
+
 /// The most that the kernel takes, or gives, in one call: what an IPv4 packet has room for.
 const MOST_BYTES_A_CALL: usize = 65_507;
 
@@ -30,12 +32,15 @@ const ATTEMPTS: usize = 2;
 ///
 /// QUIC gives up to ten packets at a time, which can be more than one call takes.
 ///
+/// `busy_poll` hears of packets that come, on Linux.
+///
 /// # Errors
 /// As of [`Runtime::wrap_udp_socket`].
 pub fn quic_socket(
     socket: UdpSocket,
     max_udp_payload_bytes: u16,
     runtime: &dyn Runtime,
+    busy_poll: Option<Arc<BusyPoll>>,
 ) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     let sending = socket.try_clone()?;
     let inner = runtime.wrap_udp_socket(socket)?;
@@ -46,7 +51,7 @@ pub fn quic_socket(
     if cfg!(not(target_os = "linux")) {
         return Ok(inner);
     }
-    Ok(Arc::new(Watched { inner, sending, state, max_udp_payload_bytes }))
+    Ok(Arc::new(Watched { inner, sending, state, max_udp_payload_bytes, busy_poll }))
 }
 
 #[derive(Debug)]
@@ -56,6 +61,7 @@ struct Watched {
     sending: UdpSocket,
     state: UdpSocketState,
     max_udp_payload_bytes: u16,
+    busy_poll: Option<Arc<BusyPoll>>,
 }
 
 impl Watched {
@@ -97,7 +103,11 @@ impl AsyncUdpSocket for Watched {
         buffers: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(cx, buffers, meta)
+        let received = self.inner.poll_recv(cx, buffers, meta);
+        if let (Some(busy_poll), Poll::Ready(Ok(_))) = (&self.busy_poll, &received) {
+            busy_poll.note();
+        }
+        received
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -131,7 +141,8 @@ mod tests {
         let (socket, peer) = (any(), any());
         let gone = any().local_addr().unwrap();
         let _reports = Unreachable::watch(&socket).unwrap();
-        let socket = quic_socket(socket, MAX_UDP_PAYLOAD_BYTES, &quinn::TokioRuntime).unwrap();
+        let socket =
+            quic_socket(socket, MAX_UDP_PAYLOAD_BYTES, &quinn::TokioRuntime, None).unwrap();
         let send = |destination, contents: &[u8]| {
             let transmit =
                 Transmit { destination, ecn: None, contents, segment_size: None, src_ip: None };
@@ -152,7 +163,8 @@ mod tests {
         let any = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let (socket, peer) = (any(), any());
         let destination = peer.local_addr().unwrap();
-        let socket = quic_socket(socket, MAX_UDP_PAYLOAD_BYTES, &quinn::TokioRuntime).unwrap();
+        let socket =
+            quic_socket(socket, MAX_UDP_PAYLOAD_BYTES, &quinn::TokioRuntime, None).unwrap();
         let segment = usize::from(MAX_UDP_PAYLOAD_BYTES);
         // Those before the last are full, as QUIC makes them.
         let contents: Vec<u8> =

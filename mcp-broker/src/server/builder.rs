@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mcp_proto::NodeId;
 use serde_json::json;
@@ -215,6 +216,7 @@ impl Builder {
             auth.clone(),
         );
         shared.telemetry = telemetry;
+        shared.busy_poll = quic.busy_poll.clone();
         let shared = Arc::new(shared);
         shared.hold(&mut Outbox::default(), |core, now| core.set_policy(now, policy));
         let orders = state.as_deref().map(orders::read).transpose()?.unwrap_or_default();
@@ -232,6 +234,7 @@ impl Builder {
             parts.push(Box::new(LogLevel(prepare)));
         }
         let entrance = Entrance::new(&config);
+        let busy_poll = Duration::from_micros(config.busy_poll_us);
         let reloader = Arc::new(Reloader {
             shared: shared.clone(),
             layers,
@@ -254,7 +257,7 @@ impl Builder {
             reloader: reloader.clone(),
             state,
         };
-        spawn_tasks(&running, quic, entrance);
+        spawn_tasks(&running, quic, entrance, busy_poll);
         if let Some(state) = &running.state {
             let (shared, stop) = (running.shared.clone(), running.stop.clone());
             running.tasks.spawn(orders::run(shared, state.clone(), orders, stop));
@@ -339,7 +342,7 @@ fn restore(shared: &Shared, records: Vec<Record>, unwritable: Option<String>) {
     });
 }
 
-fn spawn_tasks(running: &Running, quic: QuicServer, entrance: Entrance) {
+fn spawn_tasks(running: &Running, quic: QuicServer, entrance: Entrance, busy_poll: Duration) {
     let listener = Listener {
         quic: quic.clone(),
         shared: running.shared.clone(),
@@ -348,6 +351,13 @@ fn spawn_tasks(running: &Running, quic: QuicServer, entrance: Entrance) {
         stop: running.stop_accepting.clone(),
     };
     running.tasks.spawn(listener.run());
+
+    if !busy_poll.is_zero() {
+        let (stop, shared) = (running.stop.clone(), running.shared.clone());
+        running.tasks.spawn(async move {
+            stop.run_until_cancelled(shared.busy_poll.run(busy_poll)).await;
+        });
+    }
 
     let (stop, reloader) = (running.stop.clone(), running.reloader.clone());
     if reloader.layers.is_some() {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mcp_proto::ErrorCode;
+use mcp_proto::busy_poll::BusyPoll;
 use mcp_proto::path::Path;
 use mcp_proto::socket::quic_socket;
 use mcp_proto::transport::transport_config;
@@ -35,6 +36,7 @@ pub(super) struct QuicServer {
     endpoint: Endpoint,
     /// What holds for peers on this machine; the endpoint has what holds for others.
     local: Arc<Mutex<Arc<ServerConfig>>>,
+    pub(super) busy_poll: Arc<BusyPoll>,
 }
 
 impl QuicServer {
@@ -56,14 +58,17 @@ impl QuicServer {
             tracing::debug!(%error, "lost workers are noticed by their silence only");
         }
         let runtime = Arc::new(TrackedRuntime(drivers));
+        let busy_poll = Arc::new(BusyPoll::default());
+        let most = transport.max_udp_payload_bytes;
         let socket =
-            quic_socket(socket, transport.max_udp_payload_bytes, &*runtime).map_err(failed)?;
-        let settings = reset_key.endpoint_config(transport.max_udp_payload_bytes);
+            quic_socket(socket, most, &*runtime, Some(busy_poll.clone())).map_err(failed)?;
+        let settings = reset_key.endpoint_config(most);
         let config = server_config(crypto, transport, Path::Network);
         let endpoint = Endpoint::new_with_abstract_socket(settings, Some(config), socket, runtime)
             .map_err(failed)?;
         let local = Arc::new(server_config(crypto, transport, Path::Local));
-        Ok((Self { endpoint, local: Arc::new(Mutex::new(local)) }, reports.ok()))
+        let local = Arc::new(Mutex::new(local));
+        Ok((Self { endpoint, local, busy_poll }, reports.ok()))
     }
 
     /// # Errors

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use mcp_proto::Message;
+use mcp_proto::busy_poll::BusyPoll;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) reloads: reload::Gauges,
     /// Off, when nobody says otherwise.
     pub(super) telemetry: Telemetry,
+    /// Of the socket.
+    pub(super) busy_poll: Arc<BusyPoll>,
     log: Log,
 }
 
@@ -114,6 +117,7 @@ impl Shared {
             refused: Refused::default(),
             reloads: reload::Gauges::started(),
             telemetry: Telemetry::default(),
+            busy_poll: Arc::default(),
             log: Log::default(),
         }
     }

@@ -187,6 +187,21 @@ async fn the_metrics_are_well_formed_and_move_with_a_task() {
     assert!(before.keys().all(|series| after.contains_key(series)), "series come, and stay");
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn it_waits_awake_for_packets_unless_it_may_not() {
+    for (busy_poll_us, waits) in [(1_000, true), (0, false)] {
+        let broker = broker(|config| {
+            config.admin = Some("0".parse().unwrap());
+            config.busy_poll_us = busy_poll_us;
+        });
+        let broker = broker.await;
+        RawPeer::worker(&broker, "w", "a", 1).await;
+        let waited = metrics(broker.admin_addr().unwrap()).await["mcp_busy_poll_seconds_total"];
+        assert_eq!(waited > 0.0, waits, "{waited} s");
+    }
+}
+
 #[tokio::test]
 async fn a_task_that_was_put_off_joined_and_tried_again_is_seen_in_the_metrics() {
     let (broker, address) = admin_broker().await;

@@ -178,11 +178,11 @@ impl Dialer {
         };
         let unusable = |error: std::io::Error| ConnectError::Socket { problem: error.to_string() };
         let socket = UdpSocket::bind(any).map_err(unusable)?;
-        let config = transport::endpoint_config(transport::MAX_UDP_PAYLOAD_BYTES);
+        let most = transport::MAX_UDP_PAYLOAD_BYTES;
+        let config = transport::endpoint_config(most);
         let runtime = Arc::new(quinn::TokioRuntime);
         let reports = Reports::watch(&socket);
-        let socket =
-            quic_socket(socket, transport::MAX_UDP_PAYLOAD_BYTES, &*runtime).map_err(unusable)?;
+        let socket = quic_socket(socket, most, &*runtime, None).map_err(unusable)?;
         let endpoint = quinn::Endpoint::new_with_abstract_socket(config, None, socket, runtime)
             .map_err(unusable)?;
         Ok(slot.insert(Socket { endpoint, reports }).clone())

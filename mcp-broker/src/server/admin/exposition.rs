@@ -4,6 +4,7 @@ mod experiments;
 mod process;
 
 use std::fmt;
+use std::time::Duration;
 
 use mcp_telemetry::Exported;
 use prometheus_client::collector::Collector;
@@ -102,6 +103,8 @@ pub(super) struct ServerFigures {
     /// Connections that were refused, by the key of the limit.
     pub(super) refused: [(&'static str, u64); Refusal::ALL.len()],
     pub(super) reloads: reload::Figures,
+    /// Waited awake for packets.
+    pub(super) busy_poll: Duration,
 }
 
 impl Collector for ServerFigures {
@@ -110,6 +113,9 @@ impl Collector for ServerFigures {
         let help = "Connections refused at a limit, by its key";
         let refused = self.refused.iter().map(|(limit, count)| ([("limit", *limit)], *count));
         to.counters("connections_refused", help, refused)?;
+        let help = "Waited awake for packets: time that the processor would be idle, but for other threads";
+        to.0.encode_descriptor("busy_poll", help, Some(&Unit::Seconds), MetricType::Counter)?
+            .encode_counter::<NoLabelSet, _, f64>(&self.busy_poll.as_secs_f64(), None)?;
         let it = &self.reloads;
         let help = "Configurations that were loaded while the broker ran, by what became of them";
         let by_outcome = [("taken", it.taken), ("refused", it.refused)];

@@ -124,8 +124,11 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Answer {
     let audit = shared.audit.is_on().then(|| shared.audit.figures());
     let exported = shared.telemetry.exported();
     let auth = shared.auth.figures();
-    let server =
-        ServerFigures { refused: shared.refused.counts(), reloads: shared.reloads.figures() };
+    let server = ServerFigures {
+        refused: shared.refused.counts(),
+        reloads: shared.reloads.figures(),
+        busy_poll: shared.busy_poll.waited(),
+    };
     // Up to some milliseconds for many actions, in which the runtime has other things to do.
     let encode = move || exposition::encode(metrics, journal, audit, auth, server, exported);
     let text = tokio::task::spawn_blocking(encode).await;

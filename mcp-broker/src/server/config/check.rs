@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use super::{Config, ConfigError};
 
+/// Whoever sleeps no longer than this between packets anyway has no use for waking sooner.
+const MAX_BUSY_POLL_US: u64 = 1_000;
+
 impl Config {
     /// Checks every value by itself and against the others.
     ///
@@ -11,6 +14,7 @@ impl Config {
     /// The first value that is not allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
         at_least("threads", self.threads, 1)?;
+        within("busy_poll_us", self.busy_poll_us, 0..=MAX_BUSY_POLL_US)?;
         self.console.check(self.admin)?;
         self.limits.check()?;
         self.timing.check()?;
@@ -60,6 +64,7 @@ mod tests {
     #[test]
     fn a_value_that_is_not_allowed_is_named() {
         for (text, expected) in [
+            ("busy_poll_us = 1001", "busy_poll_us is 1001; allowed are 0 to 1000"),
             ("threads = 0", "threads is 0; it must be at least 1"),
             ("admin = '0.0.0.0:1'", "admin is 0.0.0.0:1, which other machines reach"),
             ("[limits]\nmax_body_bytes = 65537", "limits.max_body_bytes is 65537; allowed are 0"),
