@@ -14,11 +14,11 @@
 //! ```
 //!
 //! That is what the `haltpoll` governor of Linux does for a guest's processor. Packets that come now and
-//! then cost next to nothing: nine times of waiting in vain, then none for [`PAUSE`].
+//! then cost next to nothing: nine times of waiting in vain, then none for 100 ms.
 //!
 //! Each turn of waiting lets the runtime's other tasks run, and other threads of the machine
-//! ([`std::thread::yield_now`]). Where one of these computes, it keeps the processor until its slice
-//! ends, which a thread that slept would not have had to await.
+//! ([`std::thread::yield_now`]). One of these that computes keeps the processor until its slice ends,
+//! and would have been interrupted for a thread that wakes up: so when that has happened, it is off, too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -36,8 +36,8 @@ const ENOUGH: u32 = Rewards::REMEMBERED / 2;
 /// that Linux gives (3 ms), longer than what peers do on receiving packets.
 const TAKEN: Duration = Duration::from_millis(1);
 
-/// How long it is off when it did not pay, until it is tried again: then the tries cost less than a
-/// hundredth of a processor, at 100 µs each.
+/// How long it is off until it is tried again: nine times of 100 µs in vain are then less than a hundredth
+/// of a processor.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Waits awake for the packets of a [socket](crate::socket::quic_socket).

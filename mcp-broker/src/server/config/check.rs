@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Config, ConfigError};
 
-/// Whoever sleeps no longer than this between packets anyway has no use for waking sooner.
+/// To wake a thread takes less than a tenth of it.
 const MAX_BUSY_POLL_US: u64 = 1_000;
 
 impl Config {
