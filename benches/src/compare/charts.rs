@@ -135,7 +135,7 @@ fn curve_panel(title: String, records: &[Record], peers: &[Peer], cell: &Cell) -
 fn style(peer: Peer, has_markers: bool) -> Style {
     let index = match peer {
         Peer::Mcp | Peer::McpDurable => 0,
-        Peer::Mcp1452 | Peer::McpPrefetch => 1,
+        Peer::Mcp1452 | Peer::McpPrefetch | Peer::McpNoBusyPoll => 1,
         Peer::Nats | Peer::NatsJsSync => 2,
         Peer::NatsTls | Peer::NatsJs => 3,
         Peer::Redis | Peer::RedisStreamsSync => 4,

@@ -22,6 +22,7 @@ pub(crate) const PREFETCH: u32 = 60;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct BrokerSettings {
     pub(crate) max_udp_payload_bytes: Option<u16>,
+    pub(crate) busy_poll_us: Option<u64>,
     /// Where its journal lies; tasks are durable then.
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) rules: ActionRules,
@@ -47,6 +48,7 @@ pub(crate) async fn serve(settings: BrokerSettings, ready: impl FnOnce(Target)) 
     if let Some(bytes) = settings.max_udp_payload_bytes {
         config.limits.max_udp_payload_bytes = bytes;
     }
+    config.busy_poll_us = settings.busy_poll_us.unwrap_or(config.busy_poll_us);
     let broker = Broker::builder().config(config).start().await?;
     let ca_pem = broker.ca_pem().context("a certificate of its own")?.to_owned();
     let admin = broker.admin_addr().context("its admin listener")?;

@@ -34,6 +34,8 @@ pub(crate) enum Peer {
     Mcp1452,
     /// This broker, with a worker that takes 60 tasks more than its slots; NATS's takes all that come
     McpPrefetch,
+    /// This broker, whose thread sleeps whenever nothing is to be done
+    McpNoBusyPoll,
     /// NATS over plain TCP, with a queue group
     Nats,
     /// NATS over TLS
@@ -59,7 +61,8 @@ pub(crate) enum Peer {
 impl Peer {
     /// Whether it is what the others are compared with.
     pub(crate) fn is_ours(self) -> bool {
-        matches!(self, Peer::Mcp | Peer::Mcp1452 | Peer::McpPrefetch | Peer::McpDurable)
+        use Peer::{Mcp, Mcp1452, McpDurable, McpNoBusyPoll, McpPrefetch};
+        matches!(self, Mcp | Mcp1452 | McpPrefetch | McpNoBusyPoll | McpDurable)
     }
 
     pub(crate) fn is_tls(self) -> bool {
@@ -69,11 +72,8 @@ impl Peer {
     /// Largest UDP payload, where it has one.
     pub(crate) fn mtu(self) -> Option<u16> {
         match self {
-            Peer::Mcp | Peer::McpPrefetch | Peer::McpDurable => {
-                Some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES)
-            }
             Peer::Mcp1452 => Some(mcp::NETWORK_UDP_PAYLOAD_BYTES),
-            _ => None,
+            _ => self.is_ours().then_some(mcp_proto::transport::MAX_UDP_PAYLOAD_BYTES),
         }
     }
 
@@ -85,7 +85,7 @@ impl Peer {
             }
             Peer::NatsJs => Some("written, synced every 2 minutes"),
             Peer::RedisStreams => Some("written, synced every second"),
-            Peer::Mcp | Peer::Mcp1452 | Peer::McpPrefetch => None,
+            Peer::Mcp | Peer::Mcp1452 | Peer::McpPrefetch | Peer::McpNoBusyPoll => None,
             Peer::Nats | Peer::NatsTls | Peer::Redis | Peer::Grpc => None,
         }
     }

@@ -58,9 +58,11 @@ impl Servers {
         let mut versions = HashMap::new();
         for peer in options.peers() {
             let version = match peer {
-                Peer::Mcp | Peer::Mcp1452 | Peer::McpPrefetch | Peer::McpDurable => {
-                    Ok(env!("CARGO_PKG_VERSION").to_owned())
-                }
+                Peer::Mcp
+                | Peer::Mcp1452
+                | Peer::McpPrefetch
+                | Peer::McpNoBusyPoll
+                | Peer::McpDurable => Ok(env!("CARGO_PKG_VERSION").to_owned()),
                 Peer::Nats | Peer::NatsTls | Peer::NatsJsSync | Peer::NatsJs => {
                     version(&nats).ok_or_else(|| nats::HOW_TO_GET.to_owned())
                 }
@@ -137,6 +139,9 @@ impl Servers {
                 max_udp_payload_bytes: peer.mtu(),
                 ..BrokerSettings::default()
             })?,
+            Peer::McpNoBusyPoll => {
+                broker(BrokerSettings { busy_poll_us: Some(0), ..BrokerSettings::default() })?
+            }
             Peer::McpDurable => broker(BrokerSettings {
                 state_dir: Some(path.to_owned()),
                 ..BrokerSettings::default()
