@@ -92,7 +92,7 @@ pub struct Config {
     /// How long the broker waits awake for the next packets, in microseconds, before its thread sleeps; 0
     /// for never, 1,000 at most. It does so only while that mostly pays: tasks that follow one another
     /// closely are faster, and the broker's thread is busier meanwhile. Default: 100, as waking a thread
-    /// takes some tens of them. Linux only.
+    /// takes some tens of them. On Linux, and a runtime of one thread, only.
     #[schemars(extend("x-restart" = true))]
     pub busy_poll_us: u64,
     /// The certificate.
