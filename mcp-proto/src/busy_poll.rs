@@ -37,6 +37,10 @@ const ENOUGH: u32 = Rewards::REMEMBERED / 2;
 /// slice, 1.4 ms with two processors and more with more; what peers do on receiving packets takes less.
 const TAKEN: Duration = Duration::from_millis(1);
 
+/// Work that took so many times as long as may be waited makes little of waking up; and packets that
+/// come meanwhile are cheaper together. It counts as waited in vain.
+const LONG_WORK: u32 = 3;
+
 /// How long it is off until it is tried again: nine times of 100 µs in vain are then less than a hundredth
 /// of a processor.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -74,10 +78,15 @@ impl BusyPoll {
 
     async fn poll_while_it_pays(&self, most: Duration) {
         let mut rewards = Rewards::default();
+        let mut awake_since = Instant::now();
         while rewards.are_enough() {
             self.settle().await;
             let began = Instant::now();
-            let waited = self.wait_awake(began, most).await;
+            let waited = if began - awake_since > most * LONG_WORK {
+                Waited::InVain
+            } else {
+                self.wait_awake(began, most).await
+            };
             self.waited_ns.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
             match waited {
                 Waited::Came => rewards.note(true),
@@ -87,6 +96,7 @@ impl BusyPoll {
                 }
                 Waited::Taken => return,
             }
+            awake_since = Instant::now();
         }
     }
 
