@@ -10,7 +10,7 @@
 //!                        ▲     │
 //!                        └─────┘ packets
 //!
-//!   waited in vain more often than not, or the processor was taken ──▶ off for a while
+//!   in vain more often than not, much work each time, or the processor taken ──▶ off for a while
 //! ```
 //!
 //! That is what the `haltpoll` governor of Linux does for a guest's processor. Packets that come now and
@@ -216,6 +216,23 @@ mod tests {
             busy_poll.note();
         }
         polling.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn much_work_each_time_ends_it() {
+        let busy_poll = Arc::new(BusyPoll::default());
+        let (polling, most) = (busy_poll.clone(), Duration::from_millis(1));
+        let polling = tokio::spawn(async move { polling.poll_while_it_pays(most).await });
+        for _ in 0..Rewards::REMEMBERED {
+            busy_poll.note();
+            yield_now().await;
+            // The work, as which any other task of the runtime counts.
+            thread::sleep(most * (LONG_WORK + 1));
+            for _ in 0..10 {
+                yield_now().await;
+            }
+        }
+        assert!(polling.is_finished(), "packets that came while it worked kept it on");
     }
 
     #[tokio::test(flavor = "multi_thread")]
